@@ -1,0 +1,8 @@
+"""The IMDer kit: recover a missing modality by score-based diffusion, then predict sentiment."""
+
+from imder_lib.config import ModelConfig, TrainConfig, model_preset, train_preset
+from imder_lib.errors import UserError
+from imder_lib.model.imder import IMDer
+from imder_lib.model.released import load_released
+
+__all__ = ["IMDer", "ModelConfig", "TrainConfig", "UserError", "load_released", "model_preset", "train_preset"]

@@ -1,0 +1,125 @@
+"""Configuration: frozen dataclasses, presets by data set, profiles by budget."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from imder_lib.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and rules of the model.
+
+    Attributes:
+        widths: feature width of each modality, in canonical order.
+        dim: latent channels D.
+        heads, layers: of the fusion encoders.
+        attention_dropout: by source modality, in the cross-modal encoders.
+        embed_dropout: in all fusion encoders.
+        score_channels: widths of the score net's levels; the first is D.
+        refiner_blocks: residual channel-attention blocks.
+        sigma: base of the VE SDE.
+        steps: network calls of the sampler.
+    """
+
+    widths: Mapping[str, int]
+    dim: int = 32
+    heads: int = 8
+    layers: int = 4
+    attention_dropout: Mapping[str, float] = field(default_factory=dict)
+    embed_dropout: float = 0.0
+    score_channels: tuple[int, ...] = (32, 64, 128, 256)
+    refiner_blocks: int = 20
+    sigma: float = 25.0
+    steps: int = 100
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2:
+            raise UserError(f"a model needs at least two modalities, got {list(self.widths)}")
+        if bad := [m for m in self.widths if not m or set(m) & set(".+<")]:
+            raise UserError(f"modality names may not be empty or hold '.', '+' or '<': {bad}")
+        if self.score_channels[0] != self.dim:
+            raise UserError(f"score_channels start with {self.score_channels[0]}, expected dim = {self.dim}")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.widths)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        recipe: "staged" (complete data, then score nets, then refiners and fusion on a bank of recovered
+            latents) or "released" (complete data, then everything jointly with the sampler in the loop).
+        seed: of initialisation, masks, noise and batch order.
+        batch_size, lr, clip: Adam's batch, learning rate and clip-by-value of the gradient.
+        patience: epochs without a better validation L1 before the learning rate halves.
+        early_stop: epochs without a better validation L1 before a stage ends.
+        fusion_epochs: at most, for encoders and fusion on complete data.
+        score_epochs: for the score nets (recipe staged).
+        refine_epochs: at most, for refiners and fusion on the bank (recipe staged).
+        joint_epochs: at most, for joint training (recipe released).
+        bank_draws: incomplete patterns that each training sample is recovered under (0: every one).
+        bank_steps: network calls of the sampler when the bank is filled.
+        rate: missing rate of the released recipe's protocol.
+    """
+
+    recipe: str = "staged"
+    seed: int = 1111
+    batch_size: int = 32
+    lr: float = 2e-3
+    clip: float = 1.0
+    patience: int = 24
+    early_stop: int = 20
+    fusion_epochs: int = 100
+    score_epochs: int = 100
+    refine_epochs: int = 30
+    joint_epochs: int = 100
+    bank_draws: int = 0
+    bank_steps: int = 20
+    rate: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.recipe not in ("staged", "released"):
+            raise UserError(f"recipe must be 'staged' or 'released', got {self.recipe!r}")
+        if self.batch_size < 1 or self.lr <= 0:
+            raise UserError(f"batch_size must be >= 1 and lr > 0, got {self.batch_size} and {self.lr}")
+
+
+WIDTHS = MappingProxyType(
+    {
+        "mosi": {"text": 768, "audio": 5, "vision": 20},
+        "mosei": {"text": 768, "audio": 74, "vision": 35},
+    }
+)
+
+
+def model_preset(name: str, widths: Mapping[str, int] | None = None, **changes: object) -> ModelConfig:
+    """Sizes of the released model for "mosi" or "mosei" (any other data: "mosi" with its own widths).
+
+    Args:
+        name: "mosi" or "mosei".
+        widths: replaces the data set's own feature widths.
+        changes: any field of :class:`ModelConfig`.
+    """
+    if name not in WIDTHS:
+        raise UserError(f"unknown preset {name!r}: expected one of {sorted(WIDTHS)}")
+    released = {
+        "mosi": {"layers": 4, "attention_dropout": {"audio": 0.2}, "embed_dropout": 0.2},
+        "mosei": {"layers": 6, "attention_dropout": {}, "embed_dropout": 0.0},
+    }[name]
+    return replace(ModelConfig(widths=dict(widths or WIDTHS[name]), **released), **changes)
+
+
+def train_preset(name: str, **changes: object) -> TrainConfig:
+    """Hyper-parameters of the release for "mosi" or "mosei"."""
+    if name not in WIDTHS:
+        raise UserError(f"unknown preset {name!r}: expected one of {sorted(WIDTHS)}")
+    released = {
+        "mosi": {"batch_size": 32, "clip": 1.0, "patience": 24},
+        "mosei": {"batch_size": 128, "clip": 0.6, "patience": 5},
+    }[name]
+    return replace(TrainConfig(**released), **changes)

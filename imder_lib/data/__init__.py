@@ -1,0 +1,1 @@
+"""Data: files, the synthetic process and the missing protocols."""

@@ -1,0 +1,1 @@
+"""Diffusion: SDE, losses and samplers. Knows no network: a score is a callable (x, t, condition) -> score."""

@@ -1,0 +1,1 @@
+"""Experiments: training, checkpoints, evaluation and metrics."""

@@ -1,0 +1,1 @@
+"""Models: recoverers, IMDer itself and the dialect of the released code."""

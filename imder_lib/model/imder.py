@@ -1,0 +1,186 @@
+"""IMDer: encode -> recover -> refine -> fuse -> predict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imder_lib.config import ModelConfig
+from imder_lib.diffusion.losses import dsm_loss
+from imder_lib.diffusion.noise import Noise, SampleNoise
+from imder_lib.diffusion.samplers import em
+from imder_lib.diffusion.sde import VESDE, per_sample
+from imder_lib.errors import UserError
+from imder_lib.nets.fusion import Fusion
+from imder_lib.nets.refiner import Refiner
+from imder_lib.nets.score_net import ScoreNet
+
+KERNEL = 3  # of the encoders, no padding: 50 steps become 48
+
+
+@dataclass
+class Output:
+    """What a forward pass gives.
+
+    Attributes:
+        prediction: (B, 1), in units of the label.
+        latents: modality -> (B, D, T), what fusion saw (refined samples where a modality was missing).
+        recovered: modality -> (B, D, T), the sampler's own output where missing, the true latents elsewhere.
+        vectors: modality -> (B, (M-1) D), fusion's last time step.
+        losses: "score.<modality>" and "refine.<modality>", scalars; 0 for a modality that no sample misses.
+    """
+
+    prediction: Tensor
+    latents: dict[str, Tensor]
+    recovered: dict[str, Tensor]
+    vectors: dict[str, Tensor]
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+def condition_key(modalities: tuple[str, ...]) -> str:
+    """Name of the 1x1 convolution that joins these modalities to one condition."""
+    return "+".join(modalities)
+
+
+class IMDer(nn.Module):
+    """Incomplete multimodality-diffused emotion recognition (Wang, Li & Cui, NeurIPS 2023).
+
+    Args:
+        config: sizes and rules.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, self.modalities = config, config.modalities
+        self.sde = VESDE(config.sigma)
+        D = config.dim
+        # A modality that is D wide already has no encoder.
+        self.encoders = nn.ModuleDict(
+            {m: nn.Conv1d(w, D, KERNEL, bias=False) for m, w in config.widths.items() if w != D}
+        )
+        self.score_nets = nn.ModuleDict({m: ScoreNet(config.score_channels, config.heads) for m in self.modalities})
+        self.refiners = nn.ModuleDict({m: Refiner(D, config.refiner_blocks) for m in self.modalities})
+        subsets = [s for n in range(2, len(self.modalities)) for s in combinations(self.condition_order, n)]
+        self.conditions = nn.ModuleDict({condition_key(s): nn.Conv1d(D * len(s), D, 1) for s in subsets})
+        self.fusion = Fusion(
+            self.modalities, D, config.heads, config.layers, config.attention_dropout, config.embed_dropout
+        )
+
+    @property
+    def condition_order(self) -> tuple[str, ...]:
+        """Channel order of a joined condition: the release's (text, vision, audio), other names as they come."""
+        rank = {"text": 0, "vision": 1, "audio": 2}
+        return tuple(sorted(self.modalities, key=lambda m: rank.get(m, 3)))
+
+    def encode(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features, modality -> (B, T, D_m), to latents, modality -> (B, D, T').
+
+        T' = T - 2; a sequence shorter than 3 steps is zero-padded on both sides instead and keeps its length.
+        The release runs this without gradient in joint training; a caller does so with torch.no_grad().
+        """
+        latents = {}
+        for m in self.modalities:
+            x = features[m].transpose(1, 2)  # (B, D_m, T)
+            if m in self.encoders:
+                x = self.encoders[m](F.pad(x, (1, 1)) if x.shape[-1] < KERNEL else x)
+            latents[m] = x
+        if len({x.shape[-1] for x in latents.values()}) > 1:
+            steps = {m: x.shape[-1] for m, x in latents.items()}
+            raise UserError(f"latents have unequal numbers of steps {steps}: give features of one common T")
+        return latents
+
+    def condition(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor:
+        """The condition of each sample: its only available latent, or a 1x1 convolution of all of them.
+
+        Args:
+            latents: modality -> (B, D, T).
+            available: bool (B, M), rows neither empty nor full.
+
+        Returns:
+            (B, D, T)
+        """
+        out = torch.empty_like(latents[self.modalities[0]])
+        patterns, row = available.unique(dim=0, return_inverse=True)
+        for i, pattern in enumerate(patterns.tolist()):
+            here = dict(zip(self.modalities, pattern, strict=True))
+            names = tuple(m for m in self.condition_order if here[m])
+            rows = (row == i).nonzero()[:, 0]
+            joined = torch.cat([latents[m][rows] for m in names], dim=1)
+            joined = self.conditions[condition_key(names)](joined) if len(names) > 1 else joined
+            out = out.index_copy(0, rows, joined)
+        return out
+
+    def score(self, modality: str, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        """The modality's score at (x (B, D, T), t (B,)): network output divided by std(t)."""
+        return self.score_nets[modality](x, t, condition) / per_sample(self.sde.std(t), x)
+
+    def recover(self, modality: str, condition: Tensor, noise: Noise = None, steps: int | None = None) -> Tensor:
+        """Draw a missing modality given the condition (B, D, T), without gradient -> (B, D, T)."""
+        return em(partial(self.score, modality), self.sde, condition, steps or self.config.steps, noise)
+
+    def score_loss(
+        self, modality: str, latents: Mapping[str, Tensor], available: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Score-matching loss of one modality, the TRUE latent as x0, over samples that all miss it."""
+        condition = self.condition(latents, available)
+        return dsm_loss(partial(self.score, modality), self.sde, latents[modality], condition, generator)
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        available: Tensor,
+        with_losses: bool = False,
+        generator: Noise = None,
+        steps: int | None = None,
+    ) -> Output:
+        """Recover what is missing and predict.
+
+        Args:
+            features: modality -> float (B, T, D_m). Missing ones are read only for the losses.
+            available: bool (B, M), columns in canonical order; samples of one batch may miss different modalities.
+            with_losses: also compute score and refiner losses (these see the true latents of what is missing).
+            generator: None, a torch.Generator, or a SampleNoise; draws are in the release's order: score losses of the
+                missing modalities in canonical order, then their samplers in the same order.
+            steps: network calls of the sampler; the configuration's if None.
+        """
+        self._check(features, available)
+        with torch.no_grad():  # the encoders come frozen out of pretraining
+            latents = self.encode(features)
+        missing = {m: (~available[:, i]).nonzero()[:, 0] for i, m in enumerate(self.modalities)}
+        losses = {f"{kind}.{m}": available.new_zeros((), dtype=latents[m].dtype)
+                  for kind in ("score", "refine") for m in self.modalities}  # fmt: skip
+        if with_losses:
+            for m, rows in missing.items():
+                if len(rows):
+                    here = {k: v[rows] for k, v in latents.items()}
+                    g = generator if isinstance(generator, torch.Generator) else None
+                    losses[f"score.{m}"] = self.score_loss(m, here, available[rows], g)
+        recovered, refined = dict(latents), dict(latents)
+        for m, rows in missing.items():
+            if len(rows):
+                with torch.no_grad():
+                    condition = self.condition({k: v[rows] for k, v in latents.items()}, available[rows])
+                noise = generator.of(rows.tolist(), m) if isinstance(generator, SampleNoise) else generator
+                drawn = self.recover(m, condition, noise, steps)
+                recovered[m] = latents[m].index_copy(0, rows, drawn)
+                better = self.refiners[m](drawn)
+                refined[m] = latents[m].index_copy(0, rows, better)
+                if with_losses:
+                    losses[f"refine.{m}"] = F.mse_loss(better, latents[m][rows])
+        prediction, vectors = self.fusion(refined)
+        return Output(prediction, refined, recovered, vectors, losses if with_losses else {})
+
+    def _check(self, features: Mapping[str, Tensor], available: Tensor) -> None:
+        if missing := [m for m in self.modalities if m not in features]:
+            raise UserError(f"features lack {missing}: expected every one of {list(self.modalities)}")
+        shape = (len(features[self.modalities[0]]), len(self.modalities))
+        if available.shape != shape or available.dtype != torch.bool:
+            got = f"{available.dtype} {tuple(available.shape)}"
+            raise UserError(f"available must be bool {shape} with columns {list(self.modalities)}, got {got}")
+        if not available.any(dim=1).all():
+            row = int((~available.any(dim=1)).nonzero()[0])
+            raise UserError(f"row {row} of available is empty: at least one modality must stay")

@@ -1,0 +1,138 @@
+"""The released code's dialect: its checkpoint names and the loading of its checkpoints.
+
+The kit's names are its own; a table of rules turns each into the released one, so that a checkpoint is read
+strictly: every name and every shape must fit.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from imder_lib.config import model_preset
+from imder_lib.errors import UserError
+from imder_lib.model.imder import IMDer
+
+LETTER = {"text": "l", "audio": "a", "vision": "v"}
+MODALITY = "(text|audio|vision)"
+IGNORED = re.compile(r"(\.version|\._float_tensor)$|^text_model\.")
+
+# Kit name -> released name, applied in order; {0}, {1} are one-letter modalities.
+_RULES: list[tuple[str, str]] = [
+    (rf"^encoders\.{MODALITY}\.", "proj_{0}."),
+    (rf"^conditions\.{MODALITY}\+{MODALITY}\.", "cat_{0}{1}."),
+    (rf"^fusion\.cross\.{MODALITY}<{MODALITY}\.", "trans_{0}_with_{1}."),
+    (rf"^fusion\.memory\.{MODALITY}\.", "trans_{0}_mem."),
+    (r"^fusion\.(proj1|proj2)\.", r"\1."),
+    (r"^fusion\.out\.", "out_layer."),
+    (rf"^refiners\.{MODALITY}\.", "rec_{0}."),
+    (rf"^score_nets\.{MODALITY}\.", "score_{0}."),
+]
+_ENCODER = [
+    ("attention.in_proj_", "self_attn.in_proj_"),
+    ("attention.out_proj.", "self_attn.out_proj."),
+    ("norm1.", "layer_norms.0."),
+    ("norm2.", "layer_norms.1."),
+]
+_REFINER = [
+    ("head.", "0."),
+    ("tail.", "2."),
+    ("conv1.", "body.0."),
+    ("conv2.", "body.2."),
+    ("squeeze.", "body.3.conv_du.0."),
+    ("excite.", "body.3.conv_du.2."),
+]
+
+
+def _encoder_name(rest: str) -> str:
+    for ours, theirs in _ENCODER:
+        rest = rest.replace(ours, theirs)
+    return re.sub(r"^norm\.", "layer_norm.", rest)
+
+
+def _refiner_name(rest: str, blocks: int) -> str:
+    rest = re.sub(r"^close\.", f"1.body.{blocks}.", rest)
+    match = re.match(r"blocks\.(\d+)\.(.*)", rest)
+    prefix, rest = (f"1.body.{match[1]}.", match[2]) if match else ("", rest)
+    for ours, theirs in _REFINER:
+        if rest.startswith(ours):
+            rest = theirs + rest[len(ours) :]
+            break
+    return prefix + rest
+
+
+def _score_name(rest: str, levels: int) -> str:
+    if rest.startswith("embed."):
+        return rest.replace("embed.W", "embed.0.W").replace("embed.linear.", "embed.1.")
+    way, i, part, rest = re.match(r"(down|up)\.(\d+)\.(conv|conv_cond|attention|time|norm)\.(.*)", rest).groups()
+    down = way == "down"
+    n = int(i) + 1 if down else levels - int(i)  # released levels count 1..4 down, 4..1 up
+    if part == "attention":
+        return f"attention_{'' if down else 't'}{n}.{_encoder_name(rest)}"
+    if part == "time":
+        return f"dense{n if down else levels + int(i) + 1}.dense.{rest}"
+    if part == "norm":
+        return f"{'gnorm' if down else 'tgnorm'}{n}.{rest}"
+    return f"{'conv' if down else 'tconv'}{n}{'_cond' if part == 'conv_cond' else ''}.{rest}"
+
+
+def released_name(name: str, model: IMDer) -> str:
+    """The released code's name of one of the kit's parameters."""
+    for pattern, template in _RULES:
+        if match := re.match(pattern, name):
+            letters = [LETTER.get(g, g) for g in match.groups()]
+            prefix, rest = match.expand(template).format(*letters), name[match.end() :]
+            if name.startswith("score_nets."):
+                return prefix + _score_name(rest, len(model.config.score_channels))
+            if name.startswith("refiners."):
+                return prefix + _refiner_name(rest, model.config.refiner_blocks)
+            return prefix + (_encoder_name(rest) if prefix.startswith("trans_") else rest)
+    raise KeyError(name)
+
+
+def fill_released(model: IMDer, state: dict[str, Tensor]) -> None:
+    """Fill ``model`` from a released state dict; nothing is changed unless every name and shape fits.
+
+    The prefix ``Model.``, BERT (``text_model.``) and buffers of the old fairseq code are allowed and ignored.
+
+    Raises:
+        UserError: names what is missing, extra or misshapen.
+    """
+    state = {k.removeprefix("Model."): v for k, v in state.items()}
+    state = {k: v for k, v in state.items() if not IGNORED.search(k)}
+    ours = model.state_dict()
+    theirs = {released_name(k, model): k for k in ours}
+    problems = [f"missing {k}" for k in theirs if k not in state]
+    problems += [f"extra {k}" for k in state if k not in theirs]
+    for k, name in theirs.items():
+        if k in state and state[k].shape != ours[name].shape:
+            problems.append(f"{k} has shape {tuple(state[k].shape)}, expected {tuple(ours[name].shape)}")
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(f"the checkpoint does not fit this model: {'; '.join(problems[:5])}{more}")
+    model.load_state_dict({name: state[k] for k, name in theirs.items()})
+
+
+def load_released(path: str | Path, preset: str = "mosi") -> IMDer:
+    """The released model from its checkpoint, in eval mode, on the CPU.
+
+    Args:
+        path: what the authors' torch.save wrote; read with weights_only=True.
+        preset: "mosi" or "mosei".
+
+    Raises:
+        UserError: no such file, not a state dict, or names and shapes that do not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}: put the authors' file there (see pt/README.md)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} is not a checkpoint that loads with weights_only=True: {error!s:.200}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path} holds no state dict: expected names with tensors")
+    model = IMDer(model_preset(preset))
+    fill_released(model, state)
+    return model.eval()

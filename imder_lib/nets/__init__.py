@@ -1,0 +1,1 @@
+"""Networks: nn.Modules that know no data set, no device and no SDE."""

@@ -1,0 +1,104 @@
+"""Transformer encoder in the manner of MulT (Tsai et al., 2019), as the released IMDer uses it.
+
+Layout is (B, T, D) everywhere. Attention is causal: step i sees steps 0..i of the key sequence.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def sinusoidal_positions(x: Tensor) -> Tensor:
+    """Position vectors for ``x``.
+
+    A step whose first channel is exactly 0 counts as padding: it gets the zero vector and does not
+    shift the others (padded audio and vision frames give exactly zero latents, so this matters).
+
+    Args:
+        x: (B, T, D), D even and at least 4.
+
+    Returns:
+        (B, T, D): row p is [sin(p w), cos(p w)], p = 1..T, w_j = exp(-j ln(10000) / (D/2 - 1)).
+    """
+    _, T, D = x.shape
+    half = D // 2
+    w = torch.exp(torch.arange(half, device=x.device) * -(math.log(10000.0) / (half - 1)))
+    angle = torch.arange(1, T + 1, device=x.device)[:, None] * w  # (T, D/2)
+    table = torch.cat([angle.sin(), angle.cos()], dim=1).to(x.dtype)  # (T, D)
+    return table * (x[..., :1] != 0)  # (B, T, D)
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention with one in-projection matrix (3D, D), rows q, k, v."""
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, key: Tensor | None) -> Tensor:
+        """Attend from query (B, T, D) to key (B, T, D); ``None`` means self-attention."""
+        B, T, D = query.shape
+        if key is None:
+            q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        else:
+            q = F.linear(query, self.in_proj_weight[:D], self.in_proj_bias[:D])
+            k, v = F.linear(key, self.in_proj_weight[D:], self.in_proj_bias[D:]).chunk(2, dim=-1)
+        q, k, v = (y.reshape(B, T, self.heads, D // self.heads).transpose(1, 2) for y in (q, k, v))
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)  # (B, H, T, D/H)
+        return self.out_proj(out.transpose(1, 2).reshape(B, T, D))
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm layer: x += attention(LN1 x, LN1 key); x += W2 relu(W1 LN2 x), hidden width 4D."""
+
+    def __init__(self, dim: int, heads: int, attention_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.attention = Attention(dim, heads, attention_dropout)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor, key: Tensor | None) -> Tensor:
+        x = x + self.attention(self.norm1(x), None if key is None else self.norm1(key))
+        return x + self.fc2(F.relu(self.fc1(self.norm2(x))))
+
+
+class Encoder(nn.Module):
+    """Stack of layers over scaled inputs with positions, closed by a LayerNorm.
+
+    Args:
+        dim: channels D (even, divisible by ``heads``).
+        heads: attention heads.
+        layers: number of layers.
+        attention_dropout: on the softmax weights.
+        embed_dropout: after the positions, on query and key inputs.
+    """
+
+    def __init__(self, dim: int, heads: int, layers: int, attention_dropout: float = 0.0, embed_dropout: float = 0.0):
+        super().__init__()
+        if dim % heads or dim % 2 or dim < 4:
+            raise ValueError(f"encoder width {dim}: expected an even number >= 4 that {heads} heads divide")
+        self.layers = nn.ModuleList(EncoderLayer(dim, heads, attention_dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+        self.embed_dropout = embed_dropout
+
+    def embed(self, x: Tensor) -> Tensor:
+        y = x * math.sqrt(x.shape[-1]) + sinusoidal_positions(x)
+        return F.dropout(y, self.embed_dropout, self.training)
+
+    def forward(self, query: Tensor, key: Tensor | None = None) -> Tensor:
+        """Encode ``query`` (B, T, D), attending to ``key`` (B, T, D) or, without one, to itself."""
+        if key is not None and key.shape != query.shape:
+            raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} must have one shape")
+        x = self.embed(query)
+        key = None if key is None else self.embed(key)  # embedded once, fixed through the layers
+        for layer in self.layers:
+            x = layer(x, key)
+        return self.norm(x)

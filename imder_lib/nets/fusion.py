@@ -1,0 +1,63 @@
+"""Cross-modal fusion of all latents and the prediction head (MulT, Tsai et al., 2019)."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imder_lib.nets.attention import Encoder
+
+
+class Fusion(nn.Module):
+    """For each target modality: a cross-modal encoder from every other, a memory encoder, the last time step.
+
+    Args:
+        modalities: names in canonical order, at least two.
+        dim: channels D of the latents.
+        heads, layers: of every encoder.
+        attention_dropout: by SOURCE modality, on cross-modal encoders; missing names mean 0.
+        embed_dropout: in all encoders.
+        outputs: width of the prediction.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        dim: int = 32,
+        heads: int = 8,
+        layers: int = 4,
+        attention_dropout: Mapping[str, float] | None = None,
+        embed_dropout: float = 0.0,
+        outputs: int = 1,
+    ) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
+        dropout = attention_dropout or {}
+        self.cross, self.memory = nn.ModuleDict(), nn.ModuleDict()
+        for target in self.modalities:
+            for source in self.others(target):
+                encoder = Encoder(dim, heads, layers, dropout.get(source, 0.0), embed_dropout)
+                self.cross[f"{target}<{source}"] = encoder
+            self.memory[target] = Encoder(dim * (len(modalities) - 1), heads, layers, 0.0, embed_dropout)
+        width = dim * (len(modalities) - 1) * len(modalities)
+        self.proj1, self.proj2 = nn.Linear(width, width), nn.Linear(width, width)
+        self.out = nn.Linear(width, outputs)
+
+    def others(self, target: str) -> list[str]:
+        """The source modalities of a target, in canonical order."""
+        return [m for m in self.modalities if m != target]
+
+    def forward(self, latents: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Fuse latents (B, D, T) of every modality.
+
+        Returns:
+            prediction (B, outputs) and vectors: modality -> (B, (M-1) D), in canonical order.
+        """
+        x = {m: latents[m].transpose(1, 2) for m in self.modalities}  # (B, T, D)
+        vectors = {}
+        for target in self.modalities:
+            heard = [self.cross[f"{target}<{source}"](x[target], x[source]) for source in self.others(target)]
+            vectors[target] = self.memory[target](torch.cat(heard, dim=-1))[:, -1]  # (B, (M-1) D)
+        h = torch.cat(list(vectors.values()), dim=-1)
+        return self.out(h + self.proj2(F.relu(self.proj1(h)))), vectors

@@ -1,0 +1,1 @@
+"""Runs: notebooks without a screen, and the report they end in."""

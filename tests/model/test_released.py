@@ -1,0 +1,168 @@
+"""The released network, number by number: every entry of golden_mosi.npz."""
+
+import json
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from golden import DATA, inputs, released_state
+
+from imder_lib import load_released
+from imder_lib.diffusion.losses import dsm_loss
+from imder_lib.diffusion.samplers import em
+from imder_lib.errors import UserError
+from imder_lib.model.released import LETTER, released_name
+
+GOLDEN = dict(np.load(DATA / "golden_mosi.npz"))
+MODALITIES = ("text", "audio", "vision")
+X = inputs()
+COMPONENTS = [k for k in GOLDEN if "/" not in k and not k.startswith("em_")]
+PATTERNS = ["l", "v", "a", "lv", "la", "va", "lva"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pt") / "released.pth"
+    torch.save({f"Model.{k}": v for k, v in released_state("mosi").items()}, path)
+    return load_released(path, preset="mosi")
+
+
+def error(ours, name) -> float:
+    """max |ours - golden| / max |golden|."""
+    theirs = GOLDEN[name].astype(np.float64)
+    ours = np.asarray(ours.detach() if torch.is_tensor(ours) else ours, dtype=np.float64)
+    assert ours.shape == theirs.shape
+    return np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30)
+
+
+def component(model, name: str) -> torch.Tensor:
+    x, c, t = X["score_x"], X["score_cond"], torch.linspace(0.01, 1, 4)
+    names = {v: k for k, v in LETTER.items()}
+    cross = model.fusion.cross["text<audio"]
+    xt, ct = x.transpose(1, 2), c.transpose(1, 2)  # (B, T, D); the golden layout is (T, B, D)
+    q_zero, k_zero = xt.clone(), ct.clone()
+    q_zero[0, 3, 0] = k_zero[0, 3, 0] = 0
+    if name == "marginal_std":
+        return model.sde.std(t)
+    if name == "diffusion_coeff":
+        return model.sde.g(t)
+    if name == "dsm_loss_l":
+        torch.manual_seed(100)
+        return dsm_loss(partial(model.score, "text"), model.sde, x, c)
+    if name == "score_l_small":
+        return model.score("text", x * 1e-3, t, c * 1e-3)
+    if name == "encoder_self":
+        return model.fusion.memory["vision"](torch.cat([xt, ct], dim=-1)).transpose(0, 1)
+    if name.startswith("encoder_cross"):
+        q, k = {
+            "encoder_cross": (xt, ct),
+            "encoder_cross_zero_first_channel": (q_zero, ct),
+            "encoder_cross_zero_first_channel_of_key": (xt, k_zero),
+            "encoder_cross_small": (xt * 1e-3, ct * 1e-3),
+        }[name]
+        return cross(q, k).transpose(0, 1)
+    kind, letters = re.match(r"(proj|score|rec|cat)_(\w+?)(?:_uncond)?$", name).groups()
+    m = names[letters[0]]
+    if kind == "proj":
+        return model.encode(X)[m]
+    if kind == "rec":
+        return model.refiners[m](x)
+    if kind == "cat":
+        return model.conditions["+".join(names[x] for x in letters)](torch.cat([x, c], dim=1))
+    return model.score(m, x, t, None if name.endswith("_uncond") else c)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_component(model, name):
+    assert error(component(model, name), name) <= 1e-5
+
+
+@pytest.mark.parametrize("steps", [5, 100])
+def test_sampler(model, steps):
+    torch.manual_seed(100 + steps)
+    x = em(partial(model.score, "audio"), model.sde, X["score_cond"], steps)
+    assert error(x, f"em_{steps}") <= 1e-3
+
+
+def test_padded_frames(model):
+    x = {k: v.clone() for k, v in X.items()}
+    x["audio"][:, 30:] = x["vision"][:, 30:] = 0
+    out = model(x, torch.ones(4, 3, dtype=torch.bool))
+    assert error(out.prediction, "padded_lva/M") <= 1e-3
+    assert error(torch.cat(list(out.vectors.values()), dim=1), "padded_lva/Feature_f") <= 1e-3
+
+
+@pytest.mark.parametrize("letters", PATTERNS)
+def test_whole_forward(model, letters):
+    available = torch.tensor([[LETTER[m] in letters for m in MODALITIES]] * 4)
+    bits = {"text": 1, "vision": 2, "audio": 4}
+    torch.manual_seed(100 + sum(b for m, b in bits.items() if LETTER[m] in letters))
+    model.zero_grad()
+    out = model(X, available, with_losses=True)
+    refine = sum(out.losses[f"refine.{m}"] for m in MODALITIES)
+    score = sum(out.losses[f"score.{m}"] for m in MODALITIES)
+    total = F.l1_loss(out.prediction, X["label"]) + 0.1 * (score + refine)
+    total.backward()
+
+    mine = {"M": out.prediction, "loss_rec": refine, "total_loss": total}
+    mine |= {f"loss_score_{LETTER[m]}": out.losses[f"score.{m}"] for m in MODALITIES}
+    short = {"text": "t", "audio": "a", "vision": "v"}
+    mine |= {f"Feature_{short[m]}": out.vectors[m] for m in MODALITIES}
+    mine["Feature_f"] = torch.cat(list(out.vectors.values()), dim=1)
+    entries = {k for k in GOLDEN if k.startswith(f"avail_{letters}/") and not k.endswith("grad_norms")}
+    assert {f"avail_{letters}/{k}" for k in mine} == entries  # nothing in the file is left unchecked
+    for k, v in mine.items():
+        assert error(v, f"avail_{letters}/{k}") <= 1e-3, k
+
+    squares: dict[str, float] = {}
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            top = released_name(name, model).split(".")[0]
+            squares[top] = squares.get(top, 0.0) + float(p.grad.double().square().sum())
+    golden = json.loads(str(GOLDEN[f"avail_{letters}/grad_norms"]))
+    assert squares.keys() == golden.keys()
+    for top, norm in golden.items():
+        assert squares[top] ** 0.5 == pytest.approx(norm, rel=1e-3), top
+
+
+def test_every_golden_entry_is_checked():
+    checked = set(COMPONENTS) | {"em_5", "em_100", "padded_lva/M", "padded_lva/Feature_f"}
+    rest = {k for k in GOLDEN if k not in checked}
+    assert all(re.match(rf"avail_({'|'.join(PATTERNS)})/", k) for k in rest)
+
+
+def test_every_name_of_both_checkpoints_is_ours(tmp_path):
+    path = tmp_path / "mosei.pth"
+    torch.save(released_state("mosei"), path)
+    model = load_released(path, preset="mosei")
+    assert model.config.layers == 6
+
+
+def broken(state, change):
+    name = "proj_a.weight"
+    if change == "missing":
+        del state[name]
+    elif change == "extra":
+        name = "proj_x.weight"
+        state[name] = torch.zeros(1)
+    else:
+        state[name] = torch.zeros(32, 7, 3)
+    return name
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, change):
+    state = released_state("mosi")
+    name = broken(state, change)
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=f"{change}.*{name}|{name}.*{change}"):
+        load_released(tmp_path / "x.pth", preset="mosi")
+
+
+def test_bert_and_old_buffers_are_ignored(tmp_path):
+    state = released_state("mosi") | {"text_model.model.embeddings.word_embeddings.weight": torch.zeros(3, 4)}
+    torch.save(state, tmp_path / "x.pth")
+    assert load_released(tmp_path / "x.pth", preset="mosi").config.layers == 4
