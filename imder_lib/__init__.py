@@ -1,8 +1,24 @@
 """The IMDer kit: recover a missing modality by score-based diffusion, then predict sentiment."""
 
 from imder_lib.config import ModelConfig, TrainConfig, model_preset, train_preset
+from imder_lib.data.load import load_data
+from imder_lib.data.missing import availability, patterns
+from imder_lib.data.posterior import bayes_prediction, exact_posterior
 from imder_lib.errors import UserError
 from imder_lib.model.imder import IMDer
 from imder_lib.model.released import load_released
 
-__all__ = ["IMDer", "ModelConfig", "TrainConfig", "UserError", "load_released", "model_preset", "train_preset"]
+__all__ = [
+    "IMDer",
+    "ModelConfig",
+    "TrainConfig",
+    "UserError",
+    "availability",
+    "bayes_prediction",
+    "exact_posterior",
+    "load_data",
+    "load_released",
+    "model_preset",
+    "patterns",
+    "train_preset",
+]

@@ -1,0 +1,130 @@
+"""load_data: one door to synthetic data, the named data sets and any file in the MMSA schema."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from imder_lib.config import WIDTHS
+from imder_lib.data.mmsa import check_content, read_pickle, sha256_of
+from imder_lib.data.schema import SPLITS, MultimodalData, Split, training_scale
+from imder_lib.data.synthetic import synthetic
+from imder_lib.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+def load_data(
+    source: str | Path,
+    *,
+    root: str | Path = "data",
+    standardise: bool = False,
+    sizes: Mapping[str, int] | None = None,
+    widths: Mapping[str, int] | None = None,
+    steps: int = 50,
+    seed: int = 0,
+) -> MultimodalData:
+    """A data set, checked.
+
+    Args:
+        source: "synthetic"; "mosi" or "mosei" (a converted set in ROOT/NAME, or ROOT/NAME/aligned_50.pkl or
+            ROOT/NAME.pkl); or a path to a pickle in the MMSA schema or to a converted folder.
+        root: where named data sets lie.
+        standardise: per-feature, with the statistics of the training split; all-zero frames stay zero.
+        sizes, widths, steps, seed: of the synthetic process.
+
+    Raises:
+        UserError: no such data, or data that does not fit; names split, key and row.
+    """
+    if str(source) == "synthetic":
+        data = synthetic(sizes, widths, steps, seed)
+    else:
+        path, name = _find(str(source), Path(root))
+        data = open_converted(path) if path.is_dir() else _read(path)
+        data.name = name
+        if name in WIDTHS and str(source) == name and data.widths != WIDTHS[name]:
+            raise UserError(f"{path}: feature widths are {data.widths}, {name} has {WIDTHS[name]}")
+    if standardise:
+        scale = training_scale(data.train.features)
+        for split in data.splits.values():
+            split.scale = scale
+    return data
+
+
+def _find(source: str, root: Path) -> tuple[Path, str]:
+    if source not in WIDTHS:
+        path = Path(source)
+        if not path.exists():
+            raise UserError(f"no data at {source!r}: expected 'synthetic', 'mosi', 'mosei' or a path to a file")
+        return path, path.stem
+    places = [root / source, root / source / "aligned_50.pkl", root / f"{source}.pkl"]
+    for place in places:
+        if place.is_file() or (place / MANIFEST).is_file():
+            return place, source
+    raise UserError(f"{source} is not here: put its aligned_50.pkl at {places[1]} (README: 'MOSI and MOSEI')")
+
+
+def _read(path: Path) -> MultimodalData:
+    content = read_pickle(path)
+    return MultimodalData(path.stem, check_content(content, path), sha256_of(path))
+
+
+def convert(path: str | Path, folder: str | Path) -> MultimodalData:
+    """Write a pickle once as memory-mapped arrays with a manifest; then open it.
+
+    The folder appears whole or not at all.
+    """
+    path, folder = Path(path), Path(folder)
+    if not path.is_file():
+        raise UserError(f"no file at {path}")
+    if folder.exists():
+        raise UserError(f"{folder} exists already: name a new folder, or remove it first")
+    data = _read(path)
+    part = folder.with_name(f".{folder.name}.part{os.getpid()}")
+    try:
+        part.mkdir(parents=True)
+        manifest = {"source": path.name, "sha256": data.sha256, "splits": {}}
+        for name, s in data.splits.items():
+            arrays = {**s.features, "regression_labels": s.labels}
+            for key, array in arrays.items():
+                np.save(part / f"{name}.{key}.npy", array)
+            (part / f"{name}.json").write_text(json.dumps({"ids": s.ids, "texts": s.texts}))
+            shapes = {key: list(a.shape) for key, a in arrays.items()}
+            manifest["splits"][name] = {"shapes": shapes, "modalities": list(s.features), "steps": s.steps}
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        part.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return open_converted(folder)
+
+
+def open_converted(folder: Path) -> MultimodalData:
+    """Open a converted set; arrays stay on disk and are mapped, not copied."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        splits = {}
+        for name in SPLITS:
+            entry = manifest["splits"][name]
+            arrays = {}
+            for key, shape in entry["shapes"].items():
+                arrays[key] = np.load(folder / f"{name}.{key}.npy", mmap_mode="r")
+                if list(arrays[key].shape) != shape:
+                    got = arrays[key].shape
+                    raise UserError(
+                        f"{folder}: {name}.{key}.npy has shape {got}, the manifest says {shape}: convert again"
+                    )
+            meta = json.loads((folder / f"{name}.json").read_text())
+            features = {m: arrays[m] for m in entry["modalities"]}
+            splits[name] = Split(
+                features, arrays["regression_labels"], meta["ids"], entry["steps"], texts=meta["texts"]
+            )
+    except (OSError, KeyError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{folder} is no converted data set ({error!s:.120}): run imder convert again") from None
+    return MultimodalData(folder.name, splits, manifest["sha256"])

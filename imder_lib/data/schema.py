@@ -1,0 +1,169 @@
+"""What data looks like inside the kit: splits of features, labels and ids, and batches of tensors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from imder_lib.data.synthetic import AffectProcess
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass
+class Batch:
+    """Tensors of some samples.
+
+    Attributes:
+        features: modality -> float32 (B, T, D_m), one common T.
+        labels: (B, 1), in units of the label.
+        ids: sample ids.
+    """
+
+    features: dict[str, Tensor]
+    labels: Tensor
+    ids: list[str]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        features = {m: x.to(device) for m, x in self.features.items()}
+        return Batch(features, self.labels.to(device), self.ids)
+
+
+@dataclass
+class Split:
+    """One split; arrays may be memory-mapped, nothing is copied before a batch asks for it.
+
+    Attributes:
+        features: modality -> (N, T_m, D_m), as stored.
+        labels: float32 (N,).
+        ids: sample ids, unique in the whole data set.
+        steps: the common T of batches, see :func:`align`.
+        scale: modality -> (mean (D_m,), std (D_m,)) for standardised batches; None: as stored.
+        texts: raw texts, or empty.
+    """
+
+    features: dict[str, np.ndarray]
+    labels: np.ndarray
+    ids: list[str]
+    steps: int
+    scale: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
+    texts: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, rows: Sequence[int] | np.ndarray | None = None) -> Batch:
+        """Some rows (all, if None) as tensors of one common T."""
+        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
+        features = {}
+        for m, array in self.features.items():
+            x = np.array(array[rows], dtype=np.float32)  # a copy, never a view of the file
+            if self.scale is not None:
+                mean, std = self.scale[m]
+                padding = ~x.any(axis=-1, keepdims=True)  # an all-zero frame is padding and stays zero
+                x = np.where(padding, 0.0, (x - mean) / std).astype(np.float32)
+            features[m] = align(torch.from_numpy(x), self.steps)
+        labels = torch.from_numpy(np.array(self.labels[rows], dtype=np.float32))[:, None]
+        return Batch(features, labels, [self.ids[i] for i in rows])
+
+
+@dataclass
+class MultimodalData:
+    """Train, valid and test of one data set.
+
+    Attributes:
+        name: "synthetic", "mosi", "mosei" or the path's stem.
+        splits: "train", "valid", "test" -> Split.
+        sha256: of the file, or of the generating parameters.
+        process: the generating process, if its truth is known (synthetic data only).
+    """
+
+    name: str
+    splits: dict[str, Split]
+    sha256: str
+    process: "AffectProcess | None" = None
+
+    @property
+    def train(self) -> Split:
+        return self.splits["train"]
+
+    @property
+    def valid(self) -> Split:
+        return self.splits["valid"]
+
+    @property
+    def test(self) -> Split:
+        return self.splits["test"]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.train.features)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {m: x.shape[-1] for m, x in self.train.features.items()}
+
+    @property
+    def steps(self) -> int:
+        return self.train.steps
+
+    @property
+    def sentiment_scale(self) -> bool:
+        """Whether labels are sentiments within [-3, 3] on both sides of 0, so that ACC2, F1, ACC5, ACC7 make sense."""
+        y = np.concatenate([s.labels for s in self.splits.values()])
+        minority = min((y > 0).mean(), (y < 0).mean())
+        return bool(np.abs(y).max() <= 3 and y.min() <= -1 and y.max() >= 1 and minority >= 0.1)
+
+    def describe(self) -> str:
+        """A few lines of plain text: what the data set holds."""
+        lines = [f"data set {self.name}, sha256 {self.sha256[:16]}..., common T {self.steps}"]
+        for name, s in self.splits.items():
+            shapes = ", ".join(f"{m} {'x'.join(map(str, x.shape))}" for m, x in s.features.items())
+            y = s.labels
+            lines.append(f"  {name:5} N {len(s):5}: {shapes}; label {y.min():.2f}..{y.max():.2f}, mean {y.mean():.2f}")
+        if self.process is not None:
+            lines.append("  synthetic: drawn from a known process, not measured on people")
+        if not self.sentiment_scale:
+            lines.append("  labels are no sentiments in [-3, 3]: read MAE and correlation, not ACC2, F1, ACC5, ACC7")
+        return "\n".join(lines)
+
+
+def common_steps(steps: Mapping[str, int]) -> int:
+    """The common T of a data set: that of its first modality (text, in MMSA files)."""
+    return next(iter(steps.values()))
+
+
+def align(x: Tensor, steps: int) -> Tensor:
+    """(B, T_m, D) to (B, steps, D).
+
+    A longer sequence is averaged over ``steps`` windows; one single step is repeated; a shorter sequence is
+    zero-padded at its end (the model gives zero frames no position).
+    """
+    T = x.shape[1]
+    if steps == T:
+        return x
+    if steps < T:
+        return F.adaptive_avg_pool1d(x.transpose(1, 2), steps).transpose(1, 2).contiguous()
+    return x.repeat(1, steps, 1) if T == 1 else F.pad(x, (0, 0, 0, steps - T))
+
+
+def training_scale(features: Mapping[str, np.ndarray], chunk: int = 256) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Per-feature mean and standard deviation over all non-padding frames, read in chunks of samples."""
+    scale = {}
+    for m, array in features.items():
+        count, total, square = 0, np.zeros(array.shape[-1]), np.zeros(array.shape[-1])
+        for i in range(0, len(array), chunk):
+            x = np.asarray(array[i : i + chunk], dtype=np.float64).reshape(-1, array.shape[-1])
+            x = x[x.any(axis=1)]
+            count, total, square = count + len(x), total + x.sum(0), square + (x**2).sum(0)
+        mean = total / max(count, 1)
+        std = np.sqrt(np.maximum(square / max(count, 1) - mean**2, 0))
+        # A constant feature is centred and left alone; below 1e-6 of its mean it is rounding.
+        std = np.where(std <= 1e-6 * np.maximum(np.abs(mean), 1e-12), 1.0, std)
+        scale[m] = (mean.astype(np.float32), std.astype(np.float32))
+    return scale

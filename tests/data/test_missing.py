@@ -1,0 +1,78 @@
+"""Missing protocols: exact rates, independence of order, the release's own counters."""
+
+import pytest
+import torch
+
+from imder_lib import UserError, availability, patterns
+from imder_lib.data.missing import RATES, missing_counts, realised_rate
+
+M3 = ("text", "audio", "vision")
+
+
+@pytest.mark.parametrize("n", [1, 7, 229, 686, 1284])
+@pytest.mark.parametrize("rate", [0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.37, 0.4, 0.5, 0.6, 0.65, 2 / 3])
+def test_random_meets_the_rate_and_keeps_one(n, rate):
+    available = availability("random", n, M3, rate, seed=3)
+    assert available.any(dim=1).all()
+    assert abs(realised_rate(available) - rate) <= 1 / n
+
+
+def test_seven_tenths_means_two_thirds():
+    assert realised_rate(availability("random", 300, M3, 0.7)) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("rate", "two", "one"), [(0.1, 0.1, 0.1), (0.3, 0.3, 0.3), (0.4, 0.5, 0.2), (0.6, 0.9, 0.0)])
+def test_shares_are_the_releases(rate, two, one):
+    missing = (~availability("random", 1000, M3, rate)).sum(dim=1)
+    assert [(missing == k).sum().item() for k in (2, 1)] == [round(1000 * two), round(1000 * one)]
+
+
+@pytest.mark.parametrize("M", [2, 4, 5])
+def test_other_numbers_of_modalities(M):
+    names = [f"m{i}" for i in range(M)]
+    for rate in (0, 0.2, 0.5, (M - 1) / M):
+        available = availability("random", 101, names, rate)
+        assert abs(realised_rate(available) - rate) <= 1 / 101
+        assert available.any(dim=1).all()
+
+
+def test_mask_belongs_to_the_sample_not_its_place():
+    ids = [f"video{i}" for i in range(50)]
+    a = availability("random", 50, M3, 0.4, seed=5, ids=ids)
+    b = availability("random", 50, M3, 0.4, seed=5, ids=ids[::-1])
+    assert torch.equal(a, b.flip(0))
+    assert not torch.equal(a, availability("random", 50, M3, 0.4, seed=6, ids=ids))
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "rate", "realised"),
+    [
+        (686, 32, 0.1, 0.093), (686, 32, 0.3, 0.280), (686, 32, 0.5, 0.466), (686, 32, 0.7, 0.622),
+        (229, 32, 0.1, 0.140), (229, 32, 0.3, 0.419), (229, 32, 0.5, 0.659),
+        (4659, 128, 0.3, 0.330), (4659, 128, 0.6, 0.659), (100, 32, 0.3, 0.0), (686, 32, 0.0, 0.0),
+    ],
+)  # fmt: skip
+def test_released_rates_are_those_measured(n, batch_size, rate, realised):
+    available = availability("released", n, M3, rate, batch_size=batch_size)
+    assert round(realised_rate(available), 3) == realised
+    assert available.any(dim=1).all()
+
+
+def test_fixed_patterns():
+    assert len(patterns(M3)) == 7
+    assert availability("fixed", 2, M3, pattern=("vision", "text")).tolist() == [[True, False, True]] * 2
+    assert availability("fixed", 1, M3, "audio").tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rate"),
+    [("random", 0.8), ("random", -0.1), ("random", None), ("random", "0.3"), ("released", 0.35), ("fixed", "smell"),
+     ("fixed", None), ("fixed", ""), ("often", 0.1)],
+)  # fmt: skip
+def test_bad_protocols_are_refused(protocol, rate):
+    with pytest.raises(UserError):
+        availability(protocol, 10, M3, rate)
+
+
+def test_counts_use_every_rate_of_the_release():
+    assert [sum(missing_counts(686, 3, r)) for r in RATES] == [686] * len(RATES)

@@ -1,0 +1,179 @@
+"""Files in the MMSA schema: what is read, what is refused, what is written."""
+
+import collections
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from imder_lib import UserError, load_data
+from imder_lib.data.load import convert
+from imder_lib.data.schema import align
+
+N = {"train": 9, "valid": 4, "test": 5}
+
+
+def content(T=(6, 6, 6), D=(8, 3, 4)):
+    rng = np.random.default_rng(0)
+    out = {}
+    for split, n in N.items():
+        shapes = dict(zip(("text", "audio", "vision"), zip(T, D, strict=True), strict=True))
+        out[split] = {m: rng.standard_normal((n, *s)).astype(np.float32) for m, s in shapes.items()}
+        out[split] |= {"regression_labels": rng.uniform(-3, 3, n).astype(np.float32), "raw_text": ["x"] * n}
+        out[split]["id"] = [f"{split}$_${i}" for i in range(n)]
+    return out
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(value, protocol=4):
+        path = tmp_path / "aligned.pkl"
+        path.write_bytes(pickle.dumps(value, protocol=protocol))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_reads_every_pickle_protocol(save, protocol):
+    value = content()
+    data = load_data(save(value, protocol))
+    assert data.widths == {"text": 8, "audio": 3, "vision": 4}
+    batch = data.test.batch([4, 0])
+    assert batch.ids == ["test$_$4", "test$_$0"]
+    np.testing.assert_array_equal(batch.features["audio"][0], value["test"]["audio"][4])
+
+
+class Runs:
+    def __reduce__(self):
+        return os.system, ("touch PWNED",)
+
+
+@pytest.mark.parametrize("payload", [Runs(), {"train": Runs()}, collections.Counter(), np.random.default_rng(0)])
+def test_a_pickle_that_would_run_code_is_refused(save, payload, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="refused"):
+        load_data(save(payload))
+    assert not (tmp_path / "PWNED").exists()
+
+
+def change(value, split, key, new):
+    value[split][key] = new(value[split][key]) if callable(new) else new
+    return value
+
+
+def put(index, number):
+    def edit(x):
+        x = x.copy()
+        x[index] = number
+        return x
+
+    return edit
+
+
+BAD = {
+    "nan": (lambda v: change(v, "valid", "vision", put((2, 1, 0), np.nan)), "valid.*vision.*row 2"),
+    "inf in text": (lambda v: change(v, "test", "text", put((1, 0, 0), -np.inf)), "test.*text.*row 1"),
+    "+inf audio": (lambda v: change(v, "test", "audio", put((1, 0, 0), np.inf)), "test.*audio.*row 1"),
+    "nan label": (lambda v: change(v, "train", "regression_labels", put(3, np.nan)), "train.*regression_labels.*row 3"),
+    "missing split": (lambda v: {k: v[k] for k in ("train", "test")}, "'valid' is missing"),
+    "missing key": (lambda v: v["test"].pop("audio") is None or v, "test.*'audio' is missing"),
+    "empty split": (lambda v: v | {"valid": {k: x[:0] for k, x in v["valid"].items()}}, "valid.*empty"),
+    "unequal N": (lambda v: change(v, "train", "audio", lambda x: x[:-1]), "train.*audio.*8 rows.*9 ids"),
+    "objects": (lambda v: change(v, "train", "text", lambda x: x.astype(object)), "train.*text.*object"),
+    "strings": (lambda v: change(v, "train", "text", lambda x: x.astype(str)), "train.*text.*dtype"),
+    "two axes": (lambda v: change(v, "train", "text", lambda x: x[:, 0]), r"train.*text.*\(9, 8\).*\(N, T, D\)"),
+    "swapped axes": (lambda v: change(v, "train", "text", lambda x: x.swapaxes(1, 2)), r"train.*text.*\(N, D, T\)"),
+    "time first": (lambda v: change(v, "train", "text", lambda x: x.swapaxes(0, 1)), "train.*text.*6 rows"),
+    "id twice": (lambda v: change(v, "test", "id", lambda x: ["train$_$2", *x[1:]]), "test.*row 0.*train"),
+    "other width": (lambda v: change(v, "test", "vision", lambda x: x[:, :, :2]), "test.*vision"),
+    "no dict": (lambda v: [1, 2], "expected a dict"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_content_is_named(save, name):
+    edit, message = BAD[name]
+    with pytest.raises(UserError, match=message):
+        load_data(save(edit(content())))
+
+
+def test_all_axes_swapped(save):
+    value = content()
+    for part in value.values():
+        for m in ("text", "audio", "vision"):
+            part[m] = part[m].swapaxes(1, 2)
+    with pytest.raises(UserError, match="swap"):
+        load_data(save(value))
+
+
+def test_truncated_and_absent_files(save, tmp_path):
+    path = save(content())
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError, match="truncated"):
+        load_data(path)
+    with pytest.raises(UserError, match="no data at"):
+        load_data(tmp_path / "nothing.pkl")
+    with pytest.raises(UserError, match=r"mosi/aligned_50\.pkl"):
+        load_data("mosi", root=tmp_path)
+
+
+def test_minus_inf_audio_becomes_zero_and_unknown_keys_warn(save):
+    value = change(content(), "train", "audio", put((1, 2, 0), -np.inf))
+    value["train"]["mood"] = 1
+    with pytest.warns(UserWarning, match="mood"):
+        data = load_data(save(value))
+    assert data.train.batch([1]).features["audio"][0, 2, 0] == 0
+
+
+def test_named_data_must_have_their_widths(save, tmp_path):
+    (tmp_path / "mosi").mkdir()
+    save(content()).rename(tmp_path / "mosi" / "aligned_50.pkl")
+    with pytest.raises(UserError, match="widths"):
+        load_data("mosi", root=tmp_path)
+
+
+def test_convert_then_open_is_the_same_data_mapped(save, tmp_path):
+    value = change(content(), "train", "audio", put((1, 2, 0), -np.inf))
+    path = save(value)
+    direct, opened = load_data(path), convert(path, tmp_path / "set")
+    assert isinstance(opened.train.features["text"], np.memmap)
+    assert opened.sha256 == direct.sha256
+    for split in N:
+        a, b = direct.splits[split].batch(), load_data(tmp_path / "set").splits[split].batch()
+        assert a.ids == b.ids
+        assert torch.equal(a.labels, b.labels)
+        assert all(torch.equal(a.features[m], b.features[m]) for m in a.features)
+    with pytest.raises(UserError, match="exists already"):
+        convert(path, tmp_path / "set")
+
+
+def test_convert_leaves_nothing_when_it_fails(save, tmp_path):
+    with pytest.raises(UserError):
+        convert(save(change(content(), "valid", "vision", put((2, 1, 0), np.nan))), tmp_path / "set")
+    assert [p.name for p in tmp_path.iterdir()] == ["aligned.pkl"]
+
+
+def test_unequal_steps_become_one(save):
+    batch = load_data(save(content(T=(6, 18, 1)))).train.batch()
+    assert {x.shape[1] for x in batch.features.values()} == {6}
+    assert torch.equal(batch.features["vision"][:, 0], batch.features["vision"][:, 5])
+
+
+def test_align_rules():
+    x = torch.arange(6.0).reshape(1, 6, 1)
+    assert align(x, 3).flatten().tolist() == [0.5, 2.5, 4.5]
+    assert align(x, 8).flatten().tolist() == [0, 1, 2, 3, 4, 5, 0, 0]
+    assert align(x, 6) is x
+
+
+def test_standardised_training_features_have_mean_0_and_std_1_and_padding_stays(save):
+    value = content()
+    value["train"]["text"] = value["train"]["text"] * 5 + 3
+    value["train"]["text"][:, 4:] = 0
+    x = load_data(save(value), standardise=True).train.batch().features["text"]
+    assert (x[:, 4:] == 0).all()
+    assert x[:, :4].mean(dim=(0, 1)).abs().max() < 1e-5
+    assert (x[:, :4].std(dim=(0, 1), correction=0) - 1).abs().max() < 1e-4
