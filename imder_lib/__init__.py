@@ -5,6 +5,9 @@ from imder_lib.data.load import load_data
 from imder_lib.data.missing import availability, patterns
 from imder_lib.data.posterior import bayes_prediction, exact_posterior
 from imder_lib.errors import UserError
+from imder_lib.experiment.checkpoint import load_model
+from imder_lib.experiment.evaluation import evaluate
+from imder_lib.experiment.training import fit
 from imder_lib.model.imder import IMDer
 from imder_lib.model.released import load_released
 
@@ -15,8 +18,11 @@ __all__ = [
     "UserError",
     "availability",
     "bayes_prediction",
+    "evaluate",
     "exact_posterior",
+    "fit",
     "load_data",
+    "load_model",
     "load_released",
     "model_preset",
     "patterns",

@@ -62,6 +62,7 @@ class TrainConfig:
         score_epochs: for the score nets (recipe staged).
         refine_epochs: at most, for refiners and fusion on the bank (recipe staged).
         joint_epochs: at most, for joint training (recipe released).
+        refine_lr: learning rate of the refine stage; fusion is trained already and must not be shaken.
         bank_draws: incomplete patterns that each training sample is recovered under (0: every one).
         bank_steps: network calls of the sampler when the bank is filled.
         rate: missing rate of the released recipe's protocol.
@@ -78,6 +79,7 @@ class TrainConfig:
     score_epochs: int = 100
     refine_epochs: int = 30
     joint_epochs: int = 100
+    refine_lr: float = 5e-4
     bank_draws: int = 0
     bank_steps: int = 20
     rate: float = 0.3

@@ -45,6 +45,7 @@ class Split:
         steps: the common T of batches, see :func:`align`.
         scale: modality -> (mean (D_m,), std (D_m,)) for standardised batches; None: as stored.
         texts: raw texts, or empty.
+        data: the data set that it is a part of.
     """
 
     features: dict[str, np.ndarray]
@@ -53,6 +54,7 @@ class Split:
     steps: int
     scale: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
     texts: list[str] = field(default_factory=list)
+    data: "MultimodalData | None" = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -87,6 +89,10 @@ class MultimodalData:
     splits: dict[str, Split]
     sha256: str
     process: "AffectProcess | None" = None
+
+    def __post_init__(self) -> None:
+        for split in self.splits.values():
+            split.data = self
 
     @property
     def train(self) -> Split:

@@ -51,10 +51,19 @@ class IMDer(nn.Module):
 
     Args:
         config: sizes and rules.
+        seed: of the initial weights; torch's default generator if None.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, seed: int | None = None) -> None:
         super().__init__()
+        if seed is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self._build(config)
+        else:
+            self._build(config)
+
+    def _build(self, config: ModelConfig) -> None:
         self.config, self.modalities = config, config.modalities
         self.sde = VESDE(config.sigma)
         D = config.dim
@@ -122,12 +131,47 @@ class IMDer(nn.Module):
         """Draw a missing modality given the condition (B, D, T), without gradient -> (B, D, T)."""
         return em(partial(self.score, modality), self.sde, condition, steps or self.config.steps, noise)
 
-    def score_loss(
-        self, modality: str, latents: Mapping[str, Tensor], available: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Score-matching loss of one modality, the TRUE latent as x0, over samples that all miss it."""
-        condition = self.condition(latents, available)
-        return dsm_loss(partial(self.score, modality), self.sde, latents[modality], condition, generator)
+    def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
+        """The rows that miss each modality: modality -> (n,) indices."""
+        return {m: (~available[:, i]).nonzero()[:, 0] for i, m in enumerate(self.modalities)}
+
+    def score_losses(
+        self, latents: Mapping[str, Tensor], available: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Score-matching loss of each modality, true latents as x0, over the samples that miss it; 0 if none does."""
+        losses = {m: latents[m].new_zeros(()) for m in self.modalities}
+        for m, rows in self.missing_rows(available).items():
+            if len(rows):
+                here = {k: v[rows] for k, v in latents.items()}
+                condition = self.condition(here, available[rows])
+                losses[m] = dsm_loss(partial(self.score, m), self.sde, here[m], condition, generator)
+        return losses
+
+    def recover_missing(
+        self,
+        latents: Mapping[str, Tensor],
+        available: Tensor,
+        noise: Noise = None,
+        steps: int | None = None,
+        refine: bool = True,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Draw what is missing (without gradient) and refine it (with gradient).
+
+        Each modality's sampler runs once, over all samples that miss it.
+
+        Returns:
+            recovered and refined: modality -> (B, D, T), the given latents where available.
+        """
+        recovered, refined = dict(latents), dict(latents)
+        for m, rows in self.missing_rows(available).items():
+            if len(rows):
+                with torch.no_grad():
+                    condition = self.condition({k: v[rows] for k, v in latents.items()}, available[rows])
+                    own = noise.of(rows.tolist(), m) if isinstance(noise, SampleNoise) else noise
+                    drawn = self.recover(m, condition, own, steps)
+                recovered[m] = latents[m].index_copy(0, rows, drawn)
+                refined[m] = latents[m].index_copy(0, rows, self.refiners[m](drawn)) if refine else recovered[m]
+        return recovered, refined
 
     def forward(
         self,
@@ -147,32 +191,22 @@ class IMDer(nn.Module):
                 missing modalities in canonical order, then their samplers in the same order.
             steps: network calls of the sampler; the configuration's if None.
         """
+        available = torch.as_tensor(available)
         self._check(features, available)
         with torch.no_grad():  # the encoders come frozen out of pretraining
             latents = self.encode(features)
-        missing = {m: (~available[:, i]).nonzero()[:, 0] for i, m in enumerate(self.modalities)}
-        losses = {f"{kind}.{m}": available.new_zeros((), dtype=latents[m].dtype)
-                  for kind in ("score", "refine") for m in self.modalities}  # fmt: skip
+        losses = {}
         if with_losses:
-            for m, rows in missing.items():
-                if len(rows):
-                    here = {k: v[rows] for k, v in latents.items()}
-                    g = generator if isinstance(generator, torch.Generator) else None
-                    losses[f"score.{m}"] = self.score_loss(m, here, available[rows], g)
-        recovered, refined = dict(latents), dict(latents)
-        for m, rows in missing.items():
-            if len(rows):
-                with torch.no_grad():
-                    condition = self.condition({k: v[rows] for k, v in latents.items()}, available[rows])
-                noise = generator.of(rows.tolist(), m) if isinstance(generator, SampleNoise) else generator
-                drawn = self.recover(m, condition, noise, steps)
-                recovered[m] = latents[m].index_copy(0, rows, drawn)
-                better = self.refiners[m](drawn)
-                refined[m] = latents[m].index_copy(0, rows, better)
-                if with_losses:
-                    losses[f"refine.{m}"] = F.mse_loss(better, latents[m][rows])
+            g = generator if isinstance(generator, torch.Generator) else None
+            losses = {f"score.{m}": x for m, x in self.score_losses(latents, available, g).items()}
+        recovered, refined = self.recover_missing(latents, available, generator, steps)
+        if with_losses:
+            for i, m in enumerate(self.modalities):
+                gone = ~available[:, i]
+                zero = latents[m].new_zeros(())
+                losses[f"refine.{m}"] = F.mse_loss(refined[m][gone], latents[m][gone]) if gone.any() else zero
         prediction, vectors = self.fusion(refined)
-        return Output(prediction, refined, recovered, vectors, losses if with_losses else {})
+        return Output(prediction, refined, recovered, vectors, losses)
 
     def _check(self, features: Mapping[str, Tensor], available: Tensor) -> None:
         if missing := [m for m in self.modalities if m not in features]:

@@ -1,0 +1,46 @@
+"""Metrics of the field, as MMSA and the release compute them (architecture: section 8)."""
+
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score
+
+from imder_lib.errors import UserError
+
+SENTIMENT = ("acc2", "f1", "acc2_has0", "f1_has0", "acc5", "acc7")  # these need sentiments in [-3, 3]
+METRICS = (*SENTIMENT, "mae", "corr")
+
+
+def _rounded(limit: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda v: np.round(np.clip(v, -limit, limit)).astype(int)
+
+
+def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """All metrics of one set of predictions.
+
+    acc2, f1: classes prediction > 0 and label > 0 on samples whose label is not 0; acc2_has0, f1_has0: classes >= 0 on
+    all samples; F1 is weighted by class support; acc5, acc7: both clipped to [-2, 2] or [-3, 3] and rounded, equal;
+    mae in units of the label; corr: Pearson, 0 where either side is constant.
+
+    Args:
+        prediction, label: (N,), finite.
+
+    Returns:
+        name -> value; NaN for acc2 and f1 if every label is 0.
+    """
+    p, y = np.asarray(prediction, float).reshape(-1), np.asarray(label, float).reshape(-1)
+    if p.shape != y.shape or not len(y) or not np.isfinite(p).all():
+        raise UserError(f"expected finite predictions, one for each label: got {p.shape} and {y.shape}")
+    out = dict.fromkeys(METRICS, float("nan"))
+    some = y != 0
+    if some.any():
+        out["acc2"] = accuracy_score(y[some] > 0, p[some] > 0)
+        out["f1"] = f1_score(y[some] > 0, p[some] > 0, average="weighted", zero_division=0)
+    out["acc2_has0"] = accuracy_score(y >= 0, p >= 0)
+    out["f1_has0"] = f1_score(y >= 0, p >= 0, average="weighted", zero_division=0)
+    for name, limit in (("acc5", 2), ("acc7", 3)):
+        out[name] = accuracy_score(_rounded(limit)(y), _rounded(limit)(p))
+    out["mae"] = np.abs(p - y).mean()
+    varies = p.std() > 1e-12 and y.std() > 1e-12
+    out["corr"] = np.corrcoef(p, y)[0, 1] if varies else 0.0
+    return {k: float(v) for k, v in out.items()}

@@ -1,0 +1,177 @@
+"""The loop that every training stage shares: epochs, validation, early stop, plateau schedule, checkpoints, resume."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from tqdm import tqdm
+
+from imder_lib.config import TrainConfig
+from imder_lib.diffusion.noise import derive_seed
+from imder_lib.experiment.checkpoint import load_state, save_state, write_text
+from imder_lib.model.imder import IMDer
+
+
+@dataclass
+class Stage:
+    """One stage of a recipe.
+
+    Attributes:
+        name: stands in the history and the checkpoint.
+        parts: modules that learn.
+        epochs: at most.
+        loss: (rows, generator) -> scalar; ``rows`` are of the training split.
+        validate: () -> validation loss, lower is better; its noise is the same every epoch.
+        size: number of training samples.
+        lr: of Adam.
+    """
+
+    name: str
+    parts: list[nn.Module]
+    epochs: int
+    loss: Callable[[Tensor, torch.Generator], Tensor]
+    validate: Callable[[], float]
+    size: int
+    lr: float
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for part in self.parts for p in part.parameters() if p.requires_grad]
+
+
+@dataclass
+class Progress:
+    """Where a run stands; everything here goes into the checkpoint's JSON."""
+
+    config: dict
+    count: int = 0
+    done: list[str] = field(default_factory=list)
+    stage: str = ""
+    epoch: int = 0
+    best: float = float("inf")
+    best_epoch: int = 0
+    schedule: dict = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)
+
+
+class Trainer:
+    """Runs stages on one model; after every epoch the run can be killed and resumed to the same numbers.
+
+    All randomness of an epoch comes from (seed, stage, epoch), so no generator state needs saving.
+    """
+
+    def __init__(self, model: IMDer, config: TrainConfig, folder: Path, resume: bool) -> None:
+        self.model, self.config, self.folder = model, config, folder
+        self.progress = Progress(asdict(config))
+        self.saved: dict[str, Tensor] = {}
+        if resume:
+            self.saved, state = load_state(folder)
+            state.pop("tensors")
+            self.progress = Progress(**state)
+            model.load_state_dict({k[6:]: v for k, v in self.saved.items() if k.startswith("model.")})
+
+    def run(self, stage: Stage) -> None:
+        """Train one stage to its end and leave the best epoch's weights in the model; a finished stage is skipped."""
+        p = self.progress
+        if stage.name in p.done:
+            return
+        parameters = stage.parameters()
+        optimiser = torch.optim.Adam(parameters, lr=stage.lr)
+        schedule = ReduceLROnPlateau(optimiser, factor=0.5, patience=self.config.patience)
+        if p.stage == stage.name:
+            best = self._restore(optimiser, schedule)
+        else:
+            p.stage, p.epoch, p.best, p.best_epoch, p.schedule = stage.name, 0, float("inf"), 0, {}
+            best = [q.detach().clone() for q in parameters]
+        while p.epoch < stage.epochs and p.epoch - p.best_epoch < self.config.early_stop:
+            started = time.perf_counter()
+            p.epoch += 1
+            train = self._epoch(stage, optimiser, parameters)
+            self.model.eval()
+            with torch.no_grad(), self._seeded(stage.name, "valid"):
+                valid = stage.validate()
+            lr = optimiser.param_groups[0]["lr"]
+            schedule.step(valid)
+            if valid < p.best:
+                p.best, p.best_epoch = valid, p.epoch
+                best = [q.detach().clone() for q in parameters]
+            row = {"stage": stage.name, "epoch": p.epoch, "train": train, "valid": valid, "lr": lr}
+            p.history.append(row | {"seconds": round(time.perf_counter() - started, 2)})
+            print(f"{stage.name} epoch {p.epoch}/{stage.epochs}: train {train:.4f}, valid {valid:.4f}, lr {lr:.2g}, "
+                  f"{p.history[-1]['seconds']:.1f} s", flush=True)  # fmt: skip
+            self._save(optimiser, schedule, best)
+        with torch.no_grad():
+            for q, value in zip(parameters, best, strict=True):
+                q.copy_(value)
+        p.done.append(stage.name)
+        self._save(None, None, [])
+
+    def _epoch(self, stage: Stage, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> float:
+        self.model.eval()  # what does not learn behaves as it will later (no dropout in a frozen part)
+        for part in stage.parts:
+            part.train()
+        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, stage.name, self.progress.epoch))
+        order = torch.randperm(stage.size, generator=generator)
+        batches = order.split(self.config.batch_size)
+        total = 0.0
+        with self._seeded(stage.name, self.progress.epoch):  # dropout draws from torch's default generator
+            for rows in tqdm(batches, desc=stage.name, leave=False, disable=not sys.stderr.isatty()):
+                loss = stage.loss(rows, generator)
+                optimiser.zero_grad()
+                if loss.requires_grad:  # a batch that misses nothing has no score loss
+                    loss.backward()
+                    nn.utils.clip_grad_value_(parameters, self.config.clip)
+                    optimiser.step()
+                total += loss.item() * len(rows)
+        return total / stage.size
+
+    def _seeded(self, *parts: object) -> "_Seeded":
+        return _Seeded(derive_seed(self.config.seed, "default", *parts))
+
+    def _restore(self, optimiser: torch.optim.Optimizer, schedule: ReduceLROnPlateau) -> list[Tensor]:
+        state = optimiser.state_dict()
+        for key, value in self.saved.items():
+            if key.startswith("adam."):
+                _, i, name = key.split(".")
+                state["state"].setdefault(int(i), {})[name] = value
+        schedule.load_state_dict(schedule.state_dict() | self.progress.schedule)
+        state["param_groups"][0]["lr"] = self.progress.schedule["_last_lr"][0]
+        optimiser.load_state_dict(state)
+        best = sorted((k for k in self.saved if k.startswith("best.")), key=lambda k: int(k[5:]))
+        return [self.saved[k].to(q.device) for k, q in zip(best, optimiser.param_groups[0]["params"], strict=True)]
+
+    def _save(
+        self, optimiser: torch.optim.Optimizer | None, schedule: ReduceLROnPlateau | None, best: list[Tensor]
+    ) -> None:
+        p = self.progress
+        p.count += 1
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"best.{i}": v for i, v in enumerate(best)}
+        if optimiser is not None:
+            for i, state in optimiser.state_dict()["state"].items():
+                tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
+        if schedule is not None:
+            keep = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
+            p.schedule = {k: v for k, v in schedule.state_dict().items() if k in keep}
+        save_state(self.folder, p.count, tensors, dict(vars(p)))
+        write_text(self.folder / "history.csv", pd.DataFrame(p.history).to_csv(index=False))
+
+
+class _Seeded:
+    """Torch's default generators seeded inside the block and put back after it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.fork = torch.random.fork_rng()
+
+    def __enter__(self) -> None:
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *error: object) -> None:
+        self.fork.__exit__(*error)

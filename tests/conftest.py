@@ -1,0 +1,36 @@
+"""A tiny data set and model that every test may share; nothing here is changed by a test."""
+
+import pytest
+
+from imder_lib import IMDer, ModelConfig, TrainConfig, load_data
+
+WIDTHS = {"text": 12, "audio": 5, "vision": 8}
+
+
+@pytest.fixture(scope="session")
+def data():
+    return load_data("synthetic", sizes={"train": 48, "valid": 16, "test": 24}, widths=WIDTHS, steps=10)
+
+
+@pytest.fixture
+def model():
+    return tiny_model()
+
+
+def tiny_model(widths=None, seed=0) -> IMDer:
+    kw = {"dim": 16, "layers": 1, "score_channels": (16, 32, 64), "refiner_blocks": 1, "steps": 3}
+    return IMDer(ModelConfig(widths=widths or WIDTHS, **kw), seed=seed)
+
+
+@pytest.fixture
+def tiny_config():
+    return TrainConfig(
+        seed=3,
+        batch_size=16,
+        fusion_epochs=2,
+        score_epochs=2,
+        refine_epochs=2,
+        joint_epochs=2,
+        bank_draws=2,
+        bank_steps=3,
+    )

@@ -1,0 +1,41 @@
+"""Metrics against scikit-learn and against hand-made cases."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
+
+from imder_lib import UserError
+from imder_lib.experiment.metrics import metrics
+
+
+def test_against_scikit_learn():
+    rng = np.random.default_rng(0)
+    y, p = np.round(rng.uniform(-3, 3, 400) * 2) / 2, rng.normal(0, 2, 400)
+    m, some = metrics(p, y), y != 0
+    assert m["acc2"] == accuracy_score(y[some] > 0, p[some] > 0)
+    assert m["f1"] == f1_score(y[some] > 0, p[some] > 0, average="weighted")
+    assert m["acc2_has0"] == accuracy_score(y >= 0, p >= 0)
+    assert m["f1_has0"] == f1_score(y >= 0, p >= 0, average="weighted")
+    assert m["mae"] == pytest.approx(mean_absolute_error(y, p))
+    assert m["corr"] == pytest.approx(np.corrcoef(p, y)[0, 1])
+    by_hand = [round(min(3, max(-3, a))) == round(min(3, max(-3, b))) for a, b in zip(p, y, strict=True)]
+    assert m["acc7"] == np.mean(by_hand)
+
+
+def test_zero_counts_as_the_release_counts_it():
+    m = metrics(np.array([0.0, 1.0, -1.0, 0.0]), np.array([1.0, 1.0, -1.0, 0.0]))
+    assert m["acc2"] == pytest.approx(2 / 3)  # a prediction of 0 is not positive; the zero label is left out
+    assert m["acc2_has0"] == 1.0
+
+
+def test_a_constant_has_no_correlation_and_all_zero_labels_no_acc2():
+    m = metrics(np.ones(4), np.zeros(4))
+    assert m["corr"] == 0
+    assert np.isnan(m["acc2"])
+
+
+def test_bad_predictions_are_refused():
+    with pytest.raises(UserError):
+        metrics(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
+    with pytest.raises(UserError):
+        metrics(np.ones(3), np.ones(2))

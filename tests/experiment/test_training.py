@@ -1,0 +1,150 @@
+"""fit: both recipes learn, leave what they promise, and go on after a kill to the same numbers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import tiny_model
+
+from imder_lib import UserError, evaluate, fit, load_model
+from imder_lib.experiment import trainer as trainer_module
+
+
+def weights(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("recipe", ["staged", "released"])
+def test_recipe_runs_and_leaves_its_files(recipe, data, tiny_config, tmp_path):
+    result = fit(tiny_model(), data, replace(tiny_config, recipe=recipe), tmp_path / "run")
+    stages = {"staged": ["fusion", "score", "refine"], "released": ["fusion", "joint"]}[recipe]
+    assert result.history["stage"].unique().tolist() == stages
+    assert result.history[["train", "valid"]].notna().all().all()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "history.csv"), result.history)
+    assert same(weights(load_model(result.path)), weights(result.model))
+    names = sorted(p.name for p in (tmp_path / "run").iterdir())
+    assert [n for n in names if n.startswith("step-")] == [n for n in names if n.endswith(".safetensors")][1:]
+
+
+def test_training_lowers_the_loss(data, tiny_config, tmp_path):
+    config = replace(tiny_config, fusion_epochs=8, score_epochs=8)
+    history = fit(tiny_model(), data, config, tmp_path).history
+    for stage in ("fusion", "score"):
+        train = history[history["stage"] == stage]["train"]
+        assert train.iloc[-1] < 0.9 * train.iloc[0]
+
+
+def test_each_stage_trains_its_parts_only(data, tiny_config, tmp_path):
+    model = tiny_model()
+    start = weights(model)
+    fit(model, data, tiny_config, tmp_path, until="fusion")
+    first = weights(model)
+    changed = {k.split(".")[0] for k in first if not torch.equal(first[k], start[k])}
+    assert changed == {"encoders", "fusion"}
+    fit(model, data, tiny_config, tmp_path, until="score", resume=True)
+    second = weights(model)
+    assert {k.split(".")[0] for k in first if not torch.equal(first[k], second[k])} == {"score_nets", "conditions"}
+    assert all(
+        torch.equal(second[k], start[k]) for k in start if k.endswith("embed.W")
+    )  # Fourier frequencies are fixed
+    fit(model, data, tiny_config, tmp_path, resume=True)
+    third = weights(model)
+    assert {k.split(".")[0] for k in third if not torch.equal(third[k], second[k])} == {"refiners", "fusion"}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("recipe", ["staged", "released"])
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_interrupted_then_resumed_is_exactly_uninterrupted(recipe, after, data, tiny_config, tmp_path, monkeypatch):
+    config = replace(tiny_config, recipe=recipe)
+    whole = fit(tiny_model(), data, config, tmp_path / "whole")
+    saves = []
+
+    def save_then_die(*args):
+        original(*args)
+        saves.append(1)
+        if len(saves) == after:
+            raise Killed
+
+    original = trainer_module.save_state
+    monkeypatch.setattr(trainer_module, "save_state", save_then_die)
+    with pytest.raises(Killed):
+        fit(tiny_model(), data, config, tmp_path / "cut")
+    monkeypatch.setattr(trainer_module, "save_state", original)
+    resumed = fit(tiny_model(seed=9), data, config, tmp_path / "cut", resume=True)
+    assert same(weights(resumed.model), weights(whole.model))
+    a, b = (evaluate(r.model, data.test, ["fixed"], [1]) for r in (whole, resumed))
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+    pd.testing.assert_frame_equal(whole.history.drop(columns="seconds"), resumed.history.drop(columns="seconds"))
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from conftest import WIDTHS, tiny_model
+from imder_lib import TrainConfig, fit, load_data
+data = load_data("synthetic", sizes={{"train": 48, "valid": 16, "test": 24}}, widths=WIDTHS, steps=10)
+epochs = {{"fusion_epochs": 30, "score_epochs": 1, "refine_epochs": 1}}
+config = TrainConfig(seed=3, batch_size=16, bank_draws=1, bank_steps=3, **epochs)
+fit(tiny_model(), data, config, {out!r}, resume=True)
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_process_goes_on_where_it_was(sign, tmp_path):
+    def start(out):
+        code = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(tmp_path / out))
+        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    cut = start("cut")
+    while cut.poll() is None and not (tmp_path / "cut" / "state.json").exists():
+        time.sleep(0.02)
+    os.kill(cut.pid, sign)
+    assert cut.wait() != 0
+    assert start("cut").wait() == 0
+    assert start("whole").wait() == 0
+    a, b = (load_model(tmp_path / out / "model.safetensors") for out in ("cut", "whole"))
+    assert same(weights(a), weights(b))
+
+
+def test_bad_calls_are_refused(data, tiny_config, tmp_path):
+    fit(tiny_model(), data, tiny_config, tmp_path / "run", until="fusion")
+    with pytest.raises(UserError, match="resume=True"):
+        fit(tiny_model(), data, tiny_config, tmp_path / "run")
+    with pytest.raises(UserError, match="score_epochs"):
+        fit(tiny_model(), data, replace(tiny_config, score_epochs=9), tmp_path / "run", resume=True)
+    with pytest.raises(UserError, match="until"):
+        fit(tiny_model(), data, tiny_config, tmp_path / "new", until="joint")
+    with pytest.raises(UserError, match="widths"):
+        fit(tiny_model({"text": 12, "audio": 5, "vision": 9}), data, tiny_config, tmp_path / "new")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        fit(tiny_model(), data, tiny_config, tmp_path / "file" / "run")
+    (tmp_path / "run" / "state.json").write_text("{")
+    with pytest.raises(UserError, match="no checkpoint"):
+        fit(tiny_model(), data, tiny_config, tmp_path / "run", resume=True)
+
+
+def test_two_and_four_modalities(tiny_config, tmp_path):
+    from imder_lib import load_data
+
+    for widths in ({"text": 6, "face": 5}, {"text": 6, "audio": 4, "vision": 5, "eeg": 7}):
+        data = load_data("synthetic", sizes={"train": 20, "valid": 8, "test": 8}, widths=widths, steps=1)
+        result = fit(tiny_model(widths), data, tiny_config, tmp_path / str(len(widths)))
+        table = evaluate(result.model, data.test, ["fixed", ("random", 0.4)], [1, 2])
+        assert len(table) == (2 ** len(widths) - 1 + 1) * 2 * 5
+        assert table["mae"].notna().all()
