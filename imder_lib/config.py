@@ -125,3 +125,51 @@ def train_preset(name: str, **changes: object) -> TrainConfig:
         "mosei": {"batch_size": 128, "clip": 0.6, "patience": 5},
     }[name]
     return replace(TrainConfig(**released), **changes)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A budget: how much data, how large a model, how long a training.
+
+    Attributes:
+        sizes: of the synthetic splits.
+        limit: at most so many samples of each split of a file; 0: all.
+        model: changes to the model preset.
+        train: changes to the training preset.
+    """
+
+    sizes: Mapping[str, int]
+    limit: int
+    model: Mapping[str, object]
+    train: Mapping[str, object]
+
+
+MOSI_SIZES = MappingProxyType({"train": 1284, "valid": 229, "test": 686})
+PROFILES = MappingProxyType(
+    {
+        # does everything run? Numbers mean nothing.
+        "smoke": Profile(
+            sizes={"train": 64, "valid": 32, "test": 48},
+            limit=64,
+            model={"layers": 1, "steps": 4, "score_channels": (32, 64, 64, 64), "refiner_blocks": 2},
+            train={"fusion_epochs": 2, "score_epochs": 1, "refine_epochs": 1, "bank_draws": 1, "bank_steps": 4},
+        ),
+        # minutes on two cores: MOSI's sizes, the released score net, two fusion layers for four, a short sampler.
+        "quick": Profile(
+            sizes=MOSI_SIZES,
+            limit=0,
+            model={"layers": 2, "steps": 10},
+            train={"fusion_epochs": 10, "score_epochs": 8, "refine_epochs": 6, "bank_draws": 1, "bank_steps": 10,
+                   "patience": 2, "early_stop": 6},
+        ),
+        # the released sizes and budgets; hours on a GPU.
+        "paper": Profile(sizes=MOSI_SIZES, limit=0, model={}, train={"bank_steps": 100}),
+    }
+)  # fmt: skip
+
+
+def profile(name: str) -> Profile:
+    """A profile by name."""
+    if name not in PROFILES:
+        raise UserError(f"unknown profile {name!r}: expected one of {list(PROFILES)}")
+    return PROFILES[name]

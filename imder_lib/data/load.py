@@ -15,12 +15,13 @@ from imder_lib.data.synthetic import synthetic
 from imder_lib.errors import UserError
 
 MANIFEST = "manifest.json"
+DATA_ROOT = Path(__file__).resolve().parents[2] / "data"  # of the checkout
 
 
 def load_data(
     source: str | Path,
     *,
-    root: str | Path = "data",
+    root: str | Path = DATA_ROOT,
     standardise: bool = False,
     sizes: Mapping[str, int] | None = None,
     widths: Mapping[str, int] | None = None,

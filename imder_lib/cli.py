@@ -1,0 +1,89 @@
+"""The command line: imder reproduce | run | convert | check. Bad input is one line and exit code 2."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imder_lib.errors import UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def reproduce(
+    dataset: Annotated[str, typer.Option(help="synthetic, mosi, mosei or a path")] = "synthetic",
+    profile: Annotated[str, typer.Option(help="smoke, quick or paper")] = "quick",
+    seeds: Annotated[str, typer.Option(help="one model each: 1 or 1,2,3")] = "1",
+    out: Annotated[str, typer.Option(help="a new folder")] = "results/reproduce",
+    resume: Annotated[bool, typer.Option(help="go on with a run that was cut off")] = False,
+    timeout: Annotated[float, typer.Option(help="seconds for each notebook")] = 172800.0,
+) -> None:
+    """Run the notebooks 01, 03, 04, 05 and write OUT/index.html."""
+    from imder_lib.runs.reproduce import reproduce as job
+
+    print(f"report: {job(dataset, profile, seeds, out, resume=resume, timeout=timeout)}")
+
+
+@app.command()
+def run(
+    notebook: Annotated[Path, typer.Argument(help="a notebook with a parameters cell")],
+    out: Annotated[Path, typer.Argument(help="the executed notebook")],
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="NAME=VALUE, any number of times")] = None,
+    timeout: Annotated[float, typer.Option(help="seconds for the whole run")] = 3600.0,
+) -> None:
+    """Execute one notebook headlessly with checked parameters."""
+    from imder_lib.runs.notebook import run_notebook
+
+    pairs = [p.partition("=") for p in parameter or []]
+    if bad := [p[0] for p in pairs if not p[1]]:
+        raise UserError(f"-p {bad[0]}: expected NAME=VALUE")
+    run_notebook(notebook, out, {k: v for k, _, v in pairs}, timeout=timeout)
+    print(f"executed: {out}")
+
+
+@app.command()
+def convert(path: Path, folder: Path) -> None:
+    """Write a data file once as memory-mapped arrays with a manifest."""
+    from imder_lib.data.load import convert as job
+
+    print(job(path, folder).describe())
+
+
+@app.command()
+def check(path: str) -> None:
+    """Say what a data file holds and whether it fits."""
+    from imder_lib.data.load import load_data
+
+    print(load_data(path).describe())
+    print("it fits")
+
+
+def main() -> None:
+    """Entry point of the command imder."""
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except UserError as error:
+        sys.exit(_fail(str(error), 2))
+    except RuntimeError as error:
+        sys.exit(_fail(str(error), 1))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(_fail("interrupted: go on with --resume", 130))
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors
+            sys.exit(_fail(error.format_message(), 2))
+        raise
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"imder: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""A strict papermill: what papermill only warns of is an error here, before anything runs."""
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from imder_lib.errors import UserError
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+PORT_CLASH = ("Address already in use", "ZMQError", "Kernel died before replying to kernel_info")
+# Runs in a process of its own: a notebook's kernel cannot outlive its time, and two runs share no sockets.
+CHILD = """
+import json, sys, papermill
+job = json.load(sys.stdin)
+papermill.execute_notebook(job["notebook"], job["out"], parameters=job["parameters"], kernel_name="python3",
+                           progress_bar=False, cwd=job["cwd"], log_output=False)
+"""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line ``name: type = default  # help`` of a parameters cell."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
+    """The parameters of a notebook: its cell tagged "parameters", one plainly typed default a line."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no notebook at {path}")
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except Exception as error:
+        raise UserError(f"{path} is no notebook: {error!s:.120}") from None
+    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise UserError(f"{path} has {len(tagged)} cells tagged 'parameters', expected one")
+    lines = tagged[0].source.splitlines()
+    found = {}
+    for node in ast.parse(tagged[0].source).body:
+        if not isinstance(node, ast.AnnAssign) or ast.unparse(node.annotation) not in TYPES or node.value is None:
+            raise UserError(f"{path}: parameters line {node.lineno} is not 'name: {'|'.join(TYPES)} = default  # help'")
+        name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
+        text = lines[node.lineno - 1].partition("#")[2].strip()
+        found[name] = Parameter(name, kind, ast.literal_eval(node.value), text)
+    return found
+
+
+def parse_value(parameter: Parameter, value: Any) -> Any:
+    """A value given as text or as itself, in the parameter's declared type; a str stays as it was typed."""
+    want = TYPES[parameter.type]
+    if isinstance(value, str) and want is not str:
+        try:
+            value = {"true": True, "false": False}[value.lower()] if want is bool else want(value)
+        except (KeyError, ValueError):
+            raise UserError(f"parameter {parameter.name} must be {parameter.type}, got {value!r}") from None
+    if want is float and type(value) is int:
+        value = float(value)
+    if type(value) is not want:
+        raise UserError(f"parameter {parameter.name} must be {parameter.type}, got {value!r} ({type(value).__name__})")
+    return value
+
+
+def check_parameters(path: str | Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Every given value under a name the notebook has, in its declared type."""
+    known = notebook_parameters(path)
+    if unknown := [k for k in given if k not in known]:
+        raise UserError(f"{Path(path).name} has no parameter {unknown[0]!r}: expected one of {list(known)}")
+    return {k: parse_value(known[k], v) for k, v in given.items()}
+
+
+def run_notebook(
+    path: str | Path, out: str | Path, parameters: dict[str, Any] | None = None, *, timeout: float = 3600
+) -> None:
+    """Execute a notebook headlessly; the executed one is kept, also on failure.
+
+    Args:
+        path: the notebook; it runs in its own folder.
+        out: the executed notebook.
+        parameters: name -> value, as text or typed; an unknown name or a wrong type raises before anything runs.
+        timeout: seconds for the whole run, not for each cell.
+
+    Raises:
+        UserError: bad parameters, or an output that cannot be written.
+        RuntimeError: the notebook failed or ran out of time; says where to look.
+    """
+    path, out = Path(path).resolve(), Path(out).resolve()
+    values = check_parameters(path, parameters or {})
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}") from None
+    # papermill formats braces in paths; doubled ones survive.
+    safe = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
+    job = json.dumps(safe | {"parameters": values, "cwd": str(path.parent)})
+    for attempt in (1, 2):
+        code, error = _child(job, timeout)
+        if code == 0:
+            return
+        if attempt == 1 and any(sign in error for sign in PORT_CLASH):
+            print(f"{path.name}: the kernel's port was taken, trying once more", flush=True)
+            continue
+        if code is None:
+            raise RuntimeError(f"{path.name} ran out of its {timeout:g} s; what it did is in {out}")
+        last = [line for line in error.strip().splitlines() if line.strip()] or ["no message"]
+        raise RuntimeError(f"{path.name} failed: {last[-1][:300]}; the executed notebook is {out}")
+
+
+def _child(job: str, timeout: float) -> tuple[int | None, str]:
+    """Exit code (None: out of time) and standard error of one papermill process; nothing of it survives."""
+    environment = os.environ | {"IMDER_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "agg"}
+    environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        _, error = process.communicate(job, timeout=timeout)
+        return process.returncode, error
+    except subprocess.TimeoutExpired:
+        return None, ""
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,0 +1,153 @@
+"""Figures: pure functions from arrays and tables to a matplotlib Figure."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+
+METHOD_NAMES = {
+    "bayes": "Bayes limit",
+    "imder": "IMDer",
+    "mean": "mean fill",
+    "zero": "zero fill",
+    "constant": "constant",
+}
+METRIC_NAMES = {
+    "acc2": "ACC2 (non-zero labels)",
+    "f1": "weighted F1 (non-zero labels)",
+    "acc7": "ACC7",
+    "mae": "MAE (units of the label)",
+    "corr": "Pearson correlation",
+}
+PALETTE = dict(zip(METHOD_NAMES, ["#000000", "#0072B2", "#009E73", "#E69F00", "#999999"], strict=True))
+
+
+def use_style() -> None:
+    """One style for all figures: seaborn's, colour-blind-safe."""
+    sns.set_theme(style="whitegrid", palette="colorblind", context="notebook")
+    plt.rcParams.update({"figure.constrained_layout.use": True, "figure.dpi": 90, "axes.titlesize": "medium"})
+
+
+def label_histogram(labels: Mapping[str, np.ndarray]) -> Figure:
+    """Distribution of the label in each split."""
+    figure, axis = plt.subplots(figsize=(6, 3.2))
+    for (name, y), style in zip(labels.items(), ("-", "--", ":"), strict=False):
+        sns.kdeplot(x=y, ax=axis, label=f"{name} (N = {len(y)})", linestyle=style, cut=0, warn_singular=False)
+    axis.set(xlabel="label", ylabel="density")
+    axis.legend()
+    return figure
+
+
+def feature_samples(features: Mapping[str, np.ndarray], title: str) -> Figure:
+    """One sample of each modality as an image: (T, D_m) each."""
+    figure, axes = plt.subplots(1, len(features), figsize=(4 * len(features), 3))
+    for axis, (m, x) in zip(axes, features.items(), strict=True):
+        limit = np.abs(x).max() or 1.0
+        image = axis.imshow(x.T, aspect="auto", cmap="vlag", vmin=-limit, vmax=limit, interpolation="nearest")
+        axis.set(title=m, xlabel="time step", ylabel="feature")
+        axis.grid(False)
+        figure.colorbar(image, ax=axis, shrink=0.8)
+    figure.suptitle(title)
+    return figure
+
+
+def availability_map(available: Mapping[str, np.ndarray], modalities: Sequence[str]) -> Figure:
+    """Which modalities (columns) of which samples (rows) are available, one panel a rate; rows are sorted."""
+    figure, axes = plt.subplots(1, len(available), figsize=(1.9 * len(available), 3.4), sharey=True)
+    for axis, (title, a) in zip(np.atleast_1d(axes), available.items(), strict=True):
+        rows = a[np.lexsort(a.T)]
+        axis.imshow(rows, aspect="auto", cmap="Greys", vmin=0, vmax=1.4, interpolation="nearest")
+        axis.set(title=title, xticks=range(len(modalities)))
+        axis.set_xticklabels(modalities, rotation=45, ha="right")
+        axis.grid(False)
+    np.atleast_1d(axes)[0].set_ylabel("sample (sorted)")
+    return figure
+
+
+def latent_strip(latents: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """Latents (D, T) side by side, each on its own colour scale (its standard deviation stands in the title)."""
+    figure, axes = plt.subplots(1, len(latents), figsize=(2.1 * len(latents), 2.6), sharey=True)
+    for axis, x, title in zip(axes, latents, titles, strict=True):
+        limit = np.abs(x).max() or 1.0
+        axis.imshow(x, aspect="auto", cmap="vlag", vmin=-limit, vmax=limit, interpolation="nearest")
+        axis.set(title=f"{title}\nstd {x.std():.2f}", xlabel="time step")
+        axis.grid(False)
+    axes[0].set_ylabel("latent channel")
+    return figure
+
+
+def compare_latents(groups: Mapping[str, np.ndarray]) -> Figure:
+    """Groups of latents (N, D, T): first two principal components of the first group, and the density of all values.
+
+    The first group sets axes and components; points that fall outside the shown range are counted in the legend.
+    """
+    flat = {name: x.reshape(len(x), -1) for name, x in groups.items()}
+    first = next(iter(flat.values()))
+    components = PCA(2).fit(first)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    reach = 3 * components.transform(first).std(axis=0)
+    span = 5 * first.std()
+    for (name, x), marker in zip(flat.items(), "osD^v", strict=False):
+        xy = components.transform(x)
+        outside = (np.abs(xy) > reach).any(axis=1).mean()
+        left.scatter(*xy.T, s=14, alpha=0.6, marker=marker, label=f"{name} ({outside:.0%} outside)")
+        values = x[np.abs(x) <= span]
+        sns.kdeplot(x=values[:: max(1, len(values) // 20000)], ax=right, label=f"{name} (std {x.std():.2f})")
+    left.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
+    left.set(xlabel="first principal component of true", ylabel="second", title="each point one sample")
+    right.set(xlabel="latent value", ylabel="density", title="all values", xlim=(-span, span))
+    left.legend(fontsize="small")
+    right.legend(fontsize="small")
+    return figure
+
+
+def training_curves(history: pd.DataFrame) -> Figure:
+    """Training and validation loss of each stage."""
+    stages = list(history["stage"].unique())
+    figure, axes = plt.subplots(1, len(stages), figsize=(4.2 * len(stages), 3.2), squeeze=False)
+    for axis, stage in zip(axes[0], stages, strict=True):
+        part = history[history["stage"] == stage]
+        for column, style in (("train", "o-"), ("valid", "s--")):
+            axis.plot(part["epoch"], part[column], style, label=column, markersize=4)
+        axis.set(title=f"stage {stage}", xlabel="epoch", ylabel="loss")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        if stage == "score":
+            axis.set_yscale("log")
+    axes[0][0].legend()
+    return figure
+
+
+def metric_against_rate(table: pd.DataFrame, metric: str) -> Figure:
+    """A metric against the realised missing rate, a line a method; the band is the range over seeds."""
+    figure, axis = plt.subplots(figsize=(6.4, 4))
+    for method, part in table.groupby("method", sort=False):
+        line = part.groupby("realised")[metric]
+        style = {"bayes": "--", "constant": ":"}.get(method, "-")
+        axis.plot(line.mean().index, line.mean(), style, marker="o", ms=4, color=PALETTE[method],
+                  label=METHOD_NAMES[method])  # fmt: skip
+        axis.fill_between(line.min().index, line.min(), line.max(), color=PALETTE[method], alpha=0.15, lw=0)
+    axis.set(xlabel="realised missing rate (share of missing modalities)", ylabel=METRIC_NAMES[metric])
+    axis.legend()
+    return figure
+
+
+def metric_by_pattern(table: pd.DataFrame, metric: str) -> Figure:
+    """A metric for each pattern of available modalities, a marker a method."""
+    figure, axis = plt.subplots(figsize=(7.5, 3.8))
+    conditions = list(table["condition"].unique())
+    shift = dict(zip(table["method"].unique(), np.linspace(-0.2, 0.2, table["method"].nunique()), strict=True))
+    for method, part in table.groupby("method", sort=False):
+        values = part.groupby("condition")[metric]
+        x = [conditions.index(c) + shift[method] for c in values.mean().index]
+        error = [values.mean() - values.min(), values.max() - values.mean()]
+        axis.errorbar(x, values.mean(), yerr=error, fmt="D" if method == "bayes" else "o", ms=6, color=PALETTE[method],
+                      label=METHOD_NAMES[method], lw=1.5)  # fmt: skip
+    axis.set(ylabel=METRIC_NAMES[metric], xticks=range(len(conditions)))
+    axis.set_xticklabels([c.replace("+", "\n+ ") for c in conditions])
+    axis.set_xlabel("available modalities")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
