@@ -18,7 +18,7 @@ LEGEND = {
     "units of the label."
 }
 METRICS = ("acc2", "f1", "acc7", "mae", "corr")  # in the order of the published tables
-LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e-?\d+)?")
+NUMBER, LONG_NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?"), re.compile(r"-?\d+\.\d{5,}(e-?\d+)?")
 SHOWN = 60  # rows; a longer table is for machines and only linked
 
 PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
@@ -61,6 +61,13 @@ def _title(stem: str) -> str:
     return " ".join(word.upper() if word in METRICS else word for word in stem.split("_")[1:])
 
 
+def _short(column: pd.Series) -> pd.Series:
+    """A column with numbers of more than four decimals, rounded for the eye; any other as it is."""
+    if not column.map(lambda cell: bool(LONG_NUMBER.fullmatch(cell))).any():
+        return column
+    return column.map(lambda cell: f"{float(cell):.4f}" if NUMBER.fullmatch(cell) else cell)
+
+
 def _place(path: Path) -> tuple[str, int]:
     """Tables of one protocol stand together, in the order of METRICS; the rest by name."""
     rest, _, last = path.stem.rpartition("_")
@@ -71,14 +78,9 @@ def _tables(folder: Path, key: str) -> list[dict[str, object]]:
     out = []
     for path in sorted(folder.glob(f"{key}_*.csv"), key=_place):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        html = "" if len(table) > SHOWN else table.map(_short).to_html(index=False, border=0)  # escapes every cell
+        html = "" if len(table) > SHOWN else table.apply(_short).to_html(index=False, border=0)  # escapes every cell
         out.append({"name": _title(path.stem), "file": path.stem, "rows": len(table), "html": html})
     return sorted(out, key=lambda t: not t["html"])  # long ones last
-
-
-def _short(cell: str) -> str:
-    """A number with more than four decimals, rounded for the eye; anything else as it is."""
-    return f"{float(cell):.4f}" if LONG_NUMBER.fullmatch(cell) else cell
 
 
 def write_report(folder: Path, provenance: dict[str, object]) -> Path:
