@@ -212,7 +212,7 @@ def test_lengths_that_cannot_be_are_clipped_with_a_warning(save):
         data = load_data(save(value))
     assert data.valid.lengths["audio"].tolist() == [1, 6, 3, 2]
     value["valid"]["audio_lengths"] = [1]
-    with pytest.raises(UserError, match="audio_lengths.*1 lengths for 4"):
+    with pytest.raises(UserError, match=r"audio_lengths.*1 lengths for 4"):
         load_data(save(value))
 
 
