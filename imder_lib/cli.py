@@ -53,6 +53,15 @@ def convert(path: Path, folder: Path) -> None:
 
 
 @app.command()
+def fake(name: Annotated[str, typer.Argument(help="mosi or mosei")], path: Path) -> None:
+    """Write random numbers in the exact schema and size of MOSI or MOSEI: for rehearsals, never for results."""
+    from imder_lib.data.fake import write_fake
+
+    written = write_fake(name, path)
+    print(f"{written}: {written.stat().st_size / 1e6:.0f} MB of fake data")
+
+
+@app.command()
 def check(path: str) -> None:
     """Say what a data file holds and whether it fits."""
     from imder_lib.data.load import load_data

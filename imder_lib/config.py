@@ -21,6 +21,7 @@ class ModelConfig:
         refiner_blocks: residual channel-attention blocks.
         sigma: base of the VE SDE.
         steps: network calls of the sampler.
+        lengths: padding neither attends nor counts; False: it does, as in the release.
     """
 
     widths: Mapping[str, int]
@@ -33,6 +34,7 @@ class ModelConfig:
     refiner_blocks: int = 20
     sigma: float = 25.0
     steps: int = 100
+    lengths: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from imder_lib.config import WIDTHS
-from imder_lib.data.mmsa import check_content, read_pickle, sha256_of
+from imder_lib.data.mmsa import check_content
+from imder_lib.data.pickles import pieces, read_pickle, sha256_of
 from imder_lib.data.schema import SPLITS, MultimodalData, Split, training_scale
 from imder_lib.data.synthetic import synthetic
 from imder_lib.errors import UserError
@@ -111,8 +112,11 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
         manifest = {"source": path.name, "sha256": data.sha256, "splits": {}}
         for name, s in data.splits.items():
             arrays = {**s.features, "regression_labels": s.labels}
+            arrays |= {f"lengths.{m}": n for m, n in s.lengths.items()}
+            arrays |= {} if s.text_bert is None else {"text_bert": s.text_bert}
             for key, array in arrays.items():
-                np.save(part / f"{name}.{key}.npy", array)
+                kind = np.float32 if key in s.features else np.int32 if key == "text_bert" else array.dtype
+                _write_array(part / f"{name}.{key}.npy", array, np.dtype(kind))
             (part / f"{name}.json").write_text(json.dumps({"ids": s.ids, "texts": s.texts}))
             shapes = {key: list(a.shape) for key, a in arrays.items()}
             manifest["splits"][name] = {"shapes": shapes, "modalities": list(s.features), "steps": s.steps}
@@ -123,6 +127,15 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return open_converted(folder)
+
+
+def _write_array(path: Path, array: np.ndarray, dtype: np.dtype) -> None:
+    """An .npy file, written in pieces: the array is never in memory whole."""
+    with path.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": array.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _, piece in pieces(array):
+            file.write(np.ascontiguousarray(piece, dtype).data)
 
 
 def open_converted(folder: Path) -> MultimodalData:
@@ -143,7 +156,13 @@ def open_converted(folder: Path) -> MultimodalData:
             meta = json.loads((folder / f"{name}.json").read_text())
             features = {m: arrays[m] for m in entry["modalities"]}
             splits[name] = Split(
-                features, arrays["regression_labels"], meta["ids"], entry["steps"], texts=meta["texts"]
+                features,
+                np.array(arrays["regression_labels"]),
+                meta["ids"],
+                entry["steps"],
+                texts=meta["texts"],
+                lengths={m: np.array(arrays[f"lengths.{m}"]) for m in features if f"lengths.{m}" in arrays},
+                text_bert=arrays.get("text_bert"),
             )
     except (OSError, KeyError, ValueError) as error:
         if isinstance(error, UserError):

@@ -1,16 +1,15 @@
-"""Reading files in the MMSA schema: {train, valid, test} -> text, audio, vision (N, T, D), regression_labels, id, ...
+"""Files in the MMSA schema: {train, valid, test} -> text, audio, vision (N, T, D), regression_labels, id, ...
 
-Pickles go through an allow-list: NumPy arrays and plain containers, nothing that could run code.
+Every check reads a large array in pieces and leaves it where it is.
 """
 
-import hashlib
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imder_lib.data.pickles import pieces
 from imder_lib.data.schema import SPLITS, Split, common_steps
 from imder_lib.errors import UserError
 
@@ -18,41 +17,6 @@ KNOWN = {"text", "audio", "vision", "regression_labels", "id", "raw_text", "text
 KNOWN |= {"classification_labels", "audio_lengths", "vision_lengths", "regression_labels_T", "regression_labels_A"}
 KNOWN |= {"regression_labels_V"}
 MODALITIES = ("text", "audio", "vision")
-
-_ALLOWED = {
-    ("builtins", "set"), ("builtins", "frozenset"), ("builtins", "bytearray"), ("builtins", "complex"),
-    ("collections", "OrderedDict"), ("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype"),
-}  # fmt: skip
-_ALLOWED |= {
-    (f"numpy.{core}.{module}", name)
-    for core in ("core", "_core")
-    for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
-}
-
-
-class _AllowList(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise UserError(f"it holds {module}.{name}: only NumPy arrays and plain containers are read")
-        return super().find_class(module, name)
-
-
-def read_pickle(path: Path) -> Any:
-    """A pickle's content, read through the allow-list; nothing in it can run."""
-    try:
-        with path.open("rb") as file:
-            return _AllowList(file, encoding="latin1").load()  # latin1: files written by Python 2
-    except UserError as error:
-        raise UserError(f"{path} is refused: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except Exception as error:  # a broken pickle can raise nearly anything
-        raise UserError(f"{path} is truncated or no pickle: {error!s:.120} ({type(error).__name__})") from None
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_content(content: Any, path: Path, modalities: tuple[str, ...] = MODALITIES) -> dict[str, Split]:
@@ -92,7 +56,9 @@ def check_content(content: Any, path: Path, modalities: tuple[str, ...] = MODALI
         steps = {m: x.shape[1] for m, x in features.items()}
         _axes(features, part.get("text_bert"), where)
         texts = [str(t) for t in part.get("raw_text", [])]
-        splits[name] = Split(features, labels, ids, common_steps(steps), texts=texts)
+        tokens = _tokens(part.get("text_bert"), where, len(ids))
+        lengths = _lengths(part, features, tokens, where)
+        splits[name] = Split(features, labels, ids, common_steps(steps), texts=texts, lengths=lengths, text_bert=tokens)
     first = splits["train"].features
     for name, s in splits.items():
         for m, x in s.features.items():
@@ -117,10 +83,11 @@ def _numbers(value: Any, where: str) -> np.ndarray:
     return array
 
 
-def _finite(x: np.ndarray, where: str) -> None:
+def _finite(x: np.ndarray, where: str, start: int = 0) -> None:
     if not np.isfinite(x).all():
-        row = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
-        raise UserError(f"{where}, row {row[0]}: {x[row]} at {row}; every number must be finite")
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        row, rest = start + index[0], index[1:]
+        raise UserError(f"{where}, row {row}: {x[index]} at {(row, *rest)}; every number must be finite")
 
 
 def _features(value: Any, where: str, n: int, modality: str) -> np.ndarray:
@@ -129,11 +96,51 @@ def _features(value: Any, where: str, n: int, modality: str) -> np.ndarray:
         raise UserError(f"{where}: shape {x.shape}, expected (N, T, D)")
     if len(x) != n:
         raise UserError(f"{where}: {len(x)} rows, but there are {n} ids; expected (N, T, D) with N = {n}")
-    x = x.astype(np.float32, copy=False)
-    if modality == "audio" and np.isneginf(x).any():  # COVAREP writes log(0); the release does the same
-        x = np.where(np.isneginf(x), np.float32(0), x)
-    _finite(x, where)
+    for start, piece in pieces(x):
+        with np.errstate(over="ignore"):  # what float32 cannot hold is not finite for the model
+            piece = piece.astype(np.float32)
+        if modality == "audio" and np.isneginf(piece).any():  # COVAREP writes log(0); the release does the same
+            if not x.flags.writeable or x.dtype != np.float32:
+                x = x.astype(np.float32)
+            x[start : start + len(piece)] = piece = np.where(np.isneginf(piece), np.float32(0), piece)
+        _finite(piece, where, start)
     return x
+
+
+def _tokens(value: Any, where: str, n: int) -> np.ndarray | None:
+    """text_bert (N, 3, T): ids, mask, segments; None where there is none that can be used."""
+    if value is None:
+        return None
+    tokens = np.asarray(value)
+    if tokens.dtype.kind not in "fiu" or tokens.ndim != 3 or tokens.shape[:2] != (n, 3):
+        got = f"{tokens.dtype} {tokens.shape}"
+        warnings.warn(f"{where}: text_bert is left out: it is {got}, expected numbers ({n}, 3, T)", stacklevel=3)
+        return None
+    return tokens
+
+
+def _lengths(part: dict, features: dict[str, np.ndarray], tokens: np.ndarray | None, where: str) -> dict:
+    """How many steps of each sample count: <modality>_lengths; for text the last step of BERT's mask.
+
+    A modality with text's number of steps and no lengths of its own takes text's: in an aligned file they go together.
+    """
+    n, out = len(next(iter(features.values()))), {}
+    for m, x in features.items():
+        if f"{m}_lengths" in part:
+            out[m] = _numbers(part[f"{m}_lengths"], f"{where}, key '{m}_lengths'").reshape(-1)
+        elif m == "text" and tokens is not None and tokens.shape[2] == x.shape[1]:
+            out[m] = np.where(tokens[:, 1] > 0, np.arange(1, x.shape[1] + 1), 0).max(axis=1)
+    for m, x in features.items():
+        if m not in out and "text" in out and x.shape[1] == features["text"].shape[1]:
+            out[m] = out["text"]
+    for m, length in out.items():
+        if len(length) != n:
+            raise UserError(f"{where}, key '{m}_lengths': {len(length)} lengths for {n} samples")
+        T = features[m].shape[1]
+        if wrong := int(((length < 1) | (length > T)).sum()):
+            warnings.warn(f"{where}: {wrong} lengths of {m} are outside 1..{T} and are clipped", stacklevel=3)
+        out[m] = np.clip(length, 1, T).astype(np.int64)
+    return out
 
 
 def _axes(features: dict[str, np.ndarray], text_bert: Any, where: str) -> None:

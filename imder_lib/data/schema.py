@@ -9,10 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imder_lib.data.pickles import pieces, release
+from imder_lib.errors import UserError
+
 if TYPE_CHECKING:
     from imder_lib.data.synthetic import AffectProcess
 
 SPLITS = ("train", "valid", "test")
+FAKE = "fake_"  # the ids of rehearsal files start with it
 
 
 @dataclass
@@ -23,15 +27,18 @@ class Batch:
         features: modality -> float32 (B, T, D_m), one common T.
         labels: (B, 1), in units of the label.
         ids: sample ids.
+        lengths: modality -> (B,), how many of the T steps count; None: all.
     """
 
     features: dict[str, Tensor]
     labels: Tensor
     ids: list[str]
+    lengths: dict[str, Tensor] | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         features = {m: x.to(device) for m, x in self.features.items()}
-        return Batch(features, self.labels.to(device), self.ids)
+        lengths = None if self.lengths is None else {m: n.to(device) for m, n in self.lengths.items()}
+        return Batch(features, self.labels.to(device), self.ids, lengths)
 
 
 @dataclass
@@ -45,6 +52,8 @@ class Split:
         steps: the common T of batches, see :func:`align`.
         scale: modality -> (mean (D_m,), std (D_m,)) for standardised batches; None: as stored.
         texts: raw texts, or empty.
+        lengths: modality -> (N,), the steps that count, in the modality's own steps; empty where unknown.
+        text_bert: (N, 3, T), BERT's ids, mask and segments, if the file has them.
         data: the data set that it is a part of.
     """
 
@@ -54,6 +63,8 @@ class Split:
     steps: int
     scale: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
     texts: list[str] = field(default_factory=list)
+    lengths: dict[str, np.ndarray] = field(default_factory=dict)
+    text_bert: np.ndarray | None = field(default=None, repr=False)
     data: "MultimodalData | None" = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -65,13 +76,38 @@ class Split:
         features = {}
         for m, array in self.features.items():
             x = np.array(array[rows], dtype=np.float32)  # a copy, never a view of the file
+            release(array)
             if self.scale is not None:
                 mean, std = self.scale[m]
                 padding = ~x.any(axis=-1, keepdims=True)  # an all-zero frame is padding and stays zero
                 x = np.where(padding, 0.0, (x - mean) / std).astype(np.float32)
             features[m] = align(torch.from_numpy(x), self.steps)
         labels = torch.from_numpy(np.array(self.labels[rows], dtype=np.float32))[:, None]
-        return Batch(features, labels, [self.ids[i] for i in rows])
+        return Batch(features, labels, [self.ids[i] for i in rows], self.aligned_lengths(rows))
+
+    def aligned_lengths(self, rows: Sequence[int] | np.ndarray | None = None) -> dict[str, Tensor] | None:
+        """Lengths of some rows (all, if None) on the common T: modality -> int64 (B,); None if the file has none."""
+        if not self.lengths:
+            return None
+        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
+        out = {}
+        for m, x in self.features.items():
+            T = x.shape[1]
+            n = self.lengths[m][rows] if m in self.lengths else np.full(len(rows), T)
+            n = n if self.steps == T else np.full(len(rows), self.steps) if T == 1 else n
+            n = -(-n * self.steps // T) if self.steps < T else n  # a window counts if one of its steps does
+            out[m] = torch.from_numpy(np.array(n, dtype=np.int64))
+        return out
+
+    def tokens(self, rows: Sequence[int] | np.ndarray) -> Tensor:
+        """BERT's ids, mask and segments of some rows: int64 (B, 3, T).
+
+        Raises:
+            UserError: the file has no text_bert.
+        """
+        if self.text_bert is None:
+            raise UserError("the data have no text_bert: use text 'features', or a file in the MMSA schema that has it")
+        return torch.from_numpy(np.array(self.text_bert[np.asarray(rows)], dtype=np.int64))
 
 
 @dataclass
@@ -93,6 +129,11 @@ class MultimodalData:
     def __post_init__(self) -> None:
         for split in self.splits.values():
             split.data = self
+
+    @property
+    def fake(self) -> bool:
+        """Whether `imder fake` wrote the data."""
+        return self.train.ids[0].startswith(FAKE)
 
     @property
     def train(self) -> Split:
@@ -134,6 +175,8 @@ class MultimodalData:
             lines.append(f"  {name:5} N {len(s):5}: {shapes}; label {y.min():.2f}..{y.max():.2f}, mean {y.mean():.2f}")
         if self.process is not None:
             lines.append("  synthetic: drawn from a known process, not measured on people")
+        if self.fake:
+            lines.append("  fake: random numbers in the shape of the original, for rehearsals only")
         if not self.sentiment_scale:
             lines.append("  labels are no sentiments in [-3, 3]: read MAE and correlation, not ACC2, F1, ACC5, ACC7")
         return "\n".join(lines)
@@ -158,13 +201,13 @@ def align(x: Tensor, steps: int) -> Tensor:
     return x.repeat(1, steps, 1) if T == 1 else F.pad(x, (0, 0, 0, steps - T))
 
 
-def training_scale(features: Mapping[str, np.ndarray], chunk: int = 256) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Per-feature mean and standard deviation over all non-padding frames, read in chunks of samples."""
+def training_scale(features: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Per-feature mean and standard deviation over all non-padding frames, read in pieces."""
     scale = {}
     for m, array in features.items():
         count, total, square = 0, np.zeros(array.shape[-1]), np.zeros(array.shape[-1])
-        for i in range(0, len(array), chunk):
-            x = np.asarray(array[i : i + chunk], dtype=np.float64).reshape(-1, array.shape[-1])
+        for _, piece in pieces(array):
+            x = np.asarray(piece, dtype=np.float64).reshape(-1, array.shape[-1])
             x = x[x.any(axis=1)]
             count, total, square = count + len(x), total + x.sum(0), square + (x**2).sum(0)
         mean = total / max(count, 1)

@@ -13,7 +13,12 @@ T_MIN = 1e-5  # times below are never drawn: std(0) = 0 divides
 
 
 def dsm_loss(
-    score: Score, sde: VESDE, x0: Tensor, condition: Tensor | None, generator: torch.Generator | None = None
+    score: Score,
+    sde: VESDE,
+    x0: Tensor,
+    condition: Tensor | None,
+    generator: torch.Generator | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Mean over B of the sum over D, T of (score * std + z)^2 at x0 + z std.
 
@@ -26,6 +31,7 @@ def dsm_loss(
         x0: (B, D, T) clean latents.
         condition: (B, D, T) clean, or None.
         generator: of the draws.
+        valid: (B, 1, T), 1 where a step counts and 0 where it is padding; None: every step counts.
 
     Returns:
         scalar
@@ -35,4 +41,5 @@ def dsm_loss(
     std = per_sample(sde.std(t), x0)
     noisy_condition = None if condition is None else condition + z * std
     residual = score(x0 + z * std, t, noisy_condition) * std + z
+    residual = residual if valid is None else residual * valid
     return residual.square().sum(dim=(1, 2)).mean()

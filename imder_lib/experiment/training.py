@@ -109,7 +109,7 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
 
     def l1(split: str, rows: Tensor) -> Tensor:
         batch = data.splits[split].batch(rows.numpy()).to(device)
-        return F.l1_loss(model.fusion(model.encode(batch.features))[0], batch.labels)
+        return F.l1_loss(model.fusion(model.encode(batch.features, batch.lengths))[0], batch.labels)
 
     return Stage(
         "fusion",
@@ -194,7 +194,7 @@ def _refined(model: IMDer, true: Latents, bank: Bank, rows: Tensor, draw: Tensor
     filled, loss = dict(true), true[model.modalities[0]].new_zeros(())
     for m, gone in model.missing_rows(available).items():
         if len(gone):
-            better = model.refiners[m](bank.recovered[m][rows[gone], draw[gone]])
+            better = model.refine(m, bank.recovered[m][rows[gone], draw[gone]])
             loss = loss + F.mse_loss(better, true[m][gone])
             filled[m] = true[m].index_copy(0, gone, better)
     return filled, loss
@@ -223,13 +223,13 @@ def joint_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         available = masks["train"][place : place + len(rows)]
         state["place"] = (place + len(rows)) % len(data.train)
         batch = data.train.batch(rows.numpy()).to(device)
-        out = model(batch.features, available, with_losses=True, generator=generator)
+        out = model(batch.features, available, with_losses=True, generator=generator, lengths=batch.lengths)
         return F.l1_loss(out.prediction, batch.labels) + LOSS_WEIGHT * sum(out.losses.values())
 
     def l1(rows: Tensor) -> Tensor:
         batch = data.valid.batch(rows.numpy()).to(device)
         noise = SampleNoise(derive_seed(config.seed, "joint"), batch.ids, "valid")
-        out = model(batch.features, masks["valid"][rows], generator=noise)
+        out = model(batch.features, masks["valid"][rows], generator=noise, lengths=batch.lengths)
         return F.l1_loss(out.prediction, batch.labels)
 
     return Stage(

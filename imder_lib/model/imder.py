@@ -16,6 +16,7 @@ from imder_lib.diffusion.samplers import em
 from imder_lib.diffusion.sde import VESDE, per_sample
 from imder_lib.errors import UserError
 from imder_lib.nets.fusion import Fusion
+from imder_lib.nets.lengths import lengths_of, valid_steps
 from imder_lib.nets.refiner import Refiner
 from imder_lib.nets.score_net import ScoreNet
 
@@ -76,8 +77,9 @@ class IMDer(nn.Module):
         subsets = [s for n in range(2, len(self.modalities)) for s in combinations(self.condition_order, n)]
         self.conditions = nn.ModuleDict({condition_key(s): nn.Conv1d(D * len(s), D, 1) for s in subsets})
         self.fusion = Fusion(
-            self.modalities, D, config.heads, config.layers, config.attention_dropout, config.embed_dropout
-        )
+            self.modalities, D, config.heads, config.layers, config.attention_dropout, config.embed_dropout,
+            lengths=config.lengths,
+        )  # fmt: skip
 
     @property
     def condition_order(self) -> tuple[str, ...]:
@@ -85,17 +87,27 @@ class IMDer(nn.Module):
         rank = {"text": 0, "vision": 1, "audio": 2}
         return tuple(sorted(self.modalities, key=lambda m: rank.get(m, 3)))
 
-    def encode(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def encode(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Features, modality -> (B, T, D_m), to latents, modality -> (B, D, T').
 
         T' = T - 2; a sequence shorter than 3 steps is zero-padded on both sides instead and keeps its length.
         The release runs this without gradient in joint training; a caller does so with torch.no_grad().
+
+        Args:
+            lengths: modality -> (B,), the steps that count. Under config.lengths the latents of the rest are exactly
+                zero, which marks them as padding for everything that follows; otherwise lengths are ignored. A latent
+                step counts if it saw no padding; of a sample shorter than 3 steps, the first does.
         """
+        lengths = lengths if self.config.lengths else None
         latents = {}
         for m in self.modalities:
             x = features[m].transpose(1, 2)  # (B, D_m, T)
+            T = x.shape[-1]
+            x = x if lengths is None else x * valid_steps(lengths[m], T)
             if m in self.encoders:
-                x = self.encoders[m](F.pad(x, (1, 1)) if x.shape[-1] < KERNEL else x)
+                x = self.encoders[m](F.pad(x, (1, 1)) if T < KERNEL else x)
+            if lengths is not None:
+                x = x * valid_steps((lengths[m] - (T - x.shape[-1])).clamp(min=1), x.shape[-1])
             latents[m] = x
         if len({x.shape[-1] for x in latents.values()}) > 1:
             steps = {m: x.shape[-1] for m, x in latents.items()}
@@ -123,13 +135,38 @@ class IMDer(nn.Module):
             out = out.index_copy(0, rows, joined)
         return out
 
-    def score(self, modality: str, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
-        """The modality's score at (x (B, D, T), t (B,)): network output divided by std(t)."""
-        return self.score_nets[modality](x, t, condition) / per_sample(self.sde.std(t), x)
+    def score(
+        self, modality: str, x: Tensor, t: Tensor, condition: Tensor | None, valid: Tensor | None = None
+    ) -> Tensor:
+        """The modality's score at (x (B, D, T), t (B,)): network output divided by std(t); 0 where not valid."""
+        if valid is not None:
+            x, condition = x * valid, None if condition is None else condition * valid
+        score = self.score_nets[modality](x, t, condition) / per_sample(self.sde.std(t), x)
+        return score if valid is None else score * valid
 
-    def recover(self, modality: str, condition: Tensor, noise: Noise = None, steps: int | None = None) -> Tensor:
-        """Draw a missing modality given the condition (B, D, T), without gradient -> (B, D, T)."""
-        return em(partial(self.score, modality), self.sde, condition, steps or self.config.steps, noise)
+    def recover(
+        self,
+        modality: str,
+        condition: Tensor,
+        noise: Noise = None,
+        steps: int | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Draw a missing modality given the condition (B, D, T), without gradient -> (B, D, T); 0 where not valid."""
+        score = partial(self.score, modality, valid=valid)
+        drawn = em(score, self.sde, condition, steps or self.config.steps, noise)
+        return drawn if valid is None else drawn * valid
+
+    def missing_steps(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor | None:
+        """Where what is missing has steps: (B, 1, T), as long as the longest available modality; None: everywhere.
+
+        The length of something missing is not known; it is never read, in training neither.
+        """
+        if not self.config.lengths:
+            return None
+        here = {m: latents[m] * available[:, i, None, None] for i, m in enumerate(self.modalities)}
+        longest = torch.stack(list(lengths_of(here).values())).amax(dim=0)
+        return valid_steps(longest, latents[self.modalities[0]].shape[-1])
 
     def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
         """The rows that miss each modality: modality -> (n,) indices."""
@@ -144,7 +181,9 @@ class IMDer(nn.Module):
             if len(rows):
                 here = {k: v[rows] for k, v in latents.items()}
                 condition = self.condition(here, available[rows])
-                losses[m] = dsm_loss(partial(self.score, m), self.sde, here[m], condition, generator)
+                valid = self.missing_steps(here, available[rows])
+                score = partial(self.score, m, valid=valid)
+                losses[m] = dsm_loss(score, self.sde, here[m], condition, generator, valid)
         return losses
 
     def recover_missing(
@@ -165,13 +204,20 @@ class IMDer(nn.Module):
         recovered, refined = dict(latents), dict(latents)
         for m, rows in self.missing_rows(available).items():
             if len(rows):
+                here = {k: v[rows] for k, v in latents.items()}
+                valid = self.missing_steps(here, available[rows])
                 with torch.no_grad():
-                    condition = self.condition({k: v[rows] for k, v in latents.items()}, available[rows])
+                    condition = self.condition(here, available[rows])
                     own = noise.of(rows.tolist(), m) if isinstance(noise, SampleNoise) else noise
-                    drawn = self.recover(m, condition, own, steps)
+                    drawn = self.recover(m, condition, own, steps, valid)
                 recovered[m] = latents[m].index_copy(0, rows, drawn)
-                refined[m] = latents[m].index_copy(0, rows, self.refiners[m](drawn)) if refine else recovered[m]
+                refined[m] = latents[m].index_copy(0, rows, self.refine(m, drawn)) if refine else recovered[m]
         return recovered, refined
+
+    def refine(self, modality: str, drawn: Tensor) -> Tensor:
+        """The refined sample (B, D, T); padding stays exactly zero."""
+        better = self.refiners[modality](drawn)
+        return better * drawn.ne(0).any(dim=1, keepdim=True) if self.config.lengths else better
 
     def forward(
         self,
@@ -180,6 +226,7 @@ class IMDer(nn.Module):
         with_losses: bool = False,
         generator: Noise = None,
         steps: int | None = None,
+        lengths: Mapping[str, Tensor] | None = None,
     ) -> Output:
         """Recover what is missing and predict.
 
@@ -190,11 +237,12 @@ class IMDer(nn.Module):
             generator: None, a torch.Generator, or a SampleNoise; draws are in the release's order: score losses of the
                 missing modalities in canonical order, then their samplers in the same order.
             steps: network calls of the sampler; the configuration's if None.
+            lengths: modality -> (B,), steps that count, see :meth:`encode`.
         """
         available = torch.as_tensor(available)
         self._check(features, available)
         with torch.no_grad():  # the encoders come frozen out of pretraining
-            latents = self.encode(features)
+            latents = self.encode(features, lengths)
         losses = {}
         if with_losses:
             g = generator if isinstance(generator, torch.Generator) else None

@@ -53,5 +53,6 @@ def encode_split(model: IMDer, split: Split, batch_size: int = 256) -> Latents:
     parts = []
     for start in range(0, len(split), batch_size):
         rows = range(start, min(start + batch_size, len(split)))
-        parts.append(model.encode(split.batch(list(rows)).to(device).features))
+        batch = split.batch(list(rows)).to(device)
+        parts.append(model.encode(batch.features, batch.lengths))
     return {m: torch.cat([p[m] for p in parts]) for m in model.modalities}

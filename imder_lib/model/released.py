@@ -1,10 +1,11 @@
 """The released code's dialect: its checkpoint names and the loading of its checkpoints.
 
 The kit's names are its own; a table of rules turns each into the released one, so that a checkpoint is read
-strictly: every name and every shape must fit.
+strictly: every name and every shape must fit, those of the BERT that a checkpoint may hold too.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,11 +13,14 @@ from torch import Tensor
 
 from imder_lib.config import model_preset
 from imder_lib.errors import UserError
+from imder_lib.model.bert import bert_shapes
 from imder_lib.model.imder import IMDer
 
 LETTER = {"text": "l", "audio": "a", "vision": "v"}
 MODALITY = "(text|audio|vision)"
-IGNORED = re.compile(r"(\.version|\._float_tensor)$|^text_model\.")
+IGNORED = re.compile(r"(\.version|\._float_tensor|\.position_ids)$")  # buffers of fairseq and of BERT
+BERT = re.compile(r"^text_model\.(model\.)?")
+SHOWN = 5  # problems that an error names
 
 # Kit name -> released name, applied in order; {0}, {1} are one-letter modalities.
 _RULES: list[tuple[str, str]] = [
@@ -94,24 +98,67 @@ def released_name(name: str, model: IMDer) -> str:
 def fill_released(model: IMDer, state: dict[str, Tensor]) -> None:
     """Fill ``model`` from a released state dict; nothing is changed unless every name and shape fits.
 
-    The prefix ``Model.``, BERT (``text_model.``) and buffers of the old fairseq code are allowed and ignored.
+    The prefix ``Model.`` and buffers of the old code are allowed. BERT (``text_model.``) may be there or not; it is
+    checked like the rest, and :func:`released_bert` takes it.
 
     Raises:
         UserError: names what is missing, extra or misshapen.
     """
-    state = {k.removeprefix("Model."): v for k, v in state.items()}
-    state = {k: v for k, v in state.items() if not IGNORED.search(k)}
+    state = _plain(state)
     ours = model.state_dict()
     theirs = {released_name(k, model): k for k in ours}
-    problems = [f"missing {k}" for k in theirs if k not in state]
-    problems += [f"extra {k}" for k in state if k not in theirs]
-    for k, name in theirs.items():
-        if k in state and state[k].shape != ours[name].shape:
-            problems.append(f"{k} has shape {tuple(state[k].shape)}, expected {tuple(ours[name].shape)}")
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError(f"the checkpoint does not fit this model: {'; '.join(problems[:5])}{more}")
+    expected = {k: tuple(ours[name].shape) for k, name in theirs.items()}
+    _fit({k: v for k, v in state.items() if not BERT.match(k)}, expected)
+    released_bert(state)
     model.load_state_dict({name: state[k] for k, name in theirs.items()})
+
+
+def released_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The BERT of a released state dict under its standard names; empty if the checkpoint holds none.
+
+    Raises:
+        UserError: names what is missing, extra or misshapen.
+    """
+    theirs = {k: v for k, v in _plain(state).items() if BERT.match(k)}
+    bert = {BERT.sub("", k): v for k, v in theirs.items()}
+    if bert:
+        prefix = BERT.match(next(iter(theirs)))[0]
+        _fit(theirs, {prefix + k: shape for k, shape in bert_shapes(bert).items()})
+    return bert
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    state = {k.removeprefix("Model."): v for k, v in state.items()}
+    return {k: v for k, v in state.items() if not IGNORED.search(k)}
+
+
+def _fit(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    problems = [f"missing {k}" for k in expected if k not in state]
+    problems += [f"extra {k}" for k in state if k not in expected]
+    for k, shape in expected.items():
+        if k in state and tuple(state[k].shape) != shape:
+            problems.append(f"{k} has shape {tuple(state[k].shape)}, expected {shape}")
+    if problems:
+        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise UserError(f"the checkpoint does not fit this model: {'; '.join(problems[:SHOWN])}{more}")
+
+
+def read_released(path: str | Path) -> dict[str, Tensor]:
+    """The state dict that torch.save wrote; read with weights_only=True.
+
+    Raises:
+        UserError: no such file, or not a state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}: put the authors' file there (see pt/README.md)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} is not a checkpoint that loads with weights_only=True: {error!s:.200}") from error
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path} holds no state dict: expected names with tensors")
+    return state
 
 
 def load_released(path: str | Path, preset: str = "mosi") -> IMDer:
@@ -124,15 +171,6 @@ def load_released(path: str | Path, preset: str = "mosi") -> IMDer:
     Raises:
         UserError: no such file, not a state dict, or names and shapes that do not fit.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no checkpoint at {path}: put the authors' file there (see pt/README.md)")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path} is not a checkpoint that loads with weights_only=True: {error!s:.200}") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no state dict: expected names with tensors")
     model = IMDer(model_preset(preset))
-    fill_released(model, state)
+    fill_released(model, read_released(path))
     return model.eval()

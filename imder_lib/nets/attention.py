@@ -42,8 +42,11 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor | None) -> Tensor:
-        """Attend from query (B, T, D) to key (B, T, D); ``None`` means self-attention."""
+    def forward(self, query: Tensor, key: Tensor | None, valid: Tensor | None = None) -> Tensor:
+        """Attend from query (B, T, D) to key (B, T, D); ``None`` means self-attention.
+
+        ``valid``: bool (B, T), the key steps that may be attended to (the first always); all if None.
+        """
         B, T, D = query.shape
         if key is None:
             q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
@@ -52,7 +55,11 @@ class Attention(nn.Module):
             k, v = F.linear(key, self.in_proj_weight[D:], self.in_proj_bias[D:]).chunk(2, dim=-1)
         q, k, v = (y.reshape(B, T, self.heads, D // self.heads).transpose(1, 2) for y in (q, k, v))
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)  # (B, H, T, D/H)
+        if valid is None:
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)  # (B, H, T, D/H)
+        else:
+            mask = valid[:, None, None] & valid.new_ones(T, T).tril()  # (B, 1, T, T)
+            out = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).reshape(B, T, D))
 
 
@@ -65,8 +72,8 @@ class EncoderLayer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
 
-    def forward(self, x: Tensor, key: Tensor | None) -> Tensor:
-        x = x + self.attention(self.norm1(x), None if key is None else self.norm1(key))
+    def forward(self, x: Tensor, key: Tensor | None, valid: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), None if key is None else self.norm1(key), valid)
         return x + self.fc2(F.relu(self.fc1(self.norm2(x))))
 
 
@@ -93,12 +100,15 @@ class Encoder(nn.Module):
         y = x * math.sqrt(x.shape[-1]) + sinusoidal_positions(x)
         return F.dropout(y, self.embed_dropout, self.training)
 
-    def forward(self, query: Tensor, key: Tensor | None = None) -> Tensor:
-        """Encode ``query`` (B, T, D), attending to ``key`` (B, T, D) or, without one, to itself."""
+    def forward(self, query: Tensor, key: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        """Encode ``query`` (B, T, D), attending to ``key`` (B, T, D) or, without one, to itself.
+
+        ``valid``: bool (B, T), the key steps that may be attended to (the first always); all if None.
+        """
         if key is not None and key.shape != query.shape:
             raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} must have one shape")
         x = self.embed(query)
         key = None if key is None else self.embed(key)  # embedded once, fixed through the layers
         for layer in self.layers:
-            x = layer(x, key)
+            x = layer(x, key, valid)
         return self.norm(x)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imder_lib.nets.attention import Encoder
+from imder_lib.nets.lengths import lengths_of
 
 
 class Fusion(nn.Module):
@@ -19,6 +20,8 @@ class Fusion(nn.Module):
         attention_dropout: by SOURCE modality, on cross-modal encoders; missing names mean 0.
         embed_dropout: in all encoders.
         outputs: width of the prediction.
+        lengths: padding (zero latents at the end, see :func:`lengths_of`) is not attended to, and the vector is the
+            last step that counts; False: the last of all, as in the release.
     """
 
     def __init__(
@@ -30,9 +33,10 @@ class Fusion(nn.Module):
         attention_dropout: Mapping[str, float] | None = None,
         embed_dropout: float = 0.0,
         outputs: int = 1,
+        lengths: bool = False,
     ) -> None:
         super().__init__()
-        self.modalities = tuple(modalities)
+        self.modalities, self.lengths = tuple(modalities), lengths
         dropout = attention_dropout or {}
         self.cross, self.memory = nn.ModuleDict(), nn.ModuleDict()
         for target in self.modalities:
@@ -55,9 +59,16 @@ class Fusion(nn.Module):
             prediction (B, outputs) and vectors: modality -> (B, (M-1) D), in canonical order.
         """
         x = {m: latents[m].transpose(1, 2) for m in self.modalities}  # (B, T, D)
+        B, T = x[self.modalities[0]].shape[:2]
+        lengths = lengths_of({m: latents[m] for m in self.modalities}) if self.lengths else {}
+        valid = {m: torch.arange(T, device=n.device) < n[:, None] for m, n in lengths.items()}  # (B, T)
         vectors = {}
         for target in self.modalities:
-            heard = [self.cross[f"{target}<{source}"](x[target], x[source]) for source in self.others(target)]
-            vectors[target] = self.memory[target](torch.cat(heard, dim=-1))[:, -1]  # (B, (M-1) D)
+            heard = [
+                self.cross[f"{target}<{source}"](x[target], x[source], valid.get(source))
+                for source in self.others(target)
+            ]
+            out = self.memory[target](torch.cat(heard, dim=-1))  # (B, T, (M-1) D); causal: no step sees later padding
+            vectors[target] = out[torch.arange(B), lengths[target] - 1] if lengths else out[:, -1]
         h = torch.cat(list(vectors.values()), dim=-1)
         return self.out(h + self.proj2(F.relu(self.proj1(h)))), vectors

@@ -4,7 +4,7 @@ import json
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -108,8 +108,13 @@ class Run:
 
 
 def _first(split: Split, limit: int) -> Split:
-    features = {m: x[:limit] for m, x in split.features.items()}
-    return Split(features, split.labels[:limit], split.ids[:limit], split.steps, split.scale, split.texts[:limit])
+    def cut(arrays: dict) -> dict:
+        return {m: x[:limit] for m, x in arrays.items()}
+
+    tokens = None if split.text_bert is None else split.text_bert[:limit]
+    kept = {"features": cut(split.features), "lengths": cut(split.lengths), "text_bert": tokens}
+    kept |= {"labels": split.labels[:limit], "ids": split.ids[:limit], "texts": split.texts[:limit]}
+    return replace(split, **kept)
 
 
 def start_run(dataset: str, profile_name: str, seeds: str, out: str | Path) -> Run:

@@ -204,3 +204,49 @@ def test_standardised_training_features_have_mean_0_and_std_1_and_padding_stays(
     assert (x[:, 4:] == 0).all()
     assert x[:, :4].mean(dim=(0, 1)).abs().max() < 1e-5
     assert (x[:, :4].std(dim=(0, 1), correction=0) - 1).abs().max() < 1e-4
+
+
+def with_lengths(value, T=6):
+    for split, n in N.items():
+        mask = np.arange(T) < np.arange(1, n + 1)[:, None] % T + 1
+        value[split]["text_bert"] = np.stack([mask * 7, mask, mask * 0], axis=1).astype(np.float32)
+        value[split]["audio_lengths"] = [min(T, i + 1) for i in range(n)]
+    return value
+
+
+def test_lengths_and_tokens_are_kept_also_when_converted(save, tmp_path):
+    path = save(with_lengths(content()))
+    for data in (load_data(path), convert(path, tmp_path / "set")):
+        batch = data.test.batch([3, 0])
+        assert {m: n.tolist() for m, n in batch.lengths.items()} == {"text": [5, 2], "audio": [4, 1], "vision": [5, 2]}
+        tokens = data.test.tokens([3])
+        assert tokens.dtype == torch.int64
+        assert tokens[0].tolist() == [[7, 7, 7, 7, 7, 0], [1, 1, 1, 1, 1, 0], [0] * 6]
+    assert isinstance(data.test.text_bert, np.memmap)
+
+
+def test_lengths_follow_the_common_steps(save):
+    value = with_lengths(content(T=(6, 12, 1)))
+    value["test"]["audio_lengths"] = [1, 2, 3, 11, 12]
+    assert load_data(save(value)).test.batch().lengths["audio"].tolist() == [1, 1, 2, 6, 6]
+    assert load_data(save(value)).test.batch().lengths["vision"].tolist() == [6] * 5
+
+
+def test_lengths_that_cannot_be_are_clipped_with_a_warning(save):
+    value = with_lengths(content())
+    value["valid"]["audio_lengths"] = [0, 9, 3, 2]
+    with pytest.warns(UserWarning, match=r"valid.*2 lengths of audio.*1\.\.6"):
+        data = load_data(save(value))
+    assert data.valid.lengths["audio"].tolist() == [1, 6, 3, 2]
+    value["valid"]["audio_lengths"] = [1]
+    with pytest.raises(UserError, match=r"audio_lengths.*1 lengths for 4"):
+        load_data(save(value))
+
+
+def test_no_text_bert_is_said_when_it_is_asked_for(save):
+    with pytest.raises(UserError, match="no text_bert"):
+        load_data(save(content())).train.tokens([0])
+    value = with_lengths(content())
+    value["train"]["text_bert"] = value["train"]["text_bert"][:, :2]
+    with pytest.warns(UserWarning, match="text_bert is left out"):
+        load_data(save(value))

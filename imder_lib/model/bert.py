@@ -1,0 +1,130 @@
+"""BERT as the text encoder: built from a checkpoint or from a local folder, never from the network unasked.
+
+The names are those of transformers' BertModel; transformers is an extra of the kit (pip install 'imder-kit[bert]').
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imder_lib.errors import UserError
+
+HUB_NAME = "bert-base-uncased"
+HEAD_WIDTH = 64  # of every published BERT; a checkpoint does not hold its number of heads
+BERT_LR = 1e-4
+FILES = "config.json and model.safetensors (or pytorch_model.bin)"
+
+
+def bert_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """A BERT's configuration, read from the shapes of its state dict; 0 where a tensor is missing.
+
+    Widths are those of most tensors, so that one misshapen tensor stands out.
+    """
+
+    def rows(pattern: str) -> int:
+        found = Counter(v.shape[0] for k, v in state.items() if re.fullmatch(pattern, k) and v.ndim)
+        return found.most_common(1)[0][0] if found else 0
+
+    hidden = rows(r".*LayerNorm\.(weight|bias)")
+    layers = [int(m[1]) for k in state if (m := re.match(r"encoder\.layer\.(\d+)\.", k))]
+    return {
+        "vocab_size": rows(r"embeddings\.word_embeddings\.weight"),
+        "hidden_size": hidden,
+        "num_hidden_layers": max(layers, default=-1) + 1,
+        "num_attention_heads": max(1, hidden // HEAD_WIDTH),
+        "intermediate_size": rows(r".*\.intermediate\.dense\.(weight|bias)"),
+        "max_position_embeddings": rows(r"embeddings\.position_embeddings\.weight"),
+        "type_vocab_size": rows(r"embeddings\.token_type_embeddings\.weight"),
+    }
+
+
+def bert_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Every name and shape that a BERT of this state's sizes has; the pooler is optional but whole."""
+    s = bert_sizes(state)
+    H, inner = s["hidden_size"], s["intermediate_size"]
+    tables = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
+    out: dict[str, tuple[int, ...]] = {f"embeddings.{k}_embeddings.weight": (s[n], H) for k, n in tables.items()}
+    linear = {f"attention.self.{k}": (H, H) for k in ("query", "key", "value")}
+    linear |= {"attention.output.dense": (H, H), "intermediate.dense": (inner, H), "output.dense": (H, inner)}
+    layers = [f"encoder.layer.{i}." for i in range(s["num_hidden_layers"])]
+    shapes = {i + k: v for i in layers for k, v in linear.items()}
+    if any(k.startswith("pooler.") for k in state):
+        shapes["pooler.dense"] = (H, H)
+    norms = [
+        "embeddings.LayerNorm",
+        *(i + k for i in layers for k in ("attention.output.LayerNorm", "output.LayerNorm")),
+    ]
+    for k, shape in shapes.items():
+        out |= {f"{k}.weight": shape, f"{k}.bias": shape[:1]}
+    for k in norms:
+        out |= {f"{k}.weight": (H,), f"{k}.bias": (H,)}
+    return out
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise UserError(
+            "transformers is not installed and BERT needs it: pip install 'imder-kit[bert]', or use text 'features'"
+        ) from None
+    return transformers
+
+
+def build_bert(state: Mapping[str, Tensor]) -> nn.Module:
+    """A BERT with the weights of a state dict (standard names, checked), in eval mode; nothing is downloaded."""
+    library = _transformers()
+    config = library.BertConfig(**bert_sizes(state))
+    bert = library.BertModel(config, add_pooling_layer="pooler.dense.weight" in state)
+    bert.load_state_dict(dict(state), strict=False)  # names and shapes were checked; old buffers are not stored
+    return bert.eval()
+
+
+def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:
+    """BERT from a local folder, in eval mode.
+
+    Args:
+        folder: config.json with model.safetensors or pytorch_model.bin, as the model hub has them.
+        download: the user asks to fetch bert-base-uncased from the hub into ``folder`` if it is not there.
+
+    Raises:
+        UserError: not there; says what to get and where to put it.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        if not download:
+            raise UserError(
+                f"no BERT in {folder}: get {FILES} of {HUB_NAME} from the model hub and put them into {folder}, or ask "
+                "for the download by --download-bert"
+            )
+        try:
+            _transformers().BertModel.from_pretrained(HUB_NAME).save_pretrained(folder)
+        except OSError as error:
+            raise UserError(
+                f"{HUB_NAME} cannot be downloaded ({error!s:.120}): get {FILES} elsewhere and put them into {folder}"
+            ) from None
+    try:
+        return _transformers().BertModel.from_pretrained(folder, local_files_only=True).eval()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no BERT that can be read ({error!s:.120}): expected {FILES}") from None
+
+
+def last_hidden(bert: nn.Module, tokens: Tensor) -> Tensor:
+    """BERT's last hidden state (B, T, H) of tokens (B, 3, T): ids, mask, segments."""
+    ids, mask, segments = tokens.unbind(dim=1)
+    return bert(input_ids=ids, attention_mask=mask, token_type_ids=segments).last_hidden_state
+
+
+def weights_hash(bert: nn.Module) -> str:
+    """SHA-256 over every name and number."""
+    digest = hashlib.sha256()
+    for name, value in sorted(bert.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

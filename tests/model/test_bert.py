@@ -1,0 +1,98 @@
+"""BERT out of a released checkpoint or a local folder: strict, by the standard names, without a download."""
+
+import builtins
+import functools
+
+import pytest
+import torch
+from golden import released_state as _released_state
+from transformers import BertConfig, BertModel
+
+from imder_lib import UserError, load_released
+from imder_lib.model.bert import bert_shapes, build_bert, last_hidden, local_bert
+from imder_lib.model.released import read_released, released_bert
+
+SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 1}
+SIZES |= {"intermediate_size": 24, "max_position_embeddings": 12}
+TOKENS = torch.tensor([[[5, 7, 9, 0], [1, 1, 1, 0], [0, 0, 0, 0]], [[1, 2, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0]]])
+
+released_state = functools.cache(_released_state)
+
+
+def tiny_bert(seed=0, pooler=True):
+    torch.manual_seed(seed)
+    return BertModel(BertConfig(**SIZES), add_pooling_layer=pooler).eval()
+
+
+def checkpoint(bert, prefix="Model.", name="text_model.model."):
+    """As torch.save wrote it in 2023: prefix, BERT under text_model.model., its position_ids buffer."""
+    state = dict(released_state("mosi"))
+    state |= {name + k: v for k, v in bert.state_dict().items()}
+    state[name + "embeddings.position_ids"] = torch.arange(12)[None]
+    return {prefix + k: v for k, v in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["Model.", ""])
+@pytest.mark.parametrize("name", ["text_model.model.", "text_model."])
+def test_a_checkpoint_with_bert_gives_the_same_numbers(prefix, name, tmp_path):
+    bert = tiny_bert()
+    torch.save(checkpoint(bert, prefix, name), tmp_path / "x.pth")
+    assert load_released(tmp_path / "x.pth").config.layers == 4
+    built = build_bert(released_bert(read_released(tmp_path / "x.pth")))
+    torch.testing.assert_close(last_hidden(built, TOKENS), last_hidden(bert, TOKENS), rtol=0, atol=0)
+
+
+def test_names_and_shapes_are_those_of_transformers():
+    for pooler in (True, False):
+        state = tiny_bert(pooler=pooler).state_dict()
+        assert bert_shapes(state) == {k: tuple(v.shape) for k, v in state.items()}
+
+
+def keys():
+    return sorted(k for k in tiny_bert().state_dict())
+
+
+@pytest.mark.parametrize("key", keys())
+def test_every_missing_or_misshapen_key_is_named(key):
+    state = {f"Model.text_model.model.{k}": v for k, v in tiny_bert().state_dict().items()}
+    name = f"text_model.model.{key}"
+    missing = {k: v for k, v in state.items() if k != f"Model.{name}"}
+    with pytest.raises(UserError, match=f"missing {name}"):
+        released_bert(missing)
+    if not key.endswith("_embeddings.weight"):  # the length of these tables is theirs alone
+        with pytest.raises(UserError, match=f"{name} has shape .*expected"):
+            released_bert(state | {f"Model.{name}": torch.zeros(17, 9, 3)})
+    with pytest.raises(UserError, match=f"{name} has shape"):
+        released_bert(state | {f"Model.{name}": torch.zeros(40, 17)})
+
+
+def test_extra_keys_are_named(tmp_path):
+    extra = "text_model.model.encoder.layer.0.adapter.weight"
+    torch.save(checkpoint(tiny_bert()) | {f"Model.{extra}": torch.zeros(2)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=f"extra {extra}"):
+        load_released(tmp_path / "x.pth")
+
+
+def test_a_local_folder(tmp_path):
+    bert = tiny_bert()
+    bert.save_pretrained(tmp_path / "bert")
+    torch.testing.assert_close(last_hidden(local_bert(tmp_path / "bert"), TOKENS), last_hidden(bert, TOKENS))
+    with pytest.raises(UserError, match=r"config\.json.*bert-base-uncased.*put them into .*nothing.*--download-bert"):
+        local_bert(tmp_path / "nothing")
+    (tmp_path / "bert" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="no BERT that can be read"):
+        local_bert(tmp_path / "bert")
+
+
+def test_without_transformers_the_error_says_what_to_install(monkeypatch):
+    original = builtins.__import__
+
+    def without(name, *args, **kw):
+        if name == "transformers":
+            raise ImportError(name)
+        return original(name, *args, **kw)
+
+    state = tiny_bert().state_dict()
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"pip install 'imder-kit\[bert\]'"):
+        build_bert(state)
