@@ -15,7 +15,6 @@ from tqdm import tqdm
 from imder_lib.config import TrainConfig
 from imder_lib.diffusion.noise import derive_seed
 from imder_lib.experiment.checkpoint import load_state, save_state, write_text
-from imder_lib.model.imder import IMDer
 
 
 @dataclass
@@ -30,6 +29,7 @@ class Stage:
         validate: () -> validation loss, lower is better; its noise is the same every epoch.
         size: number of training samples.
         lr: of Adam.
+        slow, slow_lr: the last of ``parts``, if it learns at a rate of its own (BERT).
     """
 
     name: str
@@ -39,9 +39,18 @@ class Stage:
     validate: Callable[[], float]
     size: int
     lr: float
+    slow: nn.Module | None = None
+    slow_lr: float = 0.0
 
     def parameters(self) -> list[nn.Parameter]:
         return [p for part in self.parts for p in part.parameters() if p.requires_grad]
+
+    def groups(self) -> list[dict]:
+        """Parameters by learning rate, in the order of :meth:`parameters`."""
+        slow = {id(p) for p in self.slow.parameters()} if self.slow is not None else set()
+        own = [{"params": [p for p in self.parameters() if id(p) not in slow], "lr": self.lr}]
+        later = [p for p in self.parameters() if id(p) in slow]
+        return own + ([{"params": later, "lr": self.slow_lr}] if later else [])
 
 
 @dataclass
@@ -65,7 +74,7 @@ class Trainer:
     All randomness of an epoch comes from (seed, stage, epoch), so no generator state needs saving.
     """
 
-    def __init__(self, model: IMDer, config: TrainConfig, folder: Path, resume: bool) -> None:
+    def __init__(self, model: nn.Module, config: TrainConfig, folder: Path, resume: bool) -> None:
         self.model, self.config, self.folder = model, config, folder
         self.progress = Progress(asdict(config))
         self.saved: dict[str, Tensor] = {}
@@ -81,7 +90,7 @@ class Trainer:
         if stage.name in p.done:
             return
         parameters = stage.parameters()
-        optimiser = torch.optim.Adam(parameters, lr=stage.lr)
+        optimiser = torch.optim.Adam(stage.groups())
         schedule = ReduceLROnPlateau(optimiser, factor=0.5, patience=self.config.patience)
         if p.stage == stage.name:
             best = self._restore(optimiser, schedule)
@@ -140,10 +149,12 @@ class Trainer:
                 _, i, name = key.split(".")
                 state["state"].setdefault(int(i), {})[name] = value
         schedule.load_state_dict(schedule.state_dict() | self.progress.schedule)
-        state["param_groups"][0]["lr"] = self.progress.schedule["_last_lr"][0]
+        for group, lr in zip(state["param_groups"], self.progress.schedule["_last_lr"], strict=True):
+            group["lr"] = lr
         optimiser.load_state_dict(state)
         best = sorted((k for k in self.saved if k.startswith("best.")), key=lambda k: int(k[5:]))
-        return [self.saved[k].to(q.device) for k, q in zip(best, optimiser.param_groups[0]["params"], strict=True)]
+        parameters = [q for group in optimiser.param_groups for q in group["params"]]
+        return [self.saved[k].to(q.device) for k, q in zip(best, parameters, strict=True)]
 
     def _save(
         self, optimiser: torch.optim.Optimizer | None, schedule: ReduceLROnPlateau | None, best: list[Tensor]
