@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from imder_lib.data.synthetic import synthetic
 from imder_lib.errors import UserError
 
 MANIFEST = "manifest.json"
+# SHA-256 of aligned_50.pkl as its makers published it.
+PUBLISHED_SHA256 = {
+    "mosi": "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9",
+    "mosei": "45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791",
+}
 DATA_ROOT = Path(__file__).resolve().parents[2] / "data"  # of the checkout
 
 
@@ -38,6 +44,9 @@ def load_data(
         standardise: per-feature, with the statistics of the training split; all-zero frames stay zero.
         sizes, widths, steps, seed: of the synthetic process.
 
+    A named data set whose file is not the published one gives a warning. A path never bears a data set's name, so that
+    published numbers do not come to stand beside other data.
+
     Raises:
         UserError: no such data, or data that does not fit; names split, key and row.
     """
@@ -47,8 +56,8 @@ def load_data(
         path, name = _find(str(source), Path(root))
         data = open_converted(path) if path.is_dir() else _read(path)
         data.name = name
-        if name in WIDTHS and str(source) == name and data.widths != WIDTHS[name]:
-            raise UserError(f"{path}: feature widths are {data.widths}, {name} has {WIDTHS[name]}")
+        if name in WIDTHS:
+            _compare_with_published(data, path)
     if standardise:
         scale = training_scale(data.train.features)
         for split in data.splits.values():
@@ -61,12 +70,24 @@ def _find(source: str, root: Path) -> tuple[Path, str]:
         path = Path(source)
         if not path.exists():
             raise UserError(f"no data at {source!r}: expected 'synthetic', 'mosi', 'mosei' or a path to a file")
-        return path, path.stem
+        return path, f"{path.stem} (file)" if path.stem in (*WIDTHS, "synthetic") else path.stem
     places = [root / source, root / source / "aligned_50.pkl", root / f"{source}.pkl"]
     for place in places:
         if place.is_file() or (place / MANIFEST).is_file():
             return place, source
     raise UserError(f"{source} is not here: put its aligned_50.pkl at {places[1]} (README: 'MOSI and MOSEI')")
+
+
+def _compare_with_published(data: MultimodalData, path: Path) -> None:
+    name, want = data.name, PUBLISHED_SHA256[data.name]
+    if data.widths != WIDTHS[name]:
+        raise UserError(f"{path}: feature widths are {data.widths}, {name} has {WIDTHS[name]}")
+    if data.sha256 != want:
+        warnings.warn(
+            f"{path}: its sha256 is {data.sha256}, that of the published {name} file is {want}; the kit goes on with "
+            "this file, but its numbers may not compare with published ones",
+            stacklevel=3,
+        )
 
 
 def _read(path: Path) -> MultimodalData:

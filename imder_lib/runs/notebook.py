@@ -3,9 +3,11 @@
 import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,17 @@ from imder_lib.errors import UserError
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 PORT_CLASH = ("Address already in use", "ZMQError", "Kernel died before replying to kernel_info")
-# Runs in a process of its own: a notebook's kernel cannot outlive its time, and two runs share no sockets.
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a traceback
+# Runs in a process of its own: a notebook's kernel cannot outlive its time, and two runs share no sockets. It ends when
+# the process that started it is gone (killed, say), so that a resumed run never meets the old one in its folder.
 CHILD = """
-import json, sys, papermill
+import json, os, sys, threading, time, papermill
 job = json.load(sys.stdin)
+def watch():
+    while os.getppid() == job["parent"]:
+        time.sleep(0.5)
+    os._exit(1)  # the kernel watches this process in the same way
+threading.Thread(target=watch, daemon=True).start()
 papermill.execute_notebook(job["notebook"], job["out"], parameters=job["parameters"], kernel_name="python3",
                            progress_bar=False, cwd=job["cwd"], log_output=False)
 """
@@ -93,18 +102,21 @@ def run_notebook(
         timeout: seconds for the whole run, not for each cell.
 
     Raises:
-        UserError: bad parameters, or an output that cannot be written.
+        UserError: bad parameters, an output that cannot be written, or bad input that the notebook met.
         RuntimeError: the notebook failed or ran out of time; says where to look.
     """
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(path, parameters or {})
+    if out == path or out.is_dir():
+        raise UserError(f"{out} is {'the notebook itself' if out == path else 'a folder'}: name another file")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}") from None
     # papermill formats braces in paths; doubled ones survive.
     safe = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
-    job = json.dumps(safe | {"parameters": values, "cwd": str(path.parent)})
+    job = json.dumps(safe | {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()})
     for attempt in (1, 2):
         code, error = _child(job, timeout)
         if code == 0:
@@ -112,10 +124,14 @@ def run_notebook(
         if attempt == 1 and any(sign in error for sign in PORT_CLASH):
             print(f"{path.name}: the kernel's port was taken, trying once more", flush=True)
             continue
+        where = f"the executed notebook is {out}"
         if code is None:
-            raise RuntimeError(f"{path.name} ran out of its {timeout:g} s; what it did is in {out}")
-        last = [line for line in error.strip().splitlines() if line.strip()] or ["no message"]
-        raise RuntimeError(f"{path.name} failed: {last[-1][:300]}; the executed notebook is {out}")
+            raise RuntimeError(f"{path.name} ran out of its {timeout:g} s; {where}")
+        lines = [line.strip() for line in ANSI.sub("", error).splitlines() if line.strip()] or ["no message"]
+        kind, _, message = lines[-1].partition(": ")
+        if kind.endswith("UserError"):
+            raise UserError(f"{path.name}: {message}; {where}")
+        raise RuntimeError(f"{path.name} failed: {lines[-1][:300]}; {where}")
 
 
 def _child(job: str, timeout: float) -> tuple[int | None, str]:

@@ -47,7 +47,7 @@ def open_run(
     fresh = not folder.exists()
     if not fresh and not resume:
         raise UserError(f"{folder} exists already: name another folder, or go on with it by --resume")
-    if not fresh and json.loads(_read(folder / RUN)) != settings:
+    if not fresh and _read(folder / RUN) != settings:
         raise UserError(f"{folder} holds a run with other settings: name another folder")
     if not os.access(next(p for p in (folder, *folder.parents) if p.exists()), os.W_OK):
         raise UserError(f"{folder} cannot be written: no permission")
@@ -169,11 +169,11 @@ def reproduce(
     return write_report(folder, provenance)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> object:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        raise UserError(f"{path.parent} is no run of this kit ({path.name} is missing): name another folder") from None
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{path.parent} is no run of this kit (no {path.name} to read): name another folder") from None
 
 
 def _notes(run) -> list[str]:

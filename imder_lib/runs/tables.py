@@ -10,7 +10,7 @@ from scipy import stats
 from imder_lib.config import WIDTHS
 from imder_lib.runs.setup import mean_and_std
 
-LETTERS = {"text": "l", "audio": "a", "vision": "v"}
+LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # of the published tables, in their order
 METHODS = ("bayes", "imder", "mean", "zero", "constant")
 
 
@@ -42,6 +42,11 @@ def published(dataset: str) -> pd.DataFrame:
     return table[table["dataset"] == dataset] if dataset in WIDTHS else table.iloc[:0]
 
 
+def pattern_letters(pattern: str) -> str:
+    """The published name of a pattern: "text+audio" is "la"."""
+    return "".join(letter for m, letter in LETTERS.items() if m in pattern.split("+"))
+
+
 def beside_published(table: pd.DataFrame, dataset: str, protocol: str) -> pd.DataFrame:
     """Ours (method "imder") and the published IMDer rows of one protocol, in percent for ACC2, F1 and ACC7."""
     theirs = published(dataset)
@@ -50,10 +55,8 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str) -> pd.Dat
     if theirs.empty or ours.empty:
         return pd.DataFrame()
     if protocol == "fixed":
-        order = ("text", "vision", "audio")  # the published letters stand in this order
-        ours["key"] = ["".join(LETTERS[m] for m in order if m in c.split("+")) for c in ours["condition"]]
-        keys = {k: k for k in theirs["condition"]} | {"la": "la"}
-        theirs = theirs.assign(key=theirs["condition"].map(lambda c: "".join(x for x in "lva" if x in keys.get(c, c))))
+        ours["key"] = ours["condition"].map(pattern_letters)
+        theirs = theirs.assign(key=theirs["condition"])
     else:
         ours["key"] = ours["condition"].astype(float)
         theirs = theirs.assign(key=theirs["condition"].astype(float))

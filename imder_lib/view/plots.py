@@ -51,7 +51,7 @@ def feature_samples(features: Mapping[str, np.ndarray], title: str) -> Figure:
         axis.set(title=m, xlabel="time step", ylabel="feature")
         axis.grid(False)
         figure.colorbar(image, ax=axis, shrink=0.8)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # ids may hold $
     return figure
 
 

@@ -3,13 +3,14 @@
 import collections
 import os
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
 from imder_lib import UserError, load_data
-from imder_lib.data.load import convert
+from imder_lib.data.load import PUBLISHED_SHA256, convert
 from imder_lib.data.schema import align
 
 N = {"train": 9, "valid": 4, "test": 5}
@@ -133,6 +134,32 @@ def test_named_data_must_have_their_widths(save, tmp_path):
     save(content()).rename(tmp_path / "mosi" / "aligned_50.pkl")
     with pytest.raises(UserError, match="widths"):
         load_data("mosi", root=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "widths"), [("mosi", (768, 5, 20)), ("mosei", (768, 74, 35))])
+def test_named_data_other_than_published_warn_and_go_on(save, tmp_path, monkeypatch, name, widths):
+    path = save(content(T=(2, 2, 2), D=widths))
+    (tmp_path / name).mkdir()
+    path = path.rename(tmp_path / name / "aligned_50.pkl")
+    with pytest.warns(UserWarning, match="goes on") as caught:
+        data = load_data(name, root=tmp_path)
+    assert data.name == name
+    assert PUBLISHED_SHA256[name] in str(caught[0].message)
+    assert data.sha256 in str(caught[0].message)
+    monkeypatch.setitem(PUBLISHED_SHA256, name, data.sha256)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_data(name, root=tmp_path)
+        convert(path, tmp_path / "converted")
+        (tmp_path / name).rename(tmp_path / "away")
+        (tmp_path / "converted").rename(tmp_path / name)
+        assert load_data(name, root=tmp_path).sha256 == data.sha256  # the hash is that of the file it came from
+
+
+def test_a_path_never_bears_a_data_set_s_name(save, tmp_path):
+    for name in ("mosi", "mosei", "synthetic"):
+        path = save(content()).rename(tmp_path / f"{name}.pkl")
+        assert load_data(path).name == f"{name} (file)"
 
 
 def test_convert_then_open_is_the_same_data_mapped(save, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from imder_lib.runs.notebook import notebook_parameters
+from imder_lib.runs.form import form_problems
 from imder_lib.runs.reproduce import NOTEBOOKS, ORDER
 
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -16,20 +16,93 @@ ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 @pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
 def test_form(path):
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    code = [c for c in notebook.cells if c.cell_type == "code"]
-    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-    assert text.startswith(f"# {path.stem[:2]} ")
-    for part in ("You will know", "**Time**", "Predict", "## Exercises", "## Recap", "What could be wrong"):
-        assert part in text, part
-    assert max(len(c.source.splitlines()) for c in code) <= 15
-    assert notebook.metadata.kernelspec.name == "python3"
-    for parameter in notebook_parameters(path).values():
-        assert parameter.help, f"{parameter.name} has no # help"
-    assert any(c.outputs for c in code), "committed without outputs"
-    assert not any(o.output_type == "error" for c in code for o in c.outputs)
-    assert path.stat().st_size < 2_000_000
+    assert form_problems(path) == []
+
+
+def edit_title(notebook):
+    notebook.cells[0].source = notebook.cells[0].source.replace("# 01", "# One")
+
+
+def edit_recap(notebook):
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("## Recap", "## End")
+
+
+def edit_help(notebook):
+    code_cells(notebook)[0].source = "seed: int = 1"
+
+
+def edit_type(notebook):
+    code_cells(notebook)[0].source = "seed = 1  # an untyped one"
+
+
+def edit_tag(notebook):
+    code_cells(notebook)[0].metadata.tags = []
+
+
+def edit_length(notebook):
+    code_cells(notebook)[1].source = "1\n" * 15 + "1"
+
+
+def edit_kernel(notebook):
+    notebook.metadata.kernelspec.name = "other"
+
+
+def edit_outputs(notebook):
+    for cell in code_cells(notebook):
+        cell.outputs = []
+
+
+def edit_count(notebook):
+    code_cells(notebook)[-1].execution_count = None
+
+
+def edit_error(notebook):
+    code_cells(notebook)[1].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[]))
+
+
+def edit_size(notebook):
+    notebook.cells[0].source += "x" * 2_000_000
+
+
+def code_cells(notebook):
+    return [c for c in notebook.cells if c.cell_type == "code"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (edit_title, "title"),
+        (edit_recap, "'## Recap'"),
+        (edit_help, "seed has no # help"),
+        (edit_type, "is not 'name:"),
+        (edit_tag, "0 cells tagged"),
+        (edit_length, "longer than 15"),
+        (edit_kernel, "kernel"),
+        (edit_outputs, "outputs are missing"),
+        (edit_count, "outputs are missing"),
+        (edit_error, "ends in an error"),
+        (edit_size, "bytes"),
+    ],
+)
+def test_bad_form_is_named(tmp_path, edit, message):
+    notebook = nbformat.read(ALL[0], as_version=4)
+    edit(notebook)
+    path = tmp_path / ALL[0].name
+    nbformat.write(notebook, path)
+    found = form_problems(path)
+    assert len(found) == 1
+    assert message in found[0]
+
+
+def test_form_as_a_command(tmp_path):
+    command = [sys.executable, "-m", "imder_lib.runs.form"]
+    assert subprocess.run([*command, ALL[0]]).returncode == 0
+    (tmp_path / "no.ipynb").write_text("{")
+    bad = subprocess.run([*command, ALL[0], tmp_path / "no.ipynb"], capture_output=True, text=True)
+    assert bad.returncode == 1
+    assert bad.stdout.count("\n") == 1
+    assert "is no notebook" in bad.stdout
 
 
 def test_reproduce_runs_every_notebook(tmp_path):

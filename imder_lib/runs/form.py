@@ -1,0 +1,51 @@
+"""The form of a committed notebook: python -m imder_lib.runs.form NOTEBOOK...; one line a problem, exit code 1."""
+
+import sys
+from pathlib import Path
+
+import nbformat
+
+from imder_lib.errors import UserError
+from imder_lib.runs.notebook import notebook_parameters
+
+PARTS = ("You will know", "**Time**", "Predict", "## Exercises", "## Recap", "What could be wrong")
+CELL_LINES = 15
+SIZE = 2_000_000  # bytes
+
+
+def form_problems(path: str | Path) -> list[str]:
+    """What a committed notebook lacks; empty if its form is right.
+
+    Title and parts of the text, the parameters cell with a help for each, short cells, the kernel's name, outputs
+    of one whole run without an error, and a size below 2 MB.
+    """
+    path = Path(path)
+    try:
+        parameters = notebook_parameters(path)
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except UserError as error:
+        return [str(error)]
+    except nbformat.ValidationError as error:
+        return [f"{path} is no valid notebook: {error!s:.120}"]
+    code = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    found = [f"parameter {p.name} has no # help" for p in parameters.values() if not p.help]
+    if not text.startswith(f"# {path.stem[:2]} "):
+        found.append(f"the title does not start with '# {path.stem[:2]} '")
+    found += [f"the text lacks {part!r}" for part in PARTS if part not in text]
+    found += [f"cell {c.id} is longer than {CELL_LINES} lines" for c in code if c.source.count("\n") >= CELL_LINES]
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        found.append("the kernel is not python3")
+    if not any(c.outputs for c in code) or not all(c.execution_count for c in code):
+        found.append("outputs are missing: run it whole before it is committed")
+    found += [f"cell {c.id} ends in an error" for c in code if any(o.output_type == "error" for o in c.outputs)]
+    if path.stat().st_size >= SIZE:
+        found.append(f"{path.stat().st_size} bytes, expected fewer than {SIZE}")
+    return [f"{path}: {problem}" for problem in found]
+
+
+if __name__ == "__main__":
+    problems = [problem for name in sys.argv[1:] for problem in form_problems(name)]
+    print(*problems, sep="\n", end="\n" if problems else "")
+    sys.exit(bool(problems))

@@ -1,0 +1,198 @@
+"""The strict runner: nothing runs with a wrong parameter, nothing outlives its time, what ran is kept."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from imder_lib import UserError
+from imder_lib.runs import notebook as runner
+from imder_lib.runs.notebook import Parameter, check_parameters, notebook_parameters, parse_value, run_notebook
+
+PARAMETERS = """name: str = "a"  # any text
+rate: float = 0.1  # a number
+steps: int = 3  # a whole number
+fast: bool = False  # or not"""
+LOOP = """pipe = open({!r}, "w")
+print("begun", flush=True)
+pipe.write("x")
+pipe.flush()
+while True:
+    pass"""
+
+
+def text_of(path):
+    notebook = nbformat.read(path, as_version=4)
+    return "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+
+
+def test_parameters_are_read(write_notebook):
+    found = notebook_parameters(write_notebook(PARAMETERS))
+    assert found["rate"] == Parameter("rate", "float", 0.1, "a number")
+    assert [p.type for p in found.values()] == ["str", "float", "int", "bool"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "value"),
+    [
+        ("str", "007", "007"),
+        ("str", "true", "true"),
+        ("int", "007", 7),
+        ("int", "-3", -3),
+        ("float", "1e-3", 0.001),
+        ("float", "2", 2.0),
+        ("float", 2, 2.0),
+        ("bool", "true", True),
+        ("bool", "False", False),
+        ("bool", True, True),
+    ],
+)
+def test_values_take_the_declared_type(kind, given, value):
+    got = parse_value(Parameter("x", kind, None, ""), given)
+    assert (got, type(got)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [("int", "1.5"), ("int", 1.0), ("int", True), ("int", "x"), ("float", "x"), ("float", True), ("bool", "1"),
+     ("bool", 1), ("str", 7), ("int", None)],
+)  # fmt: skip
+def test_other_types_are_refused(kind, given):
+    with pytest.raises(UserError, match=f"parameter x must be {kind}"):
+        parse_value(Parameter("x", kind, None, ""), given)
+
+
+@pytest.mark.parametrize("cell", ["seed = 1", "seed: list = []", "seed: int", "seed: int | None = None"])
+def test_a_parameters_cell_must_be_plain(write_notebook, cell):
+    with pytest.raises(UserError, match="parameters line 1"):
+        notebook_parameters(write_notebook(cell))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["nmae=b"], "has no parameter 'nmae': expected one of ['name', 'rate', 'steps', 'fast']"),
+        (["name=b", "Steps=3"], "has no parameter 'Steps'"),
+        (["steps=many"], "parameter steps must be int, got 'many'"),
+        (["fast=1"], "parameter fast must be bool"),
+        (["name"], "expected NAME=VALUE"),
+    ],
+)
+def test_bad_parameters_end_with_2_and_write_nothing(imder, write_notebook, tmp_path, given, message):
+    source = write_notebook(PARAMETERS, "print(1)")
+    options = [word for pair in given for word in ("-p", pair)]
+    code, _, error = imder("run", source, tmp_path / "out" / "done.ipynb", *options)
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [source.parent]
+
+
+def test_the_output_must_be_a_file_that_can_be_written(imder, write_notebook, tmp_path):
+    source = write_notebook(PARAMETERS, "print(1)")
+    before = source.read_bytes()
+    for out in (source / "below_a_file.ipynb", "/proc/none.ipynb", "/proc/none/none.ipynb", tmp_path, source):
+        code, _, error = imder("run", source, out)
+        assert (code, error.count("\n")) == (2, 1), out
+    assert source.read_bytes() == before
+    for absent in (tmp_path / "none.ipynb", tmp_path):
+        assert imder("run", absent, tmp_path / "out.ipynb")[0] == 2
+
+
+def test_values_arrive_as_they_were_given(imder, write_notebook, tmp_path):
+    source = write_notebook(PARAMETERS, "print([name, rate, steps, fast])", name="{braces} {0}")
+    out = tmp_path / "a {b} {}" / "{out}.ipynb"
+    options = ["-p", "name=007", "-p", "rate=1e-3", "-p", "steps=007", "-p", "fast=true"]
+    code, text, error = imder("run", source, out, *options)
+    assert (code, error) == (0, "")
+    assert str(out) in text
+    assert "['007', 0.001, 7, True]" in text_of(out)
+
+
+def test_a_failing_notebook_is_kept(imder, write_notebook, tmp_path):
+    out = tmp_path / "out.ipynb"
+    code, _, error = imder("run", write_notebook(PARAMETERS, "print('before')", "1 / 0", "print('after')"), out)
+    assert code == 1
+    assert error.count("\n") == 1
+    assert "ZeroDivisionError: division by zero" in error
+    assert str(out) in error
+    assert text_of(out).strip() == "before"
+    outputs = [o.output_type for c in nbformat.read(out, as_version=4).cells for o in c.get("outputs", [])]
+    assert "error" in outputs
+
+
+def test_bad_input_that_a_notebook_meets_ends_with_2(imder, write_notebook, tmp_path):
+    cell = "from imder_lib import availability\navailability('random', 4, ['text', 'audio', 'vision'], rate)"
+    out = tmp_path / "out.ipynb"
+    code, _, error = imder("run", write_notebook(PARAMETERS, cell), out, "-p", "rate=0.8")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "rate 0.8 is outside [0, 0.6667]: of 3 modalities at least one must stay" in error
+    assert out.exists()
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A named pipe: opening it waits for the kernel, reading it to its end waits until the kernel is gone."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    return path
+
+
+def test_a_run_ends_with_its_time_and_is_kept(write_notebook, tmp_path, pipe, monkeypatch):
+    reader = []
+
+    def communicate(process, job, timeout):
+        assert timeout == 123
+        process.stdin.write(job)
+        process.stdin.close()
+        reader.append(pipe.open())
+        assert reader[0].read(1) == "x"  # the cell runs: now the time is over
+        raise subprocess.TimeoutExpired("papermill", timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
+    out = tmp_path / "out.ipynb"
+    with pytest.raises(RuntimeError, match=r"ran out of its 123 s; .*out\.ipynb"):
+        run_notebook(write_notebook("", "print('first')", LOOP.format(str(pipe))), out, timeout=123)
+    assert reader[0].read() == ""  # ends only when the kernel is gone
+    assert "first" in text_of(out)
+
+
+def test_no_time_is_a_failure(write_notebook, tmp_path):
+    with pytest.raises(RuntimeError, match=r"ran out of its 0\.001 s"):
+        run_notebook(write_notebook("", "print(1)"), tmp_path / "out.ipynb", timeout=0.001)
+
+
+def test_a_killed_runner_leaves_no_kernel(write_notebook, tmp_path, pipe):
+    source = write_notebook("", LOOP.format(str(pipe)))
+    command = [sys.executable, "-m", "imder_lib.cli", "run", source, tmp_path / "out.ipynb"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with pipe.open() as reader:
+        assert reader.read(1) == "x"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert reader.read() == ""
+
+
+@pytest.mark.parametrize("sign", runner.PORT_CLASH)
+def test_a_port_clash_is_tried_once_more(write_notebook, tmp_path, monkeypatch, capsys, sign):
+    answers = [(1, f"Traceback\nError: {sign}"), (0, "")]
+    monkeypatch.setattr(runner, "_child", lambda job, timeout: answers.pop(0))
+    run_notebook(write_notebook(PARAMETERS), tmp_path / "out.ipynb")
+    assert answers == []
+    assert "once more" in capsys.readouterr().out
+
+
+def test_only_a_port_clash_is_tried_again_and_only_once(write_notebook, tmp_path, monkeypatch):
+    for error, tries in ((runner.PORT_CLASH[0], 2), ("ValueError: no", 1)):
+        answers = [(1, error)] * 3
+        monkeypatch.setattr(runner, "_child", lambda job, timeout, answers=answers: answers.pop(0))
+        with pytest.raises(RuntimeError, match=error):
+            run_notebook(write_notebook(PARAMETERS), tmp_path / "out.ipynb")
+        assert len(answers) == 3 - tries
+
+
+def test_parameters_are_checked_without_a_run(write_notebook):
+    assert check_parameters(write_notebook(PARAMETERS), {"rate": "0.5"}) == {"rate": 0.5}

@@ -1,0 +1,88 @@
+"""Tables for people: published numbers stand where they belong and nowhere else."""
+
+import pandas as pd
+import pytest
+
+from imder_lib.config import WIDTHS
+from imder_lib.data.missing import RATES, patterns
+from imder_lib.data.mmsa import MODALITIES
+from imder_lib.runs.tables import beside_published, metric_table, pattern_letters, published
+
+FIXED = ["text", "audio", "vision", "text+audio", "text+vision", "audio+vision", "text+audio+vision"]
+
+
+def ours(protocol, conditions, seeds=(1, 2)):
+    """Made-up results: row i of seed s has ACC2 (i + s) / 100."""
+    rows = []
+    for method, shift in (("imder", 0.0), ("zero", 0.5)):
+        for i, condition in enumerate(conditions):
+            for seed in seeds:
+                value = (i + seed) / 100 + shift
+                numbers = {"acc2": value, "f1": value, "acc7": value, "mae": value, "corr": value}
+                head = {"protocol": protocol, "condition": condition, "rate": 0.1 * i, "realised": 0.1 * i + seed / 1e3}
+                rows.append(head | {"method": method, "seed": seed} | numbers)
+    return pd.DataFrame(rows)
+
+
+def test_letters_of_patterns():
+    assert [pattern_letters(p) for p in FIXED] == ["l", "a", "v", "la", "lv", "va", "lva"]
+    assert pattern_letters("vision+audio") == "va"  # the order of the published letters, not of the names
+    assert set(FIXED) == {"+".join(p) for p in patterns(MODALITIES)}
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_published_rows_have_sources_and_known_conditions(name):
+    table = published(name)
+    assert set(table["dataset"]) == {name}
+    assert table["source"].str.len().min() > 0
+    fixed, random = (table[table["protocol"] == p] for p in ("fixed", "random"))
+    assert set(fixed["condition"]) <= {pattern_letters(p) for p in FIXED}
+    assert set(random["condition"].astype(float)) <= set(RATES)
+    assert ((table[["acc2", "f1", "acc7"]] > 1) | table[["acc2", "f1", "acc7"]].isna()).all(axis=None)  # percent
+
+
+@pytest.mark.parametrize("name", ["synthetic", "mosi (file)", "mosi_utt", "digits", ""])
+def test_nothing_is_published_for_other_data(name):
+    assert published(name).empty
+    assert beside_published(ours("fixed", FIXED), name, "fixed").empty
+    assert beside_published(ours("random", ["0.0", "0.1"]), name, "random").empty
+
+
+def test_fixed_rows_meet_their_published_rows():
+    table = beside_published(ours("fixed", FIXED), "mosei", "fixed")
+    paper = table[table["method"] == "IMDer"].set_index("condition")
+    assert set(paper.index) == {"l", "a", "v", "la", "lv", "va", "lva"}
+    theirs = published("mosei").query("protocol == 'fixed' and method == 'IMDer'").set_index("condition")
+    for i, pattern in enumerate(FIXED):
+        row, letters = paper.loc[pattern_letters(pattern)], pattern_letters(pattern)
+        assert row["ours_acc2"] == pytest.approx(i + 1.5)  # the mean of two seeds, in percent, of "imder" alone
+        assert row["ours_mae"] == pytest.approx((i + 1.5) / 100)  # no percentage
+        assert row["acc2"] == theirs.loc[letters, "acc2"]
+    assert set(table["method"]) == {"IMDer", "IMDer (re-run)"}  # no other method stands beside ours
+
+
+def test_random_rows_meet_their_published_rows():
+    table = beside_published(ours("random", ["0.0", "0.1", "0.7"]), "mosi", "random")
+    theirs = published("mosi").query("protocol == 'random' and method == 'IMDer'")
+    theirs = theirs.set_index(theirs["condition"].astype(float))
+    paper = table[table["method"] == "IMDer"].set_index("condition")
+    assert list(paper.index) == [0.0, 0.1, 0.7]
+    for i, rate in enumerate(paper.index):
+        assert paper.loc[rate, "ours_f1"] == pytest.approx(i + 1.5)
+        assert paper.loc[rate, "f1"] == theirs.loc[rate, "f1"]
+
+
+def test_a_table_without_our_method_is_empty():
+    table = ours("fixed", FIXED)
+    assert beside_published(table[table["method"] == "zero"], "mosei", "fixed").empty
+    assert beside_published(table, "mosei", "random").empty
+
+
+def test_metric_table_has_a_row_a_condition_and_a_column_a_method():
+    one = metric_table(ours("fixed", FIXED, seeds=[1]), "fixed", "acc2")
+    assert list(one.columns) == ["condition", "rate", "realised", "imder", "zero"]
+    assert list(one["condition"]) == FIXED
+    assert (one["imder"][3], one["zero"][3]) == ("0.040", "0.540")
+    two = metric_table(ours("fixed", FIXED), "fixed", "acc2")
+    assert two["imder"][3] == "0.045 ± 0.007"
+    assert two["realised"][3] == "0.3015"
