@@ -1,4 +1,4 @@
-"""The command line: imder reproduce | run | convert | check. Bad input is one line and exit code 2."""
+"""The command line: reproduce, sweep, pretrain, run, convert, check, fake. Bad input is one line and exit code 2."""
 
 import sys
 import warnings
@@ -11,20 +11,79 @@ from imder_lib.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
+Seeds = Annotated[str, typer.Option(help="one model each: 1 or 1,2,3; empty: 1, in profile paper 1111 to 1119")]
+Resume = Annotated[bool, typer.Option(help="go on with a run that was cut off")]
+Recipe = Annotated[str, typer.Option(help="of profile paper: staged, released or both, joined by a comma")]
+Text = Annotated[str, typer.Option(help="features, bert-frozen or bert-finetune")]
+Start = Annotated[str, typer.Option(help="a pretrained model instead of stage 1: .safetensors or the authors' .pth")]
+Epochs = Annotated[int, typer.Option(help="at most, for every stage; 0: the profile's")]
+Steps = Annotated[int, typer.Option(help="network calls of the sampler; 0: the profile's")]
+Download = Annotated[bool, typer.Option("--download-bert", help="fetch bert-base-uncased if it is not in pt/")]
+
 
 @app.command()
 def reproduce(
     dataset: Annotated[str, typer.Option(help="synthetic, mosi, mosei or a path")] = "synthetic",
     profile: Annotated[str, typer.Option(help="smoke, quick or paper")] = "quick",
-    seeds: Annotated[str, typer.Option(help="one model each: 1 or 1,2,3")] = "1",
+    seeds: Seeds = "",
     out: Annotated[str, typer.Option(help="a new folder")] = "results/reproduce",
-    resume: Annotated[bool, typer.Option(help="go on with a run that was cut off")] = False,
+    resume: Resume = False,
     timeout: Annotated[float, typer.Option(help="seconds for each notebook")] = 172800.0,
+    recipe: Recipe = "staged",
+    text: Text = "features",
+    start: Start = "",
+    epochs: Epochs = 0,
+    steps: Steps = 0,
+    download_bert: Download = False,
 ) -> None:
-    """Run the notebooks 01, 03, 04, 05 and write OUT/index.html."""
+    """Run the notebooks 01, 03, 04, 05 (profile paper: the whole grid before) and write OUT/index.html."""
+    from imder_lib.runs.reproduce import Options
     from imder_lib.runs.reproduce import reproduce as job
 
-    print(f"report: {job(dataset, profile, seeds, out, resume=resume, timeout=timeout)}")
+    options = Options(text, start, epochs, steps, download_bert)
+    kw = {"resume": resume, "timeout": timeout, "options": options, "recipes": recipe}
+    print(f"report: {job(dataset, profile, seeds, out, **kw)}")
+
+
+@app.command()
+def sweep(
+    dataset: Annotated[str, typer.Option(help="synthetic, mosi, mosei or a path")] = "synthetic",
+    profile: Annotated[str, typer.Option(help="smoke, quick or paper")] = "paper",
+    seeds: Seeds = "",
+    out: Annotated[str, typer.Option(help="a new folder")] = "results/sweep",
+    resume: Resume = False,
+    recipe: Recipe = "staged",
+    rates: Annotated[str, typer.Option(help="of the random protocol, 0.1,0.5; empty: all eight")] = "",
+    text: Text = "features",
+    start: Start = "",
+    epochs: Epochs = 0,
+    steps: Steps = 0,
+    download_bert: Download = False,
+) -> None:
+    """The paper's grid cell by cell, without the notebooks: OUT/cells and OUT/tables."""
+    from imder_lib.runs.reproduce import Options, run_sweep
+
+    options = Options(text, start, epochs, steps, download_bert)
+    kw = {"recipes": recipe, "rates": rates, "resume": resume, "options": options}
+    print(f"tables: {run_sweep(dataset, profile, seeds, out, **kw)}")
+
+
+@app.command()
+def pretrain(
+    dataset: Annotated[str, typer.Argument(help="synthetic, mosi, mosei or a path")],
+    path: Annotated[Path | None, typer.Argument(help="the result; pt/pretrained-DATASET.safetensors")] = None,
+    profile: Annotated[str, typer.Option(help="smoke, quick or paper")] = "paper",
+    seed: Annotated[int, typer.Option(help="of initial weights and batch order")] = 1111,
+    text: Text = "features",
+    epochs: Epochs = 0,
+    resume: Resume = False,
+    download_bert: Download = False,
+) -> None:
+    """Stage 1 alone: encoders and fusion (and BERT, under --text bert-finetune) on complete data."""
+    from imder_lib.runs.reproduce import Options, pretrain_alone
+
+    options = Options(text, epochs=epochs, download_bert=download_bert)
+    print(f"pretrained: {pretrain_alone(dataset, profile, seed, path, options, resume=resume)}")
 
 
 @app.command()

@@ -77,7 +77,7 @@ class Split:
         for m, array in self.features.items():
             x = np.array(array[rows], dtype=np.float32)  # a copy, never a view of the file
             release(array)
-            if self.scale is not None:
+            if self.scale is not None and m in self.scale:
                 mean, std = self.scale[m]
                 padding = ~x.any(axis=-1, keepdims=True)  # an all-zero frame is padding and stays zero
                 x = np.where(padding, 0.0, (x - mean) / std).astype(np.float32)

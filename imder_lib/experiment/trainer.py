@@ -16,7 +16,6 @@ from tqdm import tqdm
 from imder_lib.config import TrainConfig
 from imder_lib.diffusion.noise import derive_seed
 from imder_lib.experiment.checkpoint import load_state, save_state, write_text
-from imder_lib.model.imder import IMDer
 
 WARM_UP = 100  # steps, and at most a tenth of all
 
@@ -36,6 +35,7 @@ class Stage:
         cosine: the rate rises for 100 steps, then falls to 0 on a cosine; else it halves on a plateau.
         weight_decay: of AdamW; plain Adam at 0.
         ema: decay per step of the averaged weights that are validated and kept; 0: the weights themselves are.
+        slow, slow_lr: the last of ``parts``, if it learns at a rate of its own (BERT).
     """
 
     name: str
@@ -48,15 +48,23 @@ class Stage:
     cosine: bool = False
     weight_decay: float = 0.0
     ema: float = 0.0
+    slow: nn.Module | None = None
+    slow_lr: float = 0.0
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate at a step of a cosine schedule."""
-        return (
-            self.lr * min(1.0, (step + 1) / min(WARM_UP, 1 + steps // 10)) * (1 + math.cos(math.pi * step / steps)) / 2
-        )
+        rise = min(1.0, (step + 1) / min(WARM_UP, 1 + steps // 10))
+        return self.lr * rise * (1 + math.cos(math.pi * step / steps)) / 2
 
     def parameters(self) -> list[nn.Parameter]:
         return [p for part in self.parts for p in part.parameters() if p.requires_grad]
+
+    def groups(self) -> list[dict]:
+        """Parameters by learning rate, in the order of :meth:`parameters`."""
+        slow = {id(p) for p in self.slow.parameters()} if self.slow is not None else set()
+        own = [{"params": [p for p in self.parameters() if id(p) not in slow], "lr": self.lr}]
+        later = [p for p in self.parameters() if id(p) in slow]
+        return own + ([{"params": later, "lr": self.slow_lr}] if later else [])
 
 
 @dataclass
@@ -80,7 +88,7 @@ class Trainer:
     All randomness of an epoch comes from (seed, stage, epoch), so no generator state needs saving.
     """
 
-    def __init__(self, model: IMDer, config: TrainConfig, folder: Path, resume: bool) -> None:
+    def __init__(self, model: nn.Module, config: TrainConfig, folder: Path, resume: bool) -> None:
         self.model, self.config, self.folder = model, config, folder
         self.progress = Progress(asdict(config))
         self.saved: dict[str, Tensor] = {}
@@ -97,7 +105,7 @@ class Trainer:
         if stage.name in p.done:
             return
         parameters = stage.parameters()
-        optimiser = torch.optim.AdamW(parameters, lr=stage.lr, weight_decay=stage.weight_decay)
+        optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay)
         self.average = [q.detach().clone() for q in parameters] if stage.ema else []
         schedule = ReduceLROnPlateau(optimiser, factor=0.5, patience=self.config.patience)
         if p.stage == stage.name:
@@ -168,12 +176,14 @@ class Trainer:
                 _, i, name = key.split(".")
                 state["state"].setdefault(int(i), {})[name] = value
         schedule.load_state_dict(schedule.state_dict() | self.progress.schedule)
-        state["param_groups"][0]["lr"] = self.progress.schedule["_last_lr"][0]
+        for group, lr in zip(state["param_groups"], self.progress.schedule["_last_lr"], strict=True):
+            group["lr"] = lr
         optimiser.load_state_dict(state)
         for i, a in enumerate(self.average):
             a.copy_(self.saved[f"average.{i}"])
         best = sorted((k for k in self.saved if k.startswith("best.")), key=lambda k: int(k[5:]))
-        return [self.saved[k].to(q.device) for k, q in zip(best, optimiser.param_groups[0]["params"], strict=True)]
+        parameters = [q for group in optimiser.param_groups for q in group["params"]]
+        return [self.saved[k].to(q.device) for k, q in zip(best, parameters, strict=True)]
 
     def _save(
         self, optimiser: torch.optim.Optimizer | None, schedule: ReduceLROnPlateau | None, best: list[Tensor]

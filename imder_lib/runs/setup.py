@@ -4,7 +4,7 @@ import json
 import platform
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,13 +12,21 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 from imder_lib.config import WIDTHS, ModelConfig, TrainConfig, model_preset, profile, train_preset
-from imder_lib.data.load import load_data
+from imder_lib.data.load import DATA_ROOT, load_data
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
+from imder_lib.experiment.pretrain import fill_start, read_start, start_bert
+from imder_lib.experiment.text import bert_features, check_route
+from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
 from imder_lib.model.imder import IMDer
+
+OPTIONS = "options.json"  # of a run, in its folder: the notebooks of the run follow it
+BERT_FOLDER = DATA_ROOT.parent / "pt" / HUB_NAME
+BERT_CACHE = DATA_ROOT / "bert"
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -37,6 +45,32 @@ def default_device() -> torch.device:
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
+@dataclass(frozen=True)
+class Options:
+    """What a run may set beside data, profile and seeds.
+
+    Attributes:
+        text: "features", "bert-frozen" or "bert-finetune" (see imder_lib.experiment.text).
+        start: a pretrained model; stage 1 is skipped.
+        epochs: at most, for every stage; 0: as the profile says.
+        steps: network calls of the sampler, in training and evaluation; 0: as the profile says.
+        download_bert: the user asks for BERT from the hub.
+    """
+
+    text: str = "features"
+    start: str = ""
+    epochs: int = 0
+    steps: int = 0
+    download_bert: bool = False
+
+    def __post_init__(self) -> None:
+        check_route(self.text)
+        if self.epochs < 0 or self.steps < 0 or self.steps == 1:
+            raise UserError(f"epochs must be >= 0 and steps 0 or >= 2, got {self.epochs} and {self.steps}")
+        if self.start and not Path(self.start).is_file():
+            raise UserError(f"no pretrained model at {self.start}: run imder pretrain, or see pt/README.md")
+
+
 @dataclass
 class Run:
     """One reproduction run: its data, its settings and its folder.
@@ -46,26 +80,44 @@ class Run:
         profile: name.
         seeds: one model each.
         folder: everything the run writes lies below it.
+        options: what else was set.
     """
 
     data: MultimodalData
     profile: str
     seeds: list[int]
     folder: Path
+    options: Options = field(default_factory=Options)
 
     @property
     def preset(self) -> str:
         return self.data.name if self.data.name in WIDTHS else "mosi"
 
-    def model_config(self) -> ModelConfig:
-        return model_preset(self.preset, self.data.widths, **profile(self.profile).model)
+    def model_config(self, preset: str = "kit") -> ModelConfig:
+        config = model_preset(self.preset, self.data.widths, preset, **profile(self.profile).model)
+        return replace(config, steps=self.options.steps) if self.options.steps else config
 
     def train_config(self, seed: int) -> TrainConfig:
-        return train_preset(self.preset, seed=seed, **profile(self.profile).train)
+        config = train_preset(self.preset, seed=seed, **profile(self.profile).train)
+        changes: dict[str, int] = {}
+        if self.options.epochs:
+            stages = ("fusion_epochs", "score_epochs", "refine_epochs", "joint_epochs")
+            changes |= {k: min(self.options.epochs, getattr(config, k)) for k in stages}
+        if self.options.start:
+            changes["fusion_epochs"] = 0  # stage 1 is what the start has behind it
+        return replace(config, **changes)
 
-    def new_model(self, seed: int) -> IMDer:
-        """An untrained model on the default device."""
-        return IMDer(self.model_config(), seed=seed).to(default_device())
+    @property
+    def draws(self) -> int:
+        """Recoveries of each sample in evaluation."""
+        return profile(self.profile).draws
+
+    def new_model(self, seed: int, preset: str = "kit") -> IMDer:
+        """A model on the default device, untrained but for its start."""
+        model = IMDer(self.model_config(preset), seed=seed)
+        if self.options.start:
+            fill_start(model, read_start(self.options.start))
+        return model.to(default_device())
 
     def model_folder(self, seed: int) -> Path:
         return self.folder / "models" / f"seed{seed}"
@@ -78,6 +130,7 @@ class Run:
             "data_sha256": self.data.sha256,
             "profile": self.profile,
             "seeds": self.seeds,
+            **asdict(self.options),
             "device": str(default_device()),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
@@ -117,11 +170,22 @@ def _first(split: Split, limit: int) -> Split:
     return replace(split, **kept)
 
 
-def start_run(dataset: str, profile_name: str, seeds: str, out: str | Path) -> Run:
+def find_bert(options: Options) -> nn.Module:
+    """The BERT of a text route on the default device: the start's own, else that in pt/bert-base-uncased."""
+    state = start_bert(read_start(options.start)) if options.start else {}
+    bert = build_bert(state) if state else local_bert(BERT_FOLDER, download=options.download_bert)
+    return bert.to(default_device())
+
+
+def start_run(dataset: str, profile_name: str, seeds: str, out: str | Path, options: Options | None = None) -> Run:
     """Load the data of a run and open its folder.
 
     Named data sets are used as stored, as the release does; any other file is standardised per feature.
+
+    Args:
+        options: what else is set; None: what the folder's options.json says, so that the notebooks of a run follow it.
     """
+    options = _written_options(Path(out)) if options is None else options
     budget = profile(profile_name)
     if dataset == "synthetic":
         data = load_data(dataset, sizes=budget.sizes)
@@ -135,7 +199,19 @@ def start_run(dataset: str, profile_name: str, seeds: str, out: str | Path) -> R
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from None
-    return Run(data, profile_name, parse_seeds(seeds), folder)
+    if options.text == "bert-frozen" or (options.text != "features" and options.start):
+        data = bert_features(data, find_bert(options), BERT_CACHE)
+    return Run(data, profile_name, parse_seeds(seeds), folder, options)
+
+
+def _written_options(folder: Path) -> Options:
+    path = folder / OPTIONS
+    return Options(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else Options()
+
+
+def write_options(run: Run) -> None:
+    """options.json of a run's folder."""
+    write_text(run.folder / OPTIONS, json.dumps(asdict(run.options)))
 
 
 def command_line() -> str:

@@ -3,7 +3,9 @@
 from importlib.resources import files
 from typing import IO, cast
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from imder_lib.config import WIDTHS
 from imder_lib.runs.setup import mean_and_std
@@ -64,3 +66,79 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str) -> pd.Dat
     mean = mean.rename(columns={k: f"ours_{k}" for k in (*percent, "mae", "corr")})
     columns = ["key", "method", *percent, "mae", "corr", "source"]
     return mean.merge(theirs[columns], on="key", how="left").rename(columns={"key": "condition"})
+
+
+def interval(values: pd.Series) -> tuple[float, float, float, float]:
+    """Mean, standard deviation and the 95 % interval of the mean (Student's t); NaN beyond the mean of one value."""
+    v = np.asarray(values, dtype=float)
+    n, mean = len(v), float(v.mean())
+    if n < 2:
+        return mean, np.nan, np.nan, np.nan
+    std = float(v.std(ddof=1))
+    half = float(stats.t.ppf(0.975, n - 1)) * std / n**0.5
+    return mean, std, mean - half, mean + half
+
+
+def letters(condition: str) -> str:
+    """A pattern as published tables write it: text (l), vision (v), audio (a), in this order."""
+    names = condition.split("+")
+    return "".join(LETTERS[m] for m in ("text", "vision", "audio") if m in names)
+
+
+def paper_table(table: pd.DataFrame, dataset: str, protocol: str, *, sentiment: bool = True) -> pd.DataFrame:
+    """Ours and published, a row for each metric and condition (and published method).
+
+    Columns: metric, condition, realised, seeds, ours, std, low, high (95 % interval over seeds), method, published,
+    difference (ours - published), source; blank where not known. ACC2, F1 and ACC7 in percent. Fixed tables end in
+    both averages: over the six incomplete patterns, and over all seven.
+
+    Args:
+        table: rows of :func:`imder_lib.evaluate` of one recipe, any number of seeds.
+        sentiment: False leaves MAE and correlation only.
+    """
+    ours = table[(table["protocol"] == protocol) & (table["method"] == "imder")].copy()
+    if ours.empty:
+        return pd.DataFrame()
+    percent = ["acc2", "f1", "acc7"] if sentiment else []
+    metrics = [*percent, "mae", "corr"]
+    ours[percent] *= 100
+    ours["condition"] = ours["condition"].astype(str)
+    groups: dict[str, list[str]] = {c: [c] for c in ours["condition"].unique()}
+    if protocol == "fixed":
+        size = max(len(c.split("+")) for c in groups)
+        incomplete = [c for c in groups if len(c.split("+")) < size]
+        groups |= {
+            f"average of {len(incomplete)} incomplete": incomplete,
+            f"average of all {len(groups)}": list(groups),
+        }
+    theirs = published(dataset)
+    theirs = theirs[(theirs["protocol"] == protocol) & theirs["method"].str.startswith("IMDer")]
+    rows = []
+    for metric in metrics:
+        for condition, members in groups.items():
+            part = ours[ours["condition"].isin(members)].groupby("seed")[[metric, "realised"]].mean()
+            mean, std, low, high = interval(part[metric])
+            row = {"metric": metric, "condition": condition, "realised": part["realised"].mean(), "seeds": len(part)}
+            row |= {"ours": mean, "std": std, "low": low, "high": high}
+            known = _published(theirs, protocol, members, metric)
+            for method, value, source in known or [("", np.nan, "")]:
+                rows.append(row | {"method": method, "published": value, "difference": mean - value, "source": source})
+    return pd.DataFrame(rows)
+
+
+def _published(theirs: pd.DataFrame, protocol: str, members: list[str], metric: str) -> list[tuple[str, float, str]]:
+    """(method, value, source) of one condition, or of an average where every member is published."""
+    if protocol == "fixed":
+        keys = [letters(c) for c in members]
+        column = theirs["condition"]
+    else:
+        keys = [float(c) for c in members]
+        column = theirs["condition"].astype(float)
+    out = []
+    for method, part in theirs[column.isin(keys)].groupby("method", sort=False):
+        if len(part) == len(keys) and part[metric].notna().all():
+            source = part["source"].iloc[0]
+            out.append(
+                (method, float(part[metric].mean()), f"mean of {len(part)}: {source}" if len(keys) > 1 else source)
+            )
+    return out

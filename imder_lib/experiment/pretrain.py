@@ -1,0 +1,144 @@
+"""Stage 1 on its own: complete-data pretraining, and starting from what it, or the authors, left."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from imder_lib.config import RELEASED, TrainConfig
+from imder_lib.data.schema import MultimodalData
+from imder_lib.errors import UserError
+from imder_lib.experiment.checkpoint import STATE, write_tensors, write_text
+from imder_lib.experiment.stages import mean_of_batches
+from imder_lib.experiment.trainer import Stage, Trainer
+from imder_lib.experiment.training import fit
+from imder_lib.model.bert import BERT_LR, last_hidden
+from imder_lib.model.imder import IMDer
+from imder_lib.model.released import fill_released, read_released, released_bert
+
+PARTS = ("encoders.", "fusion.")  # what complete data teach
+BERT = "bert."
+
+
+class WithBert(nn.Module):
+    """An IMDer and the BERT before it, for one checkpoint."""
+
+    def __init__(self, model: IMDer, bert: nn.Module) -> None:
+        super().__init__()
+        self.model, self.bert = model, bert
+
+
+def pretrain(
+    model: IMDer,
+    data: MultimodalData,
+    config: TrainConfig,
+    out_dir: str | Path,
+    path: str | Path,
+    *,
+    bert: nn.Module | None = None,
+    resume: bool = False,
+) -> Path:
+    """Encoders and fusion on complete data, L1; with a BERT, its gradient too (learning rate 1e-4).
+
+    Args:
+        model: changed in place; of BERT's width if there is one.
+        data: with text_bert if there is a BERT.
+        config: of the stage "fusion".
+        out_dir: checkpoints of the run, see :func:`imder_lib.fit`.
+        path: of the result, pt/pretrained-<dataset>.safetensors: encoders, fusion and BERT by their names.
+        bert: runs in front of the text encoder and learns.
+        resume: go on from the last finished epoch in ``out_dir``.
+    """
+    path, folder = Path(path), Path(out_dir)
+    if bert is None:
+        fit(model, data, config, folder, resume=resume, until="fusion")
+    else:
+        data.train.tokens([0])
+        if (folder / STATE).exists() and not resume:
+            raise UserError(f"{folder} holds a training run: pass resume=True, or name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(WithBert(model, bert), config, folder, resume=(folder / STATE).exists())
+        if trainer.progress.config != asdict(config):
+            raise UserError(f"{folder} was trained with other settings: name another folder")
+        trainer.run(_stage(model, bert, data, config))
+    model.eval()
+    tensors = {k: v for k, v in model.state_dict().items() if k.startswith(PARTS)}
+    tensors |= {} if bert is None else {BERT + k: v for k, v in bert.eval().state_dict().items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, tensors)
+        note = {"data": data.name, "data_sha256": data.sha256, "model": asdict(model.config), "train": asdict(config)}
+        write_text(path.with_suffix(".json"), json.dumps(note, indent=1))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    return path
+
+
+def _stage(model: IMDer, bert: nn.Module, data: MultimodalData, config: TrainConfig) -> Stage:
+    device = next(model.parameters()).device
+
+    def l1(split: str, rows: Tensor) -> Tensor:
+        batch = data.splits[split].batch(rows.numpy()).to(device)
+        text = last_hidden(bert, data.splits[split].tokens(rows.numpy()).to(device))
+        latents = model.encode(batch.features | {"text": text}, batch.lengths)
+        return F.l1_loss(model.fusion(latents)[0], batch.labels)
+
+    return Stage(
+        "fusion",
+        [model.encoders, model.fusion, bert],
+        config.fusion_epochs,
+        loss=lambda rows, generator: l1("train", rows),
+        validate=lambda: mean_of_batches(len(data.valid), config.batch_size, lambda rows: l1("valid", rows)),
+        size=len(data.train),
+        lr=config.lr,
+        slow=bert,
+        slow_lr=BERT_LR,
+    )
+
+
+def read_start(path: str | Path) -> dict[str, Tensor]:
+    """A start: the kit's own .safetensors, or the authors' checkpoint (anything else)."""
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        return read_released(path)
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise UserError(f"no pretrained model can be read from {path} ({error!s:.120})") from None
+
+
+def start_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The BERT of a start by its standard names; empty if it holds none."""
+    own = {k.removeprefix(BERT): v for k, v in state.items() if k.startswith(BERT)}
+    return own or released_bert(state)
+
+
+def fill_start(model: IMDer, state: Mapping[str, Tensor]) -> None:
+    """Fill a model from a start: encoders and fusion, and under the released rules the authors' recovery too.
+
+    Raises:
+        UserError: names what is missing, extra or misshapen; nothing is changed then.
+    """
+    if not any(k.startswith(PARTS) for k in state):
+        theirs = model if model.config.rules == RELEASED else IMDer(replace(model.config, rules=RELEASED))
+        fill_released(theirs, dict(state))
+        state = {k: v for k, v in theirs.state_dict().items() if k.startswith(PARTS)}
+    given = {k: v for k, v in state.items() if not k.startswith(BERT)}
+    ours = {k: v for k, v in model.state_dict().items() if k.startswith(PARTS)}
+    problems = [f"missing {k}" for k in ours if k not in given] + [f"extra {k}" for k in given if k not in ours]
+    problems += [
+        f"{k} has shape {tuple(given[k].shape)}, expected {tuple(v.shape)}"
+        for k, v in ours.items()
+        if k in given and given[k].shape != v.shape
+    ]
+    if problems:
+        raise UserError(f"the start does not fit this model: {'; '.join(problems[:5])} ({len(problems)} in all)")
+    with torch.no_grad():
+        for k, v in model.state_dict().items():
+            if k in given:
+                v.copy_(given[k])

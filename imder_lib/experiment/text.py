@@ -1,0 +1,72 @@
+"""Text routes: the file's own text features, or text_bert through a BERT, frozen or trained along."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from imder_lib.data.schema import MultimodalData, Split
+from imder_lib.errors import UserError
+from imder_lib.model.bert import last_hidden, weights_hash
+
+ROUTES = ("features", "bert-frozen", "bert-finetune")
+
+
+def check_route(route: str) -> None:
+    if route not in ROUTES:
+        raise UserError(f"unknown text route {route!r}: expected one of {ROUTES}")
+
+
+def bert_features(data: MultimodalData, bert: nn.Module, cache: str | Path, batch_size: int = 64) -> MultimodalData:
+    """The same data with BERT's last hidden state (N, T, H) of text_bert as the text features.
+
+    Each split runs through BERT once; the result is kept in CACHE under the hashes of data and weights, and is mapped
+    from there.
+
+    Raises:
+        UserError: the data have no text_bert, or the cache cannot be written.
+    """
+    if "text" not in data.modalities:
+        raise UserError(f"text through BERT needs a modality 'text', the data have {list(data.modalities)}")
+    for split in data.splits.values():
+        split.tokens([0])  # says what to do where there are none
+    folder = Path(cache) / f"{data.sha256[:16]}-{weights_hash(bert)[:16]}"
+    splits = {}
+    for name, split in data.splits.items():
+        path = folder / f"{name}-{len(split)}.npy"
+        if not path.exists():
+            _write(path, split, bert.eval(), batch_size)
+        features = {m: np.load(path, mmap_mode="r") if m == "text" else x for m, x in split.features.items()}
+        mask = split.text_bert[:, 1] > 0
+        text = np.where(mask, np.arange(1, mask.shape[1] + 1), 0).max(axis=1).clip(min=1)
+        scale = None if split.scale is None else {m: s for m, s in split.scale.items() if m != "text"}
+        steps = features["text"].shape[1]
+        splits[name] = replace(
+            split, features=features, lengths=split.lengths | {"text": text}, scale=scale, steps=steps
+        )
+    return MultimodalData(data.name, splits, data.sha256, data.process)
+
+
+@torch.no_grad()
+def _write(path: Path, split: Split, bert: nn.Module, batch_size: int) -> None:
+    device = next(bert.parameters()).device
+    part = path.with_name(f".{path.name}.part{os.getpid()}")
+    print(f"BERT: {len(split)} samples, kept in {path}", flush=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            for start in range(0, len(split), batch_size):
+                rows = np.arange(start, min(start + batch_size, len(split)))
+                x = last_hidden(bert, split.tokens(rows).to(device)).float().cpu().numpy()
+                if start == 0:
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (len(split), *x.shape[1:])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(x).data)
+        part.rename(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,146 @@
+"""The paper's grid, cell by cell: a cell is one trained model; a finished cell is never repeated."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from imder_lib.data.missing import RATES, patterns
+from imder_lib.errors import UserError
+from imder_lib.experiment.checkpoint import write_text
+from imder_lib.experiment.evaluation import Condition, evaluate
+from imder_lib.experiment.pretrain import pretrain
+from imder_lib.experiment.text import bert_features
+from imder_lib.experiment.training import fit
+from imder_lib.model.imder import IMDer
+from imder_lib.runs.setup import BERT_CACHE, Run, default_device, find_bert
+from imder_lib.runs.tables import paper_table
+
+RECIPES = ("staged", "released")
+PAPER_SEEDS = ",".join(str(s) for s in range(1111, 1120))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model of the grid.
+
+    Attributes:
+        recipe: "staged" (one model for all rates) or "released" (one for each rate).
+        seed: of everything.
+        rate: that the model is trained for; None: all.
+    """
+
+    recipe: str
+    seed: int
+    rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}-{'all' if self.rate is None else f'rate{self.rate}'}-seed{self.seed}"
+
+
+def parse_list(text: str, known: Sequence, what: str) -> list:
+    """Distinct entries of "a,b"; all known ones if empty."""
+    kind = type(known[0])
+    try:
+        chosen = [kind(x) for x in text.split(",")] if text else list(known)
+    except ValueError:
+        chosen = [text]
+    if bad := [x for x in chosen if x not in known]:
+        raise UserError(f"unknown {what} {bad[0]!r}: expected one or more of {list(known)}, joined by commas")
+    return list(dict.fromkeys(chosen))
+
+
+def cells(recipes: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) -> list[Cell]:
+    """The grid, seed by seed, so that whole tables exist early."""
+    out = []
+    for seed in seeds:
+        for recipe in recipes:
+            out += [Cell(recipe, seed, r) for r in ([None] if recipe == "staged" else rates)]
+    return out
+
+
+def tested_on(cell: Cell, rates: Sequence[float], modalities: Sequence[str]) -> list[Condition]:
+    """What a cell's model is tested on: everything, or its own rate and the patterns that miss that share.
+
+    The release has no model for fixed patterns; the one trained at rate .7 (that is 2/3) stands for patterns that miss
+    two of three modalities, .3 for one, 0 for the complete one.
+    """
+    everything: list[Condition] = [("fixed", "+".join(p)) for p in patterns(modalities)]
+    if cell.rate is None:
+        return everything + [("random", r) for r in rates]
+    M = len(modalities)
+    nearest = {c: min(rates, key=lambda r: abs(r - 1 + len(str(c[1]).split("+")) / M)) for c in everything}
+    return [c for c in everything if nearest[c] == cell.rate] + [("random", cell.rate), ("released", cell.rate)]
+
+
+def start_of(run: Run) -> Run:
+    """The run with a start: its own, or stage 1 trained once for all cells (FOLDER/pretrained-<dataset>)."""
+    if run.options.start:
+        return run
+    path, seed = run.folder / f"pretrained-{run.data.name}.safetensors", run.seeds[0]
+    finetune = run.options.text == "bert-finetune"
+    if not path.with_suffix(".json").exists():
+        print(f"stage 1 of all cells: {path.name} ...", flush=True)
+        pretrain_run(run, seed, run.model_folder(seed).with_name("pretrained"), path)
+    after = replace(run.options, start=str(path))
+    data = bert_features(run.data, find_bert(after), BERT_CACHE) if finetune else run.data
+    return replace(run, data=data, options=after)
+
+
+def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> Path:
+    """Stage 1 of a run, with BERT's gradient under text "bert-finetune"; see :func:`pretrain`."""
+    bert, config = None, run.model_config()
+    if run.options.text == "bert-finetune":
+        bert = find_bert(run.options)
+        config = replace(config, widths={**config.widths, "text": bert.config.hidden_size})
+    model = IMDer(config, seed=seed).to(default_device())
+    return pretrain(model, run.data, run.train_config(seed), folder, path, bert=bert, resume=True)
+
+
+def run_cell(run: Run, cell: Cell, rates: Sequence[float]) -> pd.DataFrame:
+    """Train and test one cell; epochs that are done are not repeated."""
+    config = run.train_config(cell.seed)
+    folder = run.model_folder(cell.seed)  # where the notebooks look for the staged model too
+    if cell.rate is not None:
+        config, folder = replace(config, recipe=cell.recipe, rate=cell.rate), folder.with_name(cell.name)
+    preset = "released" if cell.recipe == "released" else "kit"
+    model = fit(run.new_model(cell.seed, preset), run.data, config, folder, resume=True).model
+    todo = tested_on(cell, rates, run.data.modalities)
+    table = evaluate(model, run.data.test, todo, [cell.seed], draws=run.draws, mask_batch=config.batch_size)
+    return table.assign(recipe=cell.recipe)
+
+
+def sweep(run: Run, recipes: Sequence[str], rates: Sequence[float] = RATES) -> pd.DataFrame:
+    """Every cell of a run, then the tables; cells/NAME.csv marks a finished one.
+
+    Args:
+        run: with a start (see :func:`start_of`) and the seeds of the grid.
+        recipes: out of RECIPES.
+        rates: of the random protocol.
+
+    Returns:
+        all rows of all cells
+    """
+    folder = run.folder / "cells"
+    folder.mkdir(parents=True, exist_ok=True)
+    todo, tables = cells(recipes, rates, run.seeds), []
+    for i, cell in enumerate(todo, start=1):
+        path = folder / f"{cell.name}.csv"
+        if path.exists():
+            print(f"cell {i}/{len(todo)} {cell.name}: done before", flush=True)
+        else:
+            print(f"cell {i}/{len(todo)} {cell.name} ...", flush=True)
+            write_text(path, run_cell(run, cell, rates).to_csv(index=False))
+        tables.append(pd.read_csv(io.StringIO(path.read_text(encoding="utf-8")), dtype={"condition": str}))
+    table = pd.concat(tables, ignore_index=True)
+    run.save_table(table, "05_paper_all")
+    for recipe in recipes:
+        for protocol in ("fixed", "random"):
+            part = table[table["recipe"] == recipe]
+            shown = paper_table(part, run.data.name, protocol, sentiment=run.data.sentiment_scale)
+            if not shown.empty:
+                run.save_table(shown, f"05_paper_{protocol}_{recipe}")
+    return table

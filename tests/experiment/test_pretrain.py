@@ -1,0 +1,121 @@
+"""Stage 1 on its own, text routes, and starts: the kit's and the authors'."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_model
+from golden import released_state
+from transformers import BertConfig, BertModel
+
+from imder_lib import IMDer, UserError, fit, load_data, load_released, model_preset
+from imder_lib.data.fake import write_fake
+from imder_lib.experiment import text as text_module
+from imder_lib.experiment import trainer as trainer_module
+from imder_lib.experiment.pretrain import fill_start, pretrain, read_start, start_bert
+from imder_lib.experiment.text import bert_features
+from imder_lib.model.bert import build_bert, last_hidden
+
+WIDTHS = {"text": 12, "audio": 5, "vision": 20}
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "mosi.pkl"
+    return load_data(write_fake("mosi", path, sizes={"train": 20, "valid": 8, "test": 6}, steps=10))
+
+
+def tiny_bert(seed=0):
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 16}
+    return BertModel(BertConfig(**sizes, hidden_dropout_prob=0.1), add_pooling_layer=False).eval()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_frozen_bert_runs_once_and_is_kept(fake, tmp_path, monkeypatch):
+    bert = tiny_bert()
+    data = bert_features(fake, bert, tmp_path)
+    assert data.widths == WIDTHS
+    batch = data.test.batch([4, 1])
+    torch.testing.assert_close(batch.features["text"], last_hidden(bert, fake.test.tokens([4, 1])))
+    assert batch.lengths["text"].tolist() == fake.test.lengths["text"][[4, 1]].tolist()
+    monkeypatch.setattr(text_module, "last_hidden", None)  # a second pass would fail
+    again = bert_features(fake, bert, tmp_path)
+    np.testing.assert_array_equal(again.train.features["text"], data.train.features["text"])
+    with pytest.raises(TypeError):
+        bert_features(fake, tiny_bert(seed=1), tmp_path)  # other weights: another key
+
+
+def test_bert_needs_text_bert(data, tmp_path):
+    with pytest.raises(UserError, match="no text_bert"):
+        bert_features(data, tiny_bert(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pretraining_is_the_fusion_stage_and_starts_another_run(data, tiny_config, tmp_path):
+    model = tiny_model()
+    path = pretrain(model, data, tiny_config, tmp_path / "run", tmp_path / "pt" / "pretrained-x.safetensors")
+    whole = fit(tiny_model(), data, tiny_config, tmp_path / "whole", until="fusion").model
+    assert same(model.state_dict(), whole.state_dict())
+    other = tiny_model(seed=5)
+    before = {k: v.clone() for k, v in other.state_dict().items()}
+    fill_start(other, read_start(path))
+    for k, v in other.state_dict().items():
+        assert torch.equal(v, (model.state_dict() if k.startswith(("encoders.", "fusion.")) else before)[k]), k
+    assert start_bert(read_start(path)) == {}
+
+
+def test_finetuned_bert_learns_at_its_own_rate_and_is_kept(fake, tiny_config, tmp_path):
+    bert, start = tiny_bert(), tiny_bert().state_dict()
+    path = pretrain(tiny_model(WIDTHS), fake, tiny_config, tmp_path / "run", tmp_path / "p.safetensors", bert=bert)
+    moved = max(float((v - start[k]).abs().max()) for k, v in bert.state_dict().items())
+    assert 0 < moved < 4 * 2 * 1e-4 * 2  # four Adam steps of 1e-4 in two epochs; at lr 2e-3 they would be 20 times that
+    built = build_bert(start_bert(read_start(path)))
+    assert same(built.state_dict(), bert.state_dict())
+    frozen = bert_features(fake, built, tmp_path / "cache")  # the next stages go on with it
+    fill_start(tiny_model(frozen.widths), read_start(path))
+
+
+def test_finetuning_goes_on_after_a_kill_to_the_same_numbers(fake, tiny_config, tmp_path, monkeypatch):
+    def run(name, resume=False):
+        return pretrain(
+            tiny_model(WIDTHS), fake, tiny_config, tmp_path / name, tmp_path / f"{name}.safetensors", bert=tiny_bert(),
+            resume=resume,
+        )  # fmt: skip
+
+    whole = run("whole")
+    original = trainer_module.save_state
+
+    def save_then_die(*args):
+        original(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer_module, "save_state", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        run("cut")
+    monkeypatch.setattr(trainer_module, "save_state", original)
+    assert same(read_start(run("cut", resume=True)), read_start(whole))
+
+
+def test_the_authors_checkpoint_is_a_start(tmp_path):
+    torch.save({f"Model.{k}": v for k, v in released_state("mosi").items()}, tmp_path / "pretrained-mosi.pth")
+    model = IMDer(model_preset("mosi"))
+    fill_start(model, read_start(tmp_path / "pretrained-mosi.pth"))
+    assert same(model.state_dict(), load_released(tmp_path / "pretrained-mosi.pth").state_dict())
+
+
+def test_a_start_that_does_not_fit(data, tiny_config, tmp_path):
+    path = pretrain(tiny_model(), data, tiny_config, tmp_path / "run", tmp_path / "p.safetensors")
+    with pytest.raises(UserError, match=r"encoders\.vision\.weight has shape \(16, 8, 3\), expected \(16, 20, 3\)"):
+        fill_start(tiny_model(WIDTHS), read_start(path))
+    state = read_start(path)
+    del state["fusion.out.bias"]
+    with pytest.raises(UserError, match=r"missing fusion\.out\.bias"):
+        fill_start(tiny_model(), state)
+    (tmp_path / "bad.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match="no pretrained model can be read"):
+        read_start(tmp_path / "bad.safetensors")
+    with pytest.raises(UserError, match="no checkpoint"):
+        read_start(tmp_path / "none.pth")

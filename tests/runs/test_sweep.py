@@ -1,0 +1,133 @@
+"""The paper's grid: cells, their resumption, and the tables beside the published numbers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from imder_lib import UserError
+from imder_lib.cli import main
+from imder_lib.data.fake import write_fake
+from imder_lib.data.missing import RATES
+from imder_lib.runs import sweep as sweep_module
+from imder_lib.runs.setup import Options, Run, start_run
+from imder_lib.runs.sweep import Cell, cells, start_of, sweep
+from imder_lib.runs.tables import interval, paper_table
+
+MODALITIES = ("text", "audio", "vision")
+
+
+def a_run(data, folder):
+    return Run(data, "smoke", [1], folder, Options(epochs=1, steps=2))
+
+
+def test_the_grid():
+    grid = cells(["staged", "released"], RATES, range(1111, 1120))
+    assert len({c.name for c in grid}) == len(grid) == 9 * (1 + 8)
+    assert grid[0].name == "staged-all-seed1111"
+
+
+def test_together_the_released_models_are_tested_on_everything_once():
+    todo = [sweep_module.tested_on(Cell("released", 1, r), RATES, MODALITIES) for r in RATES]
+    fixed = [c for t in todo for c in t if c[0] == "fixed"]
+    assert len(fixed) == len(set(fixed)) == 7
+    assert ("fixed", "audio") in todo[RATES.index(0.7)]  # misses two of three
+    assert ("fixed", "text+vision") in todo[RATES.index(0.3)]
+    assert ("fixed", "text+audio+vision") in todo[0]
+    assert [c[1] for t in todo for c in t if c[0] == "random"] == list(RATES)
+    assert len(sweep_module.tested_on(Cell("staged", 1), RATES, MODALITIES)) == 7 + 8
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_sweep_goes_on_without_repeating_finished_cells(data, tmp_path, monkeypatch):
+    recipes, rates = ["staged", "released"], (0.0, 0.7)
+    whole = sweep(start_of(a_run(data, tmp_path / "whole")), recipes, rates)
+    trained, original = [], sweep_module.fit
+
+    def fit(model, data, config, folder, resume):
+        trained.append(folder.name)
+        if len(trained) == 2:
+            raise Killed
+        return original(model, data, config, folder, resume=resume)
+
+    monkeypatch.setattr(sweep_module, "fit", fit)
+    with pytest.raises(Killed):
+        sweep(start_of(a_run(data, tmp_path / "cut")), recipes, rates)
+    assert len(list((tmp_path / "cut" / "cells").iterdir())) == 1
+    monkeypatch.setattr(sweep_module, "pretrain", None)  # stage 1 is not repeated either
+    resumed = sweep(start_of(a_run(data, tmp_path / "cut")), recipes, rates)
+    assert len(trained) == len(set(trained)) + 1 == 3 + 1  # only the cell that was cut is trained again
+    pd.testing.assert_frame_equal(resumed, whole)
+
+
+def test_a_sweep_by_the_command_line(tmp_path, monkeypatch, capsys):
+    path = write_fake("mosi", tmp_path / "small.pkl", sizes={"train": 24, "valid": 8, "test": 12}, steps=6)
+    command = ["imder", "sweep", "--dataset", str(path), "--profile", "smoke", "--out", str(tmp_path / "out")]
+    command += ["--epochs", "1", "--steps", "2", "--seeds", "1,2", "--rates", "0.3"]
+    monkeypatch.setattr("sys.argv", command)
+    main()
+    table = pd.read_csv(tmp_path / "out" / "tables" / "05_paper_random_staged.csv")
+    row = table[table["metric"] == "acc2"].iloc[0]
+    assert (row["condition"], row["seeds"]) == (0.3, 2)
+    assert row["low"] <= row["ours"] <= row["high"]
+    run = start_run(str(path), "smoke", "1", tmp_path / "out")  # as a notebook of the run does
+    assert run.options.start.endswith("pretrained-small.safetensors")
+    assert run.train_config(1).fusion_epochs == 0
+    with pytest.raises(SystemExit) as stop:
+        main()  # the folder exists
+    assert stop.value.code == 2
+    monkeypatch.setattr("sys.argv", [*command, "--resume", "--recipe", "relased"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "relased" in capsys.readouterr().err
+
+
+def test_interval_against_scipy():
+    v = pd.Series([0.1, 0.4, 0.2, 0.5])
+    mean, std, low, high = interval(v)
+    assert (low, high) == pytest.approx(stats.ttest_1samp(v, 0).confidence_interval(0.95))
+    assert (mean, std) == pytest.approx((0.3, v.std()))
+    assert np.isnan(interval(v[:1])[1:]).all()
+
+
+def rows(conditions, values, protocol="fixed"):
+    head = {"protocol": protocol, "realised": 0.5, "method": "imder", "seed": 1, "f1": 0.5, "acc7": 0.5, "mae": 1.0}
+    return pd.DataFrame(
+        [head | {"condition": c, "acc2": v, "corr": 0.0} for c, v in zip(conditions, values, strict=True)]
+    )
+
+
+PATTERNS = ["text", "audio", "vision", "text+audio", "text+vision", "audio+vision", "text+audio+vision"]
+
+
+def test_both_averages_and_what_is_published():
+    table = paper_table(rows(PATTERNS, [0.8, 0.6, 0.7, 0.9, 0.9, 0.6, 0.95]), "mosei", "fixed")
+    part = table[(table["metric"] == "acc2") & (table["method"] == "IMDer")].set_index("condition")
+    assert part.loc["average of 6 incomplete", "ours"] == pytest.approx(75)
+    assert part.loc["average of all 7", "ours"] == pytest.approx(100 * 5.45 / 7)
+    assert part.loc["audio+vision", "published"] == 64.9
+    assert part.loc["average of 6 incomplete", "published"] == pytest.approx(
+        np.mean([84.5, 63.9, 63.8, 85, 85.1, 64.9])
+    )
+    assert part.loc["text", "difference"] == pytest.approx(80 - 84.5)
+    assert (part["source"] != "").all()
+    mae = table[(table["metric"] == "mae") & (table["condition"] == "text") & (table["method"] == "")]
+    assert mae.empty  # the re-run's is known: no blank row beside it
+    assert table[(table["metric"] == "acc7") & (table["condition"] == "text")]["method"].tolist() == ["IMDer (re-run)"]
+
+
+def test_nothing_published_stands_beside_other_data():
+    table = paper_table(rows(PATTERNS, [0.5] * 7), "mosi_utt_bc", "fixed", sentiment=False)
+    assert set(table["metric"]) == {"mae", "corr"}
+    assert table["published"].isna().all()
+    assert (table["source"] == "").all()
+
+
+def test_bad_options_are_refused(tmp_path):
+    for bad in ({"text": "bert"}, {"epochs": -1}, {"steps": 1}, {"start": str(tmp_path / "none.pth")}):
+        with pytest.raises(UserError):
+            Options(**bad)
