@@ -1,7 +1,7 @@
 """What data looks like inside the kit: splits of features, labels and ids, and batches of tensors."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,6 +84,18 @@ class Split:
             features[m] = align(torch.from_numpy(x), self.steps)
         labels = torch.from_numpy(np.array(self.labels[rows], dtype=np.float32))[:, None]
         return Batch(features, labels, [self.ids[i] for i in rows], self.aligned_lengths(rows))
+
+    def first(self, n: int) -> "Split":
+        """The first n samples, without a copy."""
+        return replace(
+            self,
+            features={m: x[:n] for m, x in self.features.items()},
+            lengths={m: x[:n] for m, x in self.lengths.items()},
+            text_bert=None if self.text_bert is None else self.text_bert[:n],
+            labels=self.labels[:n],
+            ids=self.ids[:n],
+            texts=self.texts[:n],
+        )
 
     def aligned_lengths(self, rows: Sequence[int] | np.ndarray | None = None) -> dict[str, Tensor] | None:
         """Lengths of some rows (all, if None) on the common T: modality -> int64 (B,); None if the file has none."""

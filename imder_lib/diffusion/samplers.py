@@ -80,7 +80,7 @@ def dpmpp_2m_sde(
     condition: Any = None,
     noise: Noise = None,
     callback: Callback | None = None,
-    eta: float = 0.5,
+    eta: float = 1.0,
 ) -> Tensor:
     """(SDE-)DPM-Solver++(2M), one call a step (Lu et al., 2022); fresh noise in proportion to eta, an ODE at 0."""
     ones, old, h_old = x.new_ones(len(x)), None, None

@@ -1,7 +1,5 @@
 """fidelity: are recovered latents samples of what is missing, given what is available?"""
 
-from collections.abc import Sequence
-
 import numpy as np
 import ot
 import pandas as pd
@@ -103,8 +101,3 @@ def _values(sums: dict[str, np.ndarray], n: int, size: int) -> dict[str, float]:
     out["variance_ratio"] = of("one")[0] / variance
     out |= {k: sums[k] / n for k in ("energy", *(f"cover{p}" for p in LEVELS)) if k in sums}
     return {k: float(v) for k, v in out.items()}
-
-
-def fidelity_of_pattern(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Join the missing modalities of a pattern, each (..., D, T), along the channels."""
-    return np.concatenate(parts, axis=-2)

@@ -10,6 +10,7 @@ from imder_lib.config import TrainConfig
 from imder_lib.data.missing import availability, available_columns, patterns
 from imder_lib.data.schema import MultimodalData
 from imder_lib.diffusion.noise import SampleNoise, derive_seed
+from imder_lib.errors import UserError
 from imder_lib.experiment.bank import Bank, fill_bank
 from imder_lib.experiment.trainer import Stage
 from imder_lib.model.imder import IMDer
@@ -60,6 +61,8 @@ def prepare(model: IMDer, train: Latents, observed: Tensor) -> Tensor | None:
     A sample that is not complete was in no fit: any fold serves it.
     """
     complete = observed.all(dim=1).nonzero()[:, 0].to(next(iter(train.values())).device)
+    if not len(complete):
+        raise UserError("no training sample is complete: lower the rate of supervision 'observed'")
     fold = model.recoverer.prepare({m: x[complete] for m, x in train.items()})
     return None if fold is None else torch.zeros_like(fold[:1]).repeat(len(observed)).index_copy(0, complete, fold)
 

@@ -179,25 +179,27 @@ class JointDiffusion(Recoverer):
         self.scale.fit(latents)
         return None if self.linear is None else self.linear.fit(self.scale(latents))
 
-    def denoiser(self, x: Tensor, available: Tensor, valid: Tensor | None = None) -> Denoiser:
-        """A denoiser of what is missing; standardised latents x (B, M, D, T) give the condition where available."""
-        here = available[:, :, None, None]
+    def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
+        """A denoiser of what is missing, around its estimate; the condition is :meth:`known`."""
 
-        def net(noisy: Tensor, level: Tensor, condition: None) -> Tensor:
+        def net(noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
             noisy = noisy if valid is None else noisy * valid[:, None]
-            return self.net(torch.where(here, x, noisy), level, available)
+            return self.net(noisy, level, condition, available)
 
         return EDMDenoiser(net)
 
-    def _around(self, x: Tensor, available: Tensor, fold: Tensor | None = None) -> Tensor:
-        return torch.zeros_like(x) if self.linear is None else self.linear(x, available, fold)
+    def known(self, x: Tensor, available: Tensor, fold: Tensor | None = None) -> Tensor:
+        """Standardised latents (B, M, D, T) where available, and where missing their estimate (zero without one)."""
+        x = x * available[:, :, None, None]
+        return (
+            x if self.linear is None else torch.where(available[:, :, None, None], x, self.linear(x, available, fold))
+        )
 
     def losses(self, latents, available, generator=None, fold=None, truth=None) -> dict[str, Tensor]:
         x = self.scale(latents)
         valid = self.missing_steps(latents, available)
-        error = edm_error(
-            self.denoiser(x, available, valid), x - self._around(x, available, fold), None, generator, "clean"
-        )
+        known = self.known(x, available, fold)
+        error = edm_error(self.denoiser(available, valid), x - known, known, generator)
         weight = (~available if truth is None else ~available & truth).to(x)[:, :, None, None]
         weight = (weight if valid is None else weight * valid[:, None]).expand_as(error)
         mean = (error * weight).sum(dim=(0, 2, 3)) / weight.sum(dim=(0, 2, 3)).clamp(min=1)
@@ -210,9 +212,9 @@ class JointDiffusion(Recoverer):
         here, a = {m: v[rows] for m, v in latents.items()}, available[rows]
         x, valid = self.scale(here), self.missing_steps(here, available[rows])
         own = noise.of(rows.tolist(), "joint") if isinstance(noise, SampleNoise) else noise
-        denoise, n = self.denoiser(x, a, valid), steps or self.config.steps
-        drawn = sample(rules.sampler, rules.schedule, n, denoise, x, None, own, callback)
-        drawn = self.fill(here, a, self.scale.back(drawn + self._around(x, a, None if fold is None else fold[rows])))
+        known, n = self.known(x, a, None if fold is None else fold[rows]), steps or self.config.steps
+        drawn = sample(rules.sampler, rules.schedule, n, self.denoiser(a, valid), x, known, own, callback)
+        drawn = self.fill(here, a, self.scale.back(drawn + known))
         return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}
 
 

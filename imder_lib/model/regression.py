@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 REACH = 15  # steps to each side, in windows of 1, 2, 4, 8 steps
 FOLDS = 5
-PENALTIES = tuple(10.0 ** (k / 2) for k in range(-8, 1))  # times the number of frames; inputs have variance 1
+PENALTIES = tuple(
+    10.0**k for k in (-3.5, -2.75, -2.0, -1.25, -0.5)
+)  # times the number of frames; inputs have variance 1
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 

@@ -1,4 +1,4 @@
-"""One net over all modalities at once: what is missing as noisy channels, what is available as clean ones."""
+"""One net over all modalities at once: what is missing as noisy channels, what is known as clean ones."""
 
 import math
 
@@ -33,26 +33,38 @@ class JointNet(nn.Module):
         channels: hidden width.
         blocks: residual blocks; dilations 1, 2, 4, 8 in turn.
         dropout: inside the blocks.
+        known_dropout: of whole channels of what is known; the estimate carries it already, and a net that reads
+            every channel of it learns single samples by heart.
     """
 
-    def __init__(self, modalities: int, dim: int, channels: int = 128, blocks: int = 8, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        modalities: int,
+        dim: int,
+        channels: int = 128,
+        blocks: int = 8,
+        dropout: float = 0.1,
+        known_dropout: float = 0.5,
+    ) -> None:
         super().__init__()
         M, D = modalities, dim
-        self.inp = nn.Conv1d(M * D + M, channels, 1)
+        self.inp = nn.Conv1d(2 * M * D + M, channels, 1)
         self.W = nn.Parameter(torch.randn(channels // 2), requires_grad=False)  # Fourier frequencies of the noise level
         self.embed = nn.Sequential(nn.Linear(2 * (channels // 2) + M, channels), nn.SiLU(),
                                    nn.Linear(channels, channels), nn.SiLU())  # fmt: skip
         self.blocks = nn.ModuleList(Block(channels, channels, 2 ** (i % 4), dropout) for i in range(blocks))
+        self.drop = nn.Dropout1d(known_dropout)
         self.norm, self.out = nn.GroupNorm(1, channels), nn.Conv1d(channels, M * D, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, level: Tensor, available: Tensor) -> Tensor:
+    def forward(self, x: Tensor, level: Tensor, known: Tensor, available: Tensor) -> Tensor:
         """Raw output F.
 
         Args:
-            x: (B, M, D, T), scaled noisy latents where missing, clean ones where available.
+            x: (B, M, D, T), scaled noisy latents where missing; what stands where available is not seen.
             level: (B,), a quarter of the logarithm of the noise level.
+            known: (B, M, D, T), clean latents where available, their estimate (or zero) where missing.
             available: bool (B, M).
 
         Returns:
@@ -61,7 +73,9 @@ class JointNet(nn.Module):
         B, M, D, T = x.shape
         flags, angle = available.to(x), 2 * math.pi * level[:, None] * self.W
         embedding = self.embed(torch.cat([angle.sin(), angle.cos(), flags], dim=1))
-        h = self.inp(torch.cat([x.flatten(1, 2), flags[..., None].expand(B, M, T)], dim=1))
+        x = x * ~available[:, :, None, None]
+        known = self.drop(known.flatten(1, 2))
+        h = self.inp(torch.cat([x.flatten(1, 2), known, flags[..., None].expand(B, M, T)], dim=1))
         for block in self.blocks:
             h = block(h, embedding)
         return self.out(F.silu(self.norm(h))).unflatten(1, (M, D))

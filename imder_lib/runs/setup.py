@@ -16,7 +16,7 @@ from torch import nn
 
 from imder_lib.config import WIDTHS, ModelConfig, TrainConfig, model_preset, profile, train_preset
 from imder_lib.data.load import DATA_ROOT, load_data
-from imder_lib.data.schema import MultimodalData, Split
+from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.pretrain import fill_start, read_start, start_bert
@@ -160,16 +160,6 @@ class Run:
         return figure
 
 
-def _first(split: Split, limit: int) -> Split:
-    def cut(arrays: dict) -> dict:
-        return {m: x[:limit] for m, x in arrays.items()}
-
-    tokens = None if split.text_bert is None else split.text_bert[:limit]
-    kept = {"features": cut(split.features), "lengths": cut(split.lengths), "text_bert": tokens}
-    kept |= {"labels": split.labels[:limit], "ids": split.ids[:limit], "texts": split.texts[:limit]}
-    return replace(split, **kept)
-
-
 def find_bert(options: Options) -> nn.Module:
     """The BERT of a text route on the default device: the start's own, else that in pt/bert-base-uncased."""
     state = start_bert(read_start(options.start)) if options.start else {}
@@ -192,7 +182,7 @@ def start_run(dataset: str, profile_name: str, seeds: str, out: str | Path, opti
     else:
         data = load_data(dataset, standardise=dataset not in WIDTHS)
         if budget.limit:
-            splits = {k: _first(s, budget.limit) for k, s in data.splits.items()}
+            splits = {k: s.first(budget.limit) for k, s in data.splits.items()}
             data = MultimodalData(data.name, splits, data.sha256)
     folder = Path(out).resolve()
     try:

@@ -1,0 +1,80 @@
+"""Recoverers side by side: one first stage, one trainer, one budget, then one table."""
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from imder_lib.config import KIT, RELEASED, ModelConfig, TrainConfig
+from imder_lib.data.schema import MultimodalData
+from imder_lib.errors import UserError
+from imder_lib.experiment.evaluation import Condition, evaluate
+from imder_lib.experiment.training import fit
+from imder_lib.model.imder import IMDer
+
+# Name in the table -> what differs in the model's configuration.
+COMPARED: Mapping[str, Mapping[str, object]] = {
+    "dropout": {"recoverer": "zero"},
+    "regression": {"recoverer": "regression"},
+    "network": {"recoverer": "network", "rules": replace(RELEASED, latents="standardised")},
+    "released": {"recoverer": "diffusion", "rules": RELEASED},
+    "kit": {"recoverer": "diffusion", "rules": KIT},
+}
+
+
+def train_compared(
+    name: str, data: MultimodalData, model: ModelConfig, train: TrainConfig, folder: Path, device: object = "cpu"
+) -> IMDer:
+    """One recoverer's model: the shared first stage from FOLDER/fusion (trained if it is not there), then its own.
+
+    Args:
+        name: one of :data:`COMPARED`; "dropout" is fusion trained on zeros in place of what is missing.
+        model, train: configurations of every row; what :data:`COMPARED` says is changed.
+        folder: of one seed; a finished part is not trained again.
+    """
+    if name not in COMPARED:
+        raise UserError(f"unknown recoverer {name!r}: expected one of {list(COMPARED)}")
+    first = IMDer(replace(model, recoverer="zero"), seed=train.seed).to(device)
+    fit(first, data, train, folder / "fusion", resume=True, until="fusion")
+    own = IMDer(replace(model, **COMPARED[name]), seed=train.seed).to(device)
+    own.encoders.load_state_dict(first.encoders.state_dict())
+    own.fusion.load_state_dict(first.fusion.state_dict())
+    return fit(own, data, replace(train, fusion_epochs=0), folder / name, resume=True).model
+
+
+def compare(
+    data: MultimodalData,
+    model: ModelConfig,
+    train: TrainConfig,
+    folder: str | Path,
+    *,
+    names: Sequence[str] = tuple(COMPARED),
+    protocols: Iterable[str | Condition] = ("fixed", "random"),
+    draws: int = 1,
+    device: object = "cpu",
+    restart: bool = False,
+) -> pd.DataFrame:
+    """The table of :func:`evaluate` with a method for each recoverer, and the fixed baselines once.
+
+    Args:
+        data: trained on its train split, tested on its test split.
+        model, train: one configuration and one budget for all rows; ``train.seed`` also draws masks and noise.
+        folder: of one seed.
+        names: out of :data:`COMPARED`.
+        protocols: see :func:`evaluate`.
+        draws: K, of the diffusion rows.
+        restart: forget what is in the folder.
+    """
+    folder, protocols = Path(folder), list(protocols)
+    if restart:
+        shutil.rmtree(folder, ignore_errors=True)
+    tables = []
+    for name in names:
+        trained = train_compared(name, data, model, train, folder, device)
+        rows = evaluate(
+            trained, data.test, protocols, [train.seed], draws=draws, method=name, baselines=name == names[0]
+        )
+        tables.append(rows)
+    return pd.concat(tables, ignore_index=True)

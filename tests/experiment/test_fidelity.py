@@ -1,0 +1,90 @@
+"""fidelity and the yardstick: exact draws reach the ideal, worse ones do not."""
+
+import numpy as np
+import pytest
+from conftest import tiny_model
+
+from imder_lib import UserError
+from imder_lib.experiment.comparison import COMPARED, compare
+from imder_lib.experiment.fidelity import fidelity
+from imder_lib.experiment.stages import prepare
+from imder_lib.experiment.yardstick import yardstick
+from imder_lib.model.recovery import encode_split
+
+RHO, K, N = 0.8, 16, 400
+
+
+def case(seed=0):
+    rng = np.random.default_rng(seed)
+    c = rng.standard_normal((N, 6, 3))
+    y = RHO * c + np.sqrt(1 - RHO**2) * rng.standard_normal(c.shape)
+    draws = RHO * c + np.sqrt(1 - RHO**2) * rng.standard_normal((K, *c.shape))
+    return c, y, draws
+
+
+def values(*args, **kw):
+    table = fidelity(*args, **kw).set_index("metric")
+    inside = table.dropna()
+    assert ((inside["low"] <= inside["value"] + 1e-9) & (inside["value"] <= inside["high"] + 1e-9)).all()
+    return table["value"]
+
+
+def test_exact_draws_reach_what_theory_says():
+    c, y, draws = case()
+    v = values(draws, y, c, RHO * c)
+    assert v["mse"] == pytest.approx(2 * (1 - RHO**2), abs=0.04)
+    assert v["corr_one"] == pytest.approx(RHO, abs=0.02)
+    assert v["corr_mean"] == pytest.approx(RHO / np.sqrt(RHO**2 + (1 - RHO**2) / K), abs=0.01)
+    assert v["variance_ratio"] == pytest.approx(1, abs=0.05)
+    for p in (50, 80, 95):
+        assert v[f"cover{p}"] == pytest.approx(p / 100, abs=0.02)
+    assert v["sliced_w2"] < 0.15
+    regressed = values(draws, y, c)  # without the posterior a regression stands in for it
+    assert regressed["corr_one"] == pytest.approx(RHO, abs=0.03)
+
+
+@pytest.mark.parametrize("spoil", ["prior", "point", "wide"])
+def test_worse_draws_are_told_apart(spoil):
+    c, y, draws = case()
+    bad = {
+        "prior": np.random.default_rng(5).standard_normal(draws.shape),
+        "point": 0 * draws + RHO * c,
+        "wide": 2 * draws,
+    }
+    good, bad = values(draws, y, c, RHO * c), values(bad[spoil], y, c, RHO * c)
+    assert bad["energy"] > 1.05 * good["energy"]
+    assert abs(bad["cover80"] - 0.8) > 0.1 or bad["corr_one"] < 0.1
+
+
+def test_bad_shapes_are_refused():
+    c, y, draws = case()
+    for args in ((draws[0], y, c), (draws, y[:-1], c), (draws, y, c[:-1]), (draws * np.nan, y, c)):
+        with pytest.raises(UserError):
+            fidelity(*args)
+
+
+def test_yardstick_sets_recovered_beside_exact(data):
+    model = tiny_model().eval()
+    prepare(model, encode_split(model, data.train), np_ones(len(data.train)))
+    table = yardstick(model, data, [("audio", "vision"), ("text",)], draws=4)
+    assert set(table["method"]) == {"recovered", "exact"}
+    assert set(table["pattern"]) == {"audio+vision", "text"}
+    exact = table[table["method"] == "exact"].set_index(["pattern", "metric"])["value"]
+    assert exact["text", "variance_ratio"] == pytest.approx(1, abs=0.2)
+
+
+def np_ones(n):
+    import torch
+
+    return torch.ones(n, 3, dtype=torch.bool)
+
+
+def test_comparison_shares_the_first_stage(data, tiny_config, tmp_path):
+    model = tiny_model().config
+    table = compare(data, model, tiny_config, tmp_path, protocols=[("random", 0.5)], draws=2)
+    assert set(table["method"]) == {*COMPARED, "zero", "mean", "constant", "bayes"}
+    assert len(table) == len(COMPARED) + 4
+    again = compare(data, model, tiny_config, tmp_path, protocols=[("random", 0.5)], draws=2)
+    assert table["mae"].tolist() == again["mae"].tolist()  # read, not trained again
+    with pytest.raises(UserError, match="magic"):
+        compare(data, model, tiny_config, tmp_path, names=["magic"])

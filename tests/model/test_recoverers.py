@@ -1,0 +1,145 @@
+"""Every recoverer and every switch behind one interface."""
+
+import pytest
+import torch
+from conftest import WIDTHS, tiny_model
+
+from imder_lib import UserError
+from imder_lib.config import RELEASED, rules
+from imder_lib.diffusion.noise import SampleNoise
+from imder_lib.experiment.stages import prepare
+from imder_lib.model.regression import LinearMean, windows
+
+MIXED = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 1]], dtype=torch.bool)
+IDS = [f"s{i}" for i in range(6)]
+SWITCHES = [
+    {"preset": "kit"},
+    {"preset": "kit", "linear_mean": False},
+    {"preset": "kit", "sampler": "heun"},
+    {"preset": "kit", "sampler": "dpmpp_2m"},
+    {"preset": "kit", "sampler": "em"},
+    {"preset": "kit", "net": "unet"},
+    {"preset": "kit", "net": "unet", "train_condition": "independent", "sample_condition": "frozen"},
+    {"preset": "released"},
+    {"preset": "released", "train_condition": "independent"},
+    {"preset": "released", "train_condition": "clean", "sample_condition": "clean"},
+    {"preset": "released", "sampler": "dpmpp_2m_sde", "schedule": "karras"},
+    {"preset": "released", "latents": "standardised", "parameterisation": "edm", "sampler": "heun"},
+]
+OTHERS = [{"recoverer": r} for r in ("zero", "mean", "regression", "network")]
+
+
+def latents(n=6, T=8, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return {m: torch.randn(n, 16, T, generator=g) for m in WIDTHS}
+
+
+def prepared(**kw):
+    model = tiny_model(**kw).eval()
+    prepare(model, latents(40, seed=1), torch.ones(40, 3, dtype=torch.bool))
+    return model
+
+
+@pytest.mark.parametrize("kw", SWITCHES + OTHERS, ids=str)
+def test_recovers_what_is_missing_and_touches_nothing_else(kw):
+    model, x = prepared(**kw), latents()
+    other = {m: torch.where(MIXED[:, i, None, None], v, 7.0) for i, (m, v) in enumerate(x.items())}
+    a, b = (model.recover(y, MIXED, SampleNoise(1, IDS)) for y in (x, other))
+    for i, m in enumerate(WIDTHS):
+        assert torch.equal(a[m][0, MIXED[:, i]], x[m][MIXED[:, i]])
+        assert torch.equal(a[m][0, ~MIXED[:, i]], b[m][0, ~MIXED[:, i]])  # what is missing is never read
+        assert torch.isfinite(a[m]).all()
+
+
+@pytest.mark.parametrize("kw", [*SWITCHES, {"recoverer": "network"}], ids=str)
+def test_trained_ones_have_a_loss_with_a_gradient(kw):
+    model = prepared(**kw).train()
+    losses = model.recoverer.losses(latents(), MIXED, torch.Generator().manual_seed(0))
+    assert all(v > 0 for v in losses.values())
+    sum(losses.values()).backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.recoverer.parameters())
+
+
+def test_nothing_is_learned_from_what_is_not_known():
+    model = prepared().train()
+    truth = MIXED.clone()  # exactly what is available is known: nothing to learn
+    assert all(v == 0 for v in model.recoverer.losses(latents(), MIXED, None, None, truth).values())
+
+
+@pytest.mark.parametrize("kw", [{"preset": "kit"}, {"preset": "released"}], ids=str)
+def test_draws_differ_and_depend_on_the_sample_alone(kw):
+    model, x = prepared(**kw), latents()
+    drawn = model.recover(x, MIXED, SampleNoise(1, IDS), draws=3)["text"]
+    assert drawn.shape == (3, 6, 16, 8)
+    gone = ~MIXED[:, 0]
+    assert not torch.equal(drawn[0, gone], drawn[1, gone])
+    alone = model.recover({m: v[2:3] for m, v in x.items()}, MIXED[2:3], SampleNoise(1, IDS[2:3]), draws=3)["text"]
+    torch.testing.assert_close(alone[:, 0], drawn[:, 2], rtol=1e-3, atol=1e-3)
+
+
+def test_predictions_of_draws():
+    model, x = prepared(), latents()
+    out = model.predict(x, MIXED, SampleNoise(1, IDS), draws=4)
+    assert out.shape == (4, 6, 1)
+    assert (out[:, 0] == out[0, 0]).all()  # complete: no spread
+    assert (out[:, 1:].std(dim=0) > 0).all()
+
+
+@pytest.mark.parametrize("bad", [{"draws": 0}, {"steps": 0}, {"steps": -3}])
+def test_bad_counts_are_refused(bad):
+    with pytest.raises(UserError, match="at least 1"):
+        prepared().recover(latents(), MIXED, **bad)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"net": "transformer"},
+        {"parameterisation": "v"},
+        {"latents": "whitened"},
+        {"train_condition": "fresh"},
+        {"sample_condition": "shared"},
+        {"sampler": "euler"},
+        {"schedule": "cosine"},
+        {"latents": "raw"},
+        {"sample_condition": "fresh"},
+        {"net": "unet", "latents": "raw"},
+    ],
+    ids=str,
+)
+def test_unknown_and_impossible_switches_are_refused(bad):
+    with pytest.raises(UserError):
+        rules("kit", **bad)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UserError, match="recoverer"):
+        tiny_model(recoverer="magic")
+    with pytest.raises(UserError, match="rules"):
+        rules("paper")
+    assert rules("released") == RELEASED
+
+
+def test_windows_are_averages_around_each_step():
+    x = torch.randn(2, 3, 40)
+    w = windows(x).unflatten(2, (9, 3))  # (N, T, K, C)
+    torch.testing.assert_close(w[:, 20, 0], x[:, :, 20])
+    torch.testing.assert_close(w[:, 20, 1], x[:, :, 19])
+    torch.testing.assert_close(w[:, 20, 4], x[:, :, 22:24].mean(-1))
+    torch.testing.assert_close(w[:, 20, 7], x[:, :, 5:13].mean(-1))
+    torch.testing.assert_close(w[:, 1, 3], x[:, :, :0].sum(-1))  # before the start: zero
+    assert windows(torch.ones(1, 2, 1)).shape == (1, 1, 18)
+
+
+def test_linear_mean_finds_a_linear_truth_and_held_out_folds_are_worse():
+    g = torch.Generator().manual_seed(0)
+    a, noise = torch.randn(300, 4, 20, generator=g), torch.randn(300, 4, 20, generator=g)
+    b = torch.einsum("ij,njt->nit", torch.randn(4, 4, generator=g), a.roll(1, -1))  # of the step before
+    x = torch.stack([a, b / b.std() * 0.8 + 0.6 * noise], dim=1)
+    linear = LinearMean(2, 4)
+    fold = linear.fit(x)
+    available = torch.tensor([[True, False]]).expand(300, 2)
+    error = lambda y: (y[:, 1, :, 1:] - x[:, 1, :, 1:]).square().mean().item()  # noqa: E731
+    inside, outside = error(linear(x, available)), error(linear(x, available, fold))
+    assert 0.3 < inside < outside < 0.42  # the noise has variance .36
+    assert (linear(x, available)[:, 0] == 0).all()  # what is available is not estimated
