@@ -6,6 +6,69 @@ from types import MappingProxyType
 
 from imder_lib.errors import UserError
 
+CHOICES = MappingProxyType(
+    {
+        "net": ("unet", "joint"),
+        "parameterisation": ("score", "edm"),
+        "latents": ("raw", "standardised"),
+        "train_condition": ("shared", "independent", "clean"),
+        "sample_condition": ("fresh", "frozen", "clean"),
+        "sampler": ("em", "heun", "dpmpp_2m", "dpmpp_2m_sde"),
+        "schedule": ("released", "karras"),
+    }
+)
+RECOVERERS = ("zero", "mean", "regression", "network", "diffusion")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How diffusion recovers. The defaults are the kit's; :data:`RELEASED` holds the release's.
+
+    Attributes:
+        net: "unet": the release's, one for each modality, condition by cross-attention. "joint": one net over all
+            modalities at once, the available ones as clean input channels; it serves every pattern.
+        parameterisation: "score": the net gives std(t) * score. "edm": preconditioned (Karras et al., 2022, table 1).
+        latents: "raw", or "standardised" per channel with training statistics.
+        train_condition: noise on it in training: "shared" with the target (the release), "independent", "clean".
+        sample_condition: and in sampling: "fresh" at every step (the release), "frozen" (one draw for all), "clean".
+        sampler, schedule: see diffusion/samplers.py and diffusion/schedules.py.
+        linear_mean: diffuse around the linear-regression estimate of what is missing instead of around zero.
+        refine: let a refiner, trained on squared error, change each draw.
+    """
+
+    net: str = "joint"
+    parameterisation: str = "edm"
+    latents: str = "standardised"
+    train_condition: str = "clean"
+    sample_condition: str = "clean"
+    sampler: str = "dpmpp_2m_sde"
+    schedule: str = "karras"
+    linear_mean: bool = True
+    refine: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.net == "joint" and (self.parameterisation, self.latents) != ("edm", "standardised"):
+            raise UserError("net 'joint' needs parameterisation 'edm' and latents 'standardised'")
+        if self.net == "joint" and (self.train_condition, self.sample_condition) != ("clean", "clean"):
+            raise UserError("net 'joint' takes its condition clean: use net 'unet' to noise it")
+        if self.linear_mean and self.latents != "standardised":
+            raise UserError("linear_mean needs latents 'standardised'")
+
+
+KIT = Rules()
+RELEASED = Rules("unet", "score", "raw", "shared", "fresh", "em", "released", linear_mean=False, refine=True)
+RULES = MappingProxyType({"kit": KIT, "released": RELEASED})
+
+
+def rules(name: str, **changes: object) -> Rules:
+    """Rules by name, "kit" or "released", with single switches changed."""
+    if name not in RULES:
+        raise UserError(f"unknown rules {name!r}: expected one of {list(RULES)}")
+    return replace(RULES[name], **changes)
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -17,7 +80,11 @@ class ModelConfig:
         heads, layers: of the fusion encoders.
         attention_dropout: by source modality, in the cross-modal encoders.
         embed_dropout: in all fusion encoders.
-        score_channels: widths of the score net's levels; the first is D.
+        recoverer: what stands in for a missing modality: "zero", "mean", "regression" (linear), "network" (the U-Net in
+            one deterministic pass), "diffusion".
+        rules: of the diffusion.
+        score_channels: widths of the U-Net's levels; the first is D.
+        joint_channels, joint_blocks: of the joint net.
         refiner_blocks: residual channel-attention blocks.
         sigma: base of the VE SDE.
         steps: network calls of the sampler.
@@ -30,10 +97,14 @@ class ModelConfig:
     layers: int = 4
     attention_dropout: Mapping[str, float] = field(default_factory=dict)
     embed_dropout: float = 0.0
+    recoverer: str = "diffusion"
+    rules: Rules = KIT
     score_channels: tuple[int, ...] = (32, 64, 128, 256)
+    joint_channels: int = 128
+    joint_blocks: int = 8
     refiner_blocks: int = 20
     sigma: float = 25.0
-    steps: int = 100
+    steps: int = 20
     lengths: bool = False
 
     def __post_init__(self) -> None:
@@ -41,6 +112,10 @@ class ModelConfig:
             raise UserError(f"a model needs at least two modalities, got {list(self.widths)}")
         if bad := [m for m in self.widths if not m or set(m) & set(".+<")]:
             raise UserError(f"modality names may not be empty or hold '.', '+' or '<': {bad}")
+        if self.recoverer not in RECOVERERS:
+            raise UserError(f"recoverer must be one of {RECOVERERS}, got {self.recoverer!r}")
+        if self.steps < 1:
+            raise UserError(f"steps must be at least 1, got {self.steps}")
         if self.score_channels[0] != self.dim:
             raise UserError(f"score_channels start with {self.score_channels[0]}, expected dim = {self.dim}")
 
@@ -65,9 +140,13 @@ class TrainConfig:
         refine_epochs: at most, for refiners and fusion on the bank (recipe staged).
         joint_epochs: at most, for joint training (recipe released).
         refine_lr: learning rate of the refine stage; fusion is trained already and must not be shaken.
+        score_lr, weight_decay, ema: of the score nets (recipe staged): peak of a cosine schedule, AdamW's decay, and
+            the decay per step of the averaged weights that are validated and kept.
         bank_draws: incomplete patterns that each training sample is recovered under (0: every one).
-        bank_steps: network calls of the sampler when the bank is filled.
-        rate: missing rate of the released recipe's protocol.
+        bank_steps: network calls of the sampler when the bank is filled; 0: the model's own.
+        rate: missing rate of the released recipe's protocol, and of supervision "observed".
+        supervision: "full": training sees the true features of what it calls missing. "observed": each training sample
+            keeps only what a mask drawn once, protocol random at ``rate``, leaves; the rest is never read.
     """
 
     recipe: str = "staged"
@@ -82,13 +161,19 @@ class TrainConfig:
     refine_epochs: int = 30
     joint_epochs: int = 100
     refine_lr: float = 5e-4
+    score_lr: float = 2e-3
+    weight_decay: float = 0.05
+    ema: float = 0.999
     bank_draws: int = 0
-    bank_steps: int = 20
+    bank_steps: int = 0
     rate: float = 0.3
+    supervision: str = "full"
 
     def __post_init__(self) -> None:
         if self.recipe not in ("staged", "released"):
             raise UserError(f"recipe must be 'staged' or 'released', got {self.recipe!r}")
+        if self.supervision not in ("full", "observed"):
+            raise UserError(f"supervision must be 'full' or 'observed', got {self.supervision!r}")
         if self.batch_size < 1 or self.lr <= 0:
             raise UserError(f"batch_size must be >= 1 and lr > 0, got {self.batch_size} and {self.lr}")
 
@@ -101,12 +186,15 @@ WIDTHS = MappingProxyType(
 )
 
 
-def model_preset(name: str, widths: Mapping[str, int] | None = None, **changes: object) -> ModelConfig:
+def model_preset(
+    name: str, widths: Mapping[str, int] | None = None, preset: str = "kit", **changes: object
+) -> ModelConfig:
     """Sizes of the released model for "mosi" or "mosei" (any other data: "mosi" with its own widths).
 
     Args:
         name: "mosi" or "mosei".
         widths: replaces the data set's own feature widths.
+        preset: the rules of recovery: "kit" (20 network calls) or "released" (100).
         changes: any field of :class:`ModelConfig`.
     """
     if name not in WIDTHS:
@@ -115,7 +203,8 @@ def model_preset(name: str, widths: Mapping[str, int] | None = None, **changes: 
         "mosi": {"layers": 4, "attention_dropout": {"audio": 0.2}, "embed_dropout": 0.2},
         "mosei": {"layers": 6, "attention_dropout": {}, "embed_dropout": 0.0},
     }[name]
-    return replace(ModelConfig(widths=dict(widths or WIDTHS[name]), **released), **changes)
+    released |= {"rules": rules(preset), "steps": 100 if preset == "released" else 20}
+    return ModelConfig(widths=dict(widths or WIDTHS[name]), **(released | changes))
 
 
 def train_preset(name: str, **changes: object) -> TrainConfig:
@@ -138,12 +227,14 @@ class Profile:
         limit: at most so many samples of each split of a file; 0: all.
         model: changes to the model preset.
         train: changes to the training preset.
+        draws: recoveries of each sample in evaluation.
     """
 
     sizes: Mapping[str, int]
     limit: int
     model: Mapping[str, object]
     train: Mapping[str, object]
+    draws: int = 1
 
 
 MOSI_SIZES = MappingProxyType({"train": 1284, "valid": 229, "test": 686})
@@ -153,19 +244,22 @@ PROFILES = MappingProxyType(
         "smoke": Profile(
             sizes={"train": 64, "valid": 32, "test": 48},
             limit=64,
-            model={"layers": 1, "steps": 4, "score_channels": (32, 64, 64, 64), "refiner_blocks": 2},
-            train={"fusion_epochs": 2, "score_epochs": 1, "refine_epochs": 1, "bank_draws": 1, "bank_steps": 4},
+            model={"layers": 1, "steps": 4, "score_channels": (32, 64, 64, 64), "refiner_blocks": 2,
+                   "joint_channels": 32, "joint_blocks": 2},
+            train={"fusion_epochs": 2, "score_epochs": 1, "refine_epochs": 1, "bank_draws": 1},
+            draws=2,
         ),
-        # minutes on two cores: MOSI's sizes, the released score net, two fusion layers for four, a short sampler.
+        # minutes on two cores: MOSI's sizes, two fusion layers for four, a narrower joint net, a short training.
         "quick": Profile(
             sizes=MOSI_SIZES,
             limit=0,
-            model={"layers": 2, "steps": 10},
-            train={"fusion_epochs": 10, "score_epochs": 8, "refine_epochs": 6, "bank_draws": 1, "bank_steps": 10,
+            model={"layers": 2, "steps": 20, "joint_channels": 96},
+            train={"fusion_epochs": 10, "score_epochs": 25, "refine_epochs": 4, "bank_draws": 2,
                    "patience": 2, "early_stop": 6},
+            draws=4,
         ),
-        # the released sizes and budgets; hours on a GPU.
-        "paper": Profile(sizes=MOSI_SIZES, limit=0, model={}, train={"bank_steps": 100}),
+        # the released sizes and budgets: an hour for each seed on two cores under the kit's rules.
+        "paper": Profile(sizes=MOSI_SIZES, limit=0, model={}, train={"score_epochs": 200}, draws=16),
     }
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import pytest
 
 from imder_lib import IMDer, ModelConfig, TrainConfig, load_data
+from imder_lib.config import rules
 
 WIDTHS = {"text": 12, "audio": 5, "vision": 8}
 
@@ -17,8 +18,9 @@ def model():
     return tiny_model()
 
 
-def tiny_model(widths=None, seed=0) -> IMDer:
+def tiny_model(widths=None, seed=0, preset="kit", recoverer="diffusion", **switches) -> IMDer:
     kw = {"dim": 16, "layers": 1, "score_channels": (16, 32, 64), "refiner_blocks": 1, "steps": 3}
+    kw |= {"joint_channels": 16, "joint_blocks": 2, "recoverer": recoverer, "rules": rules(preset, **switches)}
     return IMDer(ModelConfig(widths=widths or WIDTHS, **kw), seed=seed)
 
 

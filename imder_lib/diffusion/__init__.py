@@ -1,1 +1,1 @@
-"""Diffusion: SDE, losses and samplers. Knows no network: a score is a callable (x, t, condition) -> score."""
+"""Diffusion: SDE, denoisers, losses, schedules and samplers. Knows no network: a denoiser is a callable."""

@@ -1,49 +1,150 @@
-"""Samplers of the reverse SDE. One contract: a score callable, a shape-giving condition, a noise source."""
+"""Samplers on one contract: from noise at the highest level down to a sample, by calls of a denoiser.
+
+Every sampler takes (denoise, sigmas (n+1,) falling to 0, x at level sigmas[0], condition, noise, callback) and returns
+x at level 0. A callback gets (step, sigma, x, denoised) once a step; plots come from it for free.
+"""
 
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from imder_lib.diffusion.losses import Score
+from imder_lib.diffusion.denoiser import Denoiser, score_of
 from imder_lib.diffusion.noise import Noise, normal
+from imder_lib.diffusion.schedules import released_times
+from imder_lib.diffusion.schedules import sigmas as levels
 from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError
 
-T_END = 1e-3  # the release stops here: std = 0.0317
-Callback = Callable[[int, Tensor, Tensor, Tensor], None]  # (step, t, x, mean)
+Callback = Callable[[int, Tensor, Tensor, Tensor], None]
 
 
 @torch.no_grad()
 def em(
-    score: Score, sde: VESDE, condition: Tensor, steps: int = 100, noise: Noise = None, callback: Callback | None = None
+    denoise: Denoiser,
+    times: Tensor,
+    x: Tensor,
+    condition: Any = None,
+    noise: Noise = None,
+    callback: Callback | None = None,
+    sde: VESDE | None = None,
 ) -> Tensor:
-    """Euler-Maruyama on the reverse SDE, as the release does it (IMDer eq. 5).
+    """Euler-Maruyama on the reverse SDE, as the release does it (IMDer eq. 5); visits times, not levels.
 
-    The condition gets a fresh noise of size std(t) at every step; it stays clean itself. Draws: the start,
-    then for each step the condition noise and the step noise (the last step draws its own too and discards it).
-
-    Args:
-        score: callable (x (B, D, T), t (B,), condition (B, D, T)) -> (B, D, T).
-        condition: (B, D, T); the sample has its shape.
-        steps: network calls N >= 1; times are N points from 1 down to 1e-3.
-        callback: called after each step with (step, t, x, mean).
-
-    Returns:
-        (B, D, T), the last mean.
+    Draws one noise at each step, at the last too (and discards it). Returns the last mean.
     """
-    if steps < 2:
-        raise UserError(f"steps must be at least 2 (Euler-Maruyama needs a step size), got {steps}")
-    ones = condition.new_ones(len(condition))
-    x = normal(condition, noise) * sde.std(ones[:1])
-    times = torch.linspace(1.0, T_END, steps, device=condition.device, dtype=condition.dtype)
-    h = times[0] - times[1]
+    if len(times) < 2:
+        raise UserError(f"steps must be at least 2 (Euler-Maruyama needs a step size), got {len(times)}")
+    sde, ones, h = sde or VESDE(), x.new_ones(len(x)), times[0] - times[1]
     mean = x
     for i, t in enumerate(times):
-        noisy_condition = condition + sde.std(t) * normal(condition, noise)
         g = sde.g(t)
-        mean = x + g**2 * score(x, t * ones, noisy_condition) * h
+        mean = x + g**2 * score_of(denoise, sde, x, t * ones, condition) * h
         x = mean + h.sqrt() * g * normal(x, noise)
         if callback is not None:
-            callback(i, t, x, mean)
+            callback(i, sde.std(t), x, mean)
     return mean
+
+
+@torch.no_grad()
+def heun(
+    denoise: Denoiser,
+    sigmas: Tensor,
+    x: Tensor,
+    condition: Any = None,
+    noise: Noise = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Heun's second-order ODE solver (Karras et al., 2022, algorithm 1): two calls a step, one at the last."""
+    ones = x.new_ones(len(x))
+    for i, (s, s_next) in enumerate(pairwise(sigmas)):
+        denoised = denoise(x, s * ones, condition)
+        slope = (x - denoised) / s
+        x_next = x + (s_next - s) * slope
+        if s_next > 0:
+            slope_next = (x_next - denoise(x_next, s_next * ones, condition)) / s_next
+            x_next = x + (s_next - s) * (slope + slope_next) / 2
+        if callback is not None:
+            callback(i, s, x, denoised)
+        x = x_next
+    return x
+
+
+@torch.no_grad()
+def dpmpp_2m_sde(
+    denoise: Denoiser,
+    sigmas: Tensor,
+    x: Tensor,
+    condition: Any = None,
+    noise: Noise = None,
+    callback: Callback | None = None,
+    eta: float = 0.5,
+) -> Tensor:
+    """(SDE-)DPM-Solver++(2M), one call a step (Lu et al., 2022); fresh noise in proportion to eta, an ODE at 0."""
+    ones, old, h_old = x.new_ones(len(x)), None, None
+    for i, (s, s_next) in enumerate(pairwise(sigmas)):
+        denoised = denoise(x, s * ones, condition)
+        if callback is not None:
+            callback(i, s, x, denoised)
+        if s_next == 0:
+            return denoised
+        h = (s / s_next).log()  # step in log(1 / sigma)
+        forget = (-h * (1 + eta)).exp()  # of the sample that was; the rest is the denoised one
+        lead = denoised if old is None else denoised + (denoised - old) * h / (2 * h_old)  # extrapolated half a step
+        x = forget * x + (1 - forget) * lead
+        if eta:
+            x = x + s_next * (1 - (-2 * eta * h).exp()).sqrt() * normal(x, noise)
+        old, h_old = denoised, h
+    return x
+
+
+def dpmpp_2m(
+    denoise: Denoiser,
+    sigmas: Tensor,
+    x: Tensor,
+    condition: Any = None,
+    noise: Noise = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """DPM-Solver++(2M): the same without fresh noise, an ODE solver."""
+    return dpmpp_2m_sde(denoise, sigmas, x, condition, noise, callback, eta=0.0)
+
+
+SAMPLERS = {"em": em, "heun": heun, "dpmpp_2m": dpmpp_2m, "dpmpp_2m_sde": dpmpp_2m_sde}
+
+
+def sample(
+    sampler: str,
+    schedule: str,
+    steps: int,
+    denoise: Denoiser,
+    like: Tensor,
+    condition: Any = None,
+    noise: Noise = None,
+    callback: Callback | None = None,
+    sde: VESDE | None = None,
+) -> Tensor:
+    """Draw a sample by name of sampler and schedule.
+
+    Args:
+        sampler: "em", "heun", "dpmpp_2m" or "dpmpp_2m_sde".
+        schedule: "released" or "karras".
+        steps: network calls >= 1 (heun: an even number is rounded down to the odd one below).
+        denoise: (x, sigma, condition) -> x0.
+        like: gives shape (B, ...), device and dtype of the sample.
+        condition, noise, callback, sde: see the samplers.
+
+    Returns:
+        (B, ...)
+    """
+    if sampler not in SAMPLERS:
+        raise UserError(f"unknown sampler {sampler!r}: expected one of {list(SAMPLERS)}")
+    sde = sde or VESDE()
+    path = levels(schedule, (steps + 1) // 2 if sampler == "heun" and steps >= 1 else steps, sde).to(like)
+    x = normal(like, noise) * path[0]
+    if sampler != "em":
+        return SAMPLERS[sampler](denoise, path, x, condition, noise, callback)
+    times = released_times(steps).to(like) if schedule == "released" else sde.time(path[:-1])
+    return em(denoise, times, x, condition, noise, callback, sde)

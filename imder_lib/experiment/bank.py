@@ -29,31 +29,49 @@ class Bank:
         return self.available.shape[1]
 
 
-def choose_patterns(ids: Sequence[str], modalities: Sequence[str], draws: int, seed: int) -> Tensor:
-    """Incomplete patterns for each sample, bool (N, K, M): ``draws`` different ones by (seed, id), all of them if 0."""
+def choose_patterns(
+    ids: Sequence[str], modalities: Sequence[str], draws: int, seed: int, observed: Tensor | None = None
+) -> Tensor:
+    """Incomplete patterns for each sample, bool (N, K, M): ``draws`` different ones by (seed, id), all of them if 0.
+
+    ``observed``: bool (N, M), patterns keep to what is observed; one that would be empty is all that is observed.
+    """
     table = available_columns(patterns(modalities, complete=False), modalities)  # (P, M)
-    if not draws or draws >= len(table):
-        return table.expand(len(ids), *table.shape)
     picks = []
     for i in ids:
         generator = torch.Generator().manual_seed(derive_seed(seed, i, "bank"))
-        picks.append(torch.randperm(len(table), generator=generator)[:draws])
-    return table[torch.stack(picks)]
+        order = torch.randperm(len(table), generator=generator)
+        picks.append(order[:draws] if draws else torch.arange(len(table)))
+    chosen = table[torch.stack(picks)]
+    if observed is None:
+        return chosen
+    kept = chosen & observed[:, None].cpu()
+    return torch.where(kept.any(dim=2, keepdim=True), kept, observed[:, None].cpu())
 
 
 @torch.no_grad()
 def fill_bank(
-    model: IMDer, latents: Latents, ids: Sequence[str], draws: int, steps: int, seed: int, batch_size: int = 256
+    model: IMDer,
+    latents: Latents,
+    ids: Sequence[str],
+    draws: int,
+    seed: int,
+    steps: int | None = None,
+    observed: Tensor | None = None,
+    fold: Tensor | None = None,
+    batch_size: int = 256,
 ) -> Bank:
     """Recover every sample under its patterns.
 
     Args:
         latents: modality -> (N, D, T), true.
         draws: patterns for each sample; 0: every incomplete one.
-        steps: network calls of the sampler.
         seed: of patterns and noise.
+        steps: network calls of the sampler; the model's own if None.
+        observed: bool (N, M), what may be read; None: everything.
+        fold: (N,), see Recoverer.prepare: training samples are recovered by fits that never saw them.
     """
-    available = choose_patterns(ids, model.modalities, draws, seed)
+    available = choose_patterns(ids, model.modalities, draws, seed, observed)
     device = next(iter(latents.values())).device
     recovered = {m: x.new_zeros(len(x), available.shape[1], *x.shape[1:]) for m, x in latents.items()}
     for k in range(available.shape[1]):
@@ -61,9 +79,8 @@ def fill_bank(
             end = min(start + batch_size, len(ids))
             here = available[start:end, k].to(device)
             noise = SampleNoise(seed, ids[start:end], f"bank{k}")
-            drawn, _ = model.recover_missing(
-                {m: x[start:end] for m, x in latents.items()}, here, noise, steps, refine=False
-            )
+            part, own = {m: x[start:end] for m, x in latents.items()}, None if fold is None else fold[start:end]
+            drawn = model.recover(part, here, noise, steps, fold=own)
             for i, m in enumerate(model.modalities):
-                recovered[m][start:end, k] = drawn[m] * ~here[:, i, None, None]
+                recovered[m][start:end, k] = drawn[m][0] * ~here[:, i, None, None]
     return Bank(available.to(device), recovered)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from imder_lib.config import ModelConfig
+from imder_lib.config import ModelConfig, Rules
 from imder_lib.errors import UserError
 from imder_lib.model.imder import IMDer
 
@@ -68,6 +68,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> IMDer:
     try:
         config = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         config["score_channels"] = tuple(config["score_channels"])
+        config["rules"] = Rules(**config["rules"])
         model = IMDer(ModelConfig(**config))
         model.load_state_dict(load_file(path))
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:

@@ -1,26 +1,20 @@
 """evaluate: one tidy table of every metric, protocol, condition, method and seed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from imder_lib.data.missing import PROTOCOLS, RATES, availability, patterns, realised_rate
 from imder_lib.data.posterior import bayes_prediction
-from imder_lib.data.schema import Split
+from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.errors import UserError
-from imder_lib.experiment.metrics import metrics
+from imder_lib.experiment.metrics import coverage, metrics
 from imder_lib.model.imder import IMDer
-from imder_lib.model.recovery import (
-    Recoverer,
-    diffusion_recoverer,
-    encode_split,
-    mean_recoverer,
-    zero_recoverer,
-)
+from imder_lib.model.recovery import Latents, MeanFill, Recoverer, ZeroFill, encode_split
 
 Condition = tuple[str, str | float]  # (protocol, pattern or nominal rate)
 
@@ -40,32 +34,65 @@ def conditions(protocols: Iterable[str | Condition], modalities: Sequence[str]) 
     return out
 
 
-def predict_patterns(
+def predict(
     model: IMDer,
-    latents: dict[str, Tensor],
-    ids: Sequence[str],
-    needed: Tensor,
     recoverer: Recoverer,
+    latents: Latents,
+    ids: Sequence[str],
+    available: np.ndarray,
     seed: int,
+    steps: int | None = None,
+    draws: int = 1,
     batch_size: int = 256,
 ) -> np.ndarray:
-    """Predictions of every sample under its pattern, in rows of ``needed``.
+    """Predictions of K draws, (K, N), with the model's fusion on what a recoverer puts in place of the missing.
 
     Args:
         latents: modality -> (N, D, T) of the true features; what is missing is replaced, never seen.
-        needed: bool (N, M).
-
-    Returns:
-        (N,)
+        available: bool (N, M).
+        seed: of the noise, which depends on (seed, id) alone.
     """
-    out = []
-    for start in range(0, len(ids), batch_size):
-        end = start + batch_size
-        part = {m: x[start:end] for m, x in latents.items()}
-        noise = SampleNoise(seed, ids[start:end], "evaluate")
-        filled = recoverer(part, needed[start:end].to(next(iter(part.values())).device), noise)
-        out.append(model.fusion(filled)[0][:, 0].cpu())
-    return torch.cat(out).numpy()
+    own, model.recoverer = model.recoverer, recoverer
+    draws = draws if recoverer.stochastic and not available.all() else 1
+    try:
+        out = []
+        for start in range(0, len(ids), batch_size):
+            end = start + batch_size
+            part = {m: x[start:end] for m, x in latents.items()}
+            here = torch.from_numpy(available[start:end]).to(part[model.modalities[0]].device)
+            noise = SampleNoise(seed, ids[start:end], "evaluate")
+            out.append(model.predict(part, here, noise, steps, draws)[..., 0].cpu())
+    finally:
+        model.recoverer = own
+    return torch.cat(out, dim=1).numpy()
+
+
+class Predictor:
+    """One method's predictions, made once for each pattern that a sample is seen under, whatever the protocol.
+
+    Args:
+        predict: (rows (n,), available bool (n, M)) -> predictions of K draws, (K, n).
+        n: samples.
+    """
+
+    def __init__(self, predict: Callable[[np.ndarray, np.ndarray], np.ndarray], n: int) -> None:
+        self.predict, self.n = predict, n
+        self.known: dict[int, np.ndarray] = {}  # pattern code -> mean and spread (2, n), NaN where not yet seen
+
+    def __call__(self, available: np.ndarray) -> np.ndarray:
+        """Mean and spread of the draws under ``available`` (n, M): (2, n)."""
+        out = np.empty((2, self.n))
+        codes = available @ 2 ** np.arange(available.shape[1])
+        for code in np.unique(codes):
+            rows = np.flatnonzero(codes == code)
+            known = self.known.setdefault(int(code), np.full((2, self.n), np.nan))
+            todo = rows[np.isnan(known[0, rows])]
+            if len(todo):
+                each = self.predict(todo, available[todo])
+                spread = each.std(axis=0, ddof=1) if len(each) > 1 else np.zeros(len(todo))
+                known[:, todo] = each.mean(axis=0), spread
+            out[:, rows] = known[:, rows]
+        return out
 
 
 @torch.no_grad()
@@ -75,9 +102,12 @@ def evaluate(
     protocols: Iterable[str | Condition] = ("fixed", "random"),
     seeds: Iterable[int] = (1,),
     *,
+    draws: int = 1,
     steps: int | None = None,
     batch_size: int = 256,
     mask_batch: int = 32,
+    method: str = "imder",
+    baselines: bool = True,
 ) -> pd.DataFrame:
     """Metrics of a model and its baselines on one split.
 
@@ -89,60 +119,83 @@ def evaluate(
         split: of a data set (its training split gives the constant and the mean, its process the Bayes limit).
         protocols: "fixed", "random", "released", or pairs (protocol, pattern or rate).
         seeds: of masks and noise.
+        draws: K >= 1 recoveries of each sample; the prediction is their mean.
         steps: network calls of the sampler; the model's own if None.
         batch_size: of recovery and fusion.
         mask_batch: batch size that the protocol "released" counts in.
+        method: the model's name in the table.
+        baselines: also the rows "zero", "mean", "constant", "bayes".
 
     Returns:
         One row for each protocol, condition, method and seed. Columns: protocol, condition, rate (nominal), realised,
-        method ("imder", "zero", "mean", "constant", "bayes"), seed, n, and the metrics. "zero" and "mean" fill missing
-        latents and use the same fusion; "constant" predicts the training median; "bayes" is the limit, on synthetic
-        data only.
+        method, seed, n, draws, the metrics, and cover50, cover80, cover95: the share of labels in the central intervals
+        of a normal with the draws' mean; its variance is the draws' plus the validation error on complete data.
+        "zero" and "mean" fill missing latents and use the same fusion; "constant" predicts the training median; "bayes"
+        is the limit, on synthetic data only.
     """
+    if draws < 1 or (steps is not None and steps < 1):
+        raise UserError(f"draws and steps must be at least 1, got {draws} and {steps}")
     was_training = model.training
     model.eval()
     todo = conditions(protocols, model.modalities)
-    latents = encode_split(model, split, batch_size)
-    methods: dict[str, Recoverer] = {"imder": diffusion_recoverer(model, steps), "zero": zero_recoverer()}
-    data = split.data
-    if data is not None:
-        train = latents if split is data.train else encode_split(model, data.train, batch_size)
-        methods["mean"] = mean_recoverer({m: x.mean(0) for m, x in train.items()})
-    rows, n, weights = [], len(split), 2 ** np.arange(len(model.modalities))
-    fixed: dict[str, np.ndarray] = {}  # predictions of methods without noise serve every seed
+    latents, data, n = encode_split(model, split, batch_size), split.data, len(split)
+    methods = {method: model.recoverer}
+    if baselines:
+        methods["zero"] = ZeroFill(model.config)
+    if baselines and data is not None:
+        methods["mean"] = MeanFill(model.config).to(latents[model.modalities[0]].device)
+        methods["mean"].prepare(latents if split is data.train else encode_split(model, data.train, batch_size))
+    residual = _residual(model, data)
+    rows: list[dict[str, object]] = []
+    predictors: dict[str, Predictor] = {}
     for seed in seeds:
-        masks = {
-            (p, c): availability(p, n, model.modalities, c, seed=seed, ids=split.ids, batch_size=mask_batch)
-            for p, c in todo
-        }
-        cache: dict[tuple[str, int], np.ndarray] = {}
-        for (protocol, condition), available in masks.items():
-            code = available.numpy() @ weights
-            predictions: dict[str, np.ndarray] = {}
-            for method, recoverer in methods.items():
-                out = np.empty(n, dtype=np.float32)
-                store = cache if method == "imder" else fixed
-                for pattern in np.unique(code):
-                    rows_here = np.flatnonzero(code == pattern)
-                    known = store.setdefault((method, int(pattern)), np.full(n, np.nan, dtype=np.float32))
-                    todo_rows = rows_here[np.isnan(known[rows_here])]
-                    if len(todo_rows):
-                        part = {m: x[todo_rows] for m, x in latents.items()}
-                        ids = [split.ids[i] for i in todo_rows]
-                        known[todo_rows] = predict_patterns(
-                            model, part, ids, available[todo_rows], recoverer, seed, batch_size
-                        )
-                    out[rows_here] = known[rows_here]
-                predictions[method] = out
-            if data is not None:
-                predictions["constant"] = np.full(n, np.median(data.train.labels))
-                if data.process is not None:
-                    predictions["bayes"] = bayes_prediction(data.process, split.features, available.numpy())
+        for name, recoverer in methods.items():
+            if recoverer.stochastic or name not in predictors:  # without noise, one prediction serves every seed
+                run = partial(_predict_rows, model, recoverer, latents, split.ids, seed, steps, draws, batch_size)
+                predictors[name] = Predictor(run, n)
+        for protocol, condition in todo:
+            available = availability(
+                protocol, n, model.modalities, condition, seed=seed, ids=split.ids, batch_size=mask_batch
+            )
             realised = realised_rate(available)
             nominal = realised if protocol == "fixed" else float(condition)
             head = {"protocol": protocol, "condition": str(condition), "rate": nominal, "realised": realised}
-            rows += [
-                head | {"method": k, "seed": seed, "n": n} | metrics(v, split.labels) for k, v in predictions.items()
-            ]
+            mask = available.numpy()
+            found = {name: predictor(mask) for name, predictor in predictors.items()}
+            if baselines and data is not None:
+                found["constant"] = np.stack([np.full(n, np.median(data.train.labels)), np.zeros(n)])
+                if data.process is not None:
+                    best = bayes_prediction(data.process, split.features, mask)
+                    found["bayes"] = np.stack([best, np.zeros(n)])
+            for name, (mean, spread) in found.items():
+                row = head | {"method": name, "seed": seed, "n": n, "draws": draws if name == method else 1}
+                row |= metrics(mean, split.labels)
+                if name in predictors:
+                    row |= coverage(mean, np.hypot(spread, residual), split.labels)
+                rows.append(row)
     model.train(was_training)
     return pd.DataFrame(rows)
+
+
+def _predict_rows(
+    model: IMDer,
+    recoverer: Recoverer,
+    latents: Latents,
+    ids: Sequence[str],
+    seed: int,
+    steps: int | None,
+    draws: int,
+    batch_size: int,
+    rows: np.ndarray,
+    available: np.ndarray,
+) -> np.ndarray:
+    part = {m: x[rows] for m, x in latents.items()}
+    return predict(model, recoverer, part, [ids[i] for i in rows], available, seed, steps, draws, batch_size)
+
+
+def _residual(model: IMDer, data: MultimodalData | None) -> float:
+    """Root mean squared error of the model on complete validation data; NaN without a data set."""
+    if data is None:
+        return float("nan")
+    prediction = model.fusion(encode_split(model, data.valid))[0][:, 0].cpu().numpy()
+    return float(np.sqrt(np.mean((prediction - data.valid.labels) ** 2)))

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 import numpy as np
+from scipy.stats import norm
 from sklearn.metrics import accuracy_score, f1_score
 
 from imder_lib.errors import UserError
 
 SENTIMENT = ("acc2", "f1", "acc2_has0", "f1_has0", "acc5", "acc7")  # these need sentiments in [-3, 3]
 METRICS = (*SENTIMENT, "mae", "corr")
+LEVELS = (50, 80, 95)  # of central intervals, in percent
 
 
 def _rounded(limit: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -44,3 +46,9 @@ def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
     varies = p.std() > 1e-12 and y.std() > 1e-12
     out["corr"] = np.corrcoef(p, y)[0, 1] if varies else 0.0
     return {k: float(v) for k, v in out.items()}
+
+
+def coverage(mean: np.ndarray, std: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Share of labels inside the central 50, 80 and 95 % intervals of normals with these means and deviations, (N,)."""
+    off = np.abs(np.asarray(label) - mean) / std
+    return {f"cover{p}": float(np.mean(off <= norm.ppf(0.5 + p / 200))) for p in LEVELS}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from imder_lib.config import TrainConfig
+from imder_lib.config import RELEASED, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import STATE, write_tensors, write_text
+from imder_lib.experiment.stages import mean_of_batches
 from imder_lib.experiment.trainer import Stage, Trainer
-from imder_lib.experiment.training import fit, mean_of_batches
+from imder_lib.experiment.training import fit
 from imder_lib.model.bert import BERT_LR, last_hidden
 from imder_lib.model.imder import IMDer
 from imder_lib.model.released import fill_released, read_released, released_bert
@@ -118,14 +119,15 @@ def start_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fill_start(model: IMDer, state: Mapping[str, Tensor]) -> None:
-    """Fill a model from a start: encoders and fusion of the kit's own, everything of the authors'.
+    """Fill a model from a start: encoders and fusion, and under the released rules the authors' recovery too.
 
     Raises:
         UserError: names what is missing, extra or misshapen; nothing is changed then.
     """
     if not any(k.startswith(PARTS) for k in state):
-        fill_released(model, dict(state))
-        return
+        theirs = model if model.config.rules == RELEASED else IMDer(replace(model.config, rules=RELEASED))
+        fill_released(theirs, dict(state))
+        state = {k: v for k, v in theirs.state_dict().items() if k.startswith(PARTS)}
     given = {k: v for k, v in state.items() if not k.startswith(BERT)}
     ours = {k: v for k, v in model.state_dict().items() if k.startswith(PARTS)}
     problems = [f"missing {k}" for k in ours if k not in given] + [f"extra {k}" for k in given if k not in ours]

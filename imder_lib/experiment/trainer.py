@@ -1,5 +1,6 @@
 """The loop that every training stage shares: epochs, validation, early stop, plateau schedule, checkpoints, resume."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from imder_lib.config import TrainConfig
 from imder_lib.diffusion.noise import derive_seed
 from imder_lib.experiment.checkpoint import load_state, save_state, write_text
 
+WARM_UP = 100  # steps, and at most a tenth of all
+
 
 @dataclass
 class Stage:
@@ -29,6 +32,9 @@ class Stage:
         validate: () -> validation loss, lower is better; its noise is the same every epoch.
         size: number of training samples.
         lr: of Adam.
+        cosine: the rate rises for 100 steps, then falls to 0 on a cosine; else it halves on a plateau.
+        weight_decay: of AdamW; plain Adam at 0.
+        ema: decay per step of the averaged weights that are validated and kept; 0: the weights themselves are.
         slow, slow_lr: the last of ``parts``, if it learns at a rate of its own (BERT).
     """
 
@@ -39,8 +45,16 @@ class Stage:
     validate: Callable[[], float]
     size: int
     lr: float
+    cosine: bool = False
+    weight_decay: float = 0.0
+    ema: float = 0.0
     slow: nn.Module | None = None
     slow_lr: float = 0.0
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate at a step of a cosine schedule."""
+        rise = min(1.0, (step + 1) / min(WARM_UP, 1 + steps // 10))
+        return self.lr * rise * (1 + math.cos(math.pi * step / steps)) / 2
 
     def parameters(self) -> list[nn.Parameter]:
         return [p for part in self.parts for p in part.parameters() if p.requires_grad]
@@ -78,6 +92,7 @@ class Trainer:
         self.model, self.config, self.folder = model, config, folder
         self.progress = Progress(asdict(config))
         self.saved: dict[str, Tensor] = {}
+        self.average: list[Tensor] = []  # of the stage that runs
         if resume:
             self.saved, state = load_state(folder)
             state.pop("tensors")
@@ -90,7 +105,8 @@ class Trainer:
         if stage.name in p.done:
             return
         parameters = stage.parameters()
-        optimiser = torch.optim.Adam(stage.groups())
+        optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay)
+        self.average = [q.detach().clone() for q in parameters] if stage.ema else []
         schedule = ReduceLROnPlateau(optimiser, factor=0.5, patience=self.config.patience)
         if p.stage == stage.name:
             best = self._restore(optimiser, schedule)
@@ -102,13 +118,15 @@ class Trainer:
             p.epoch += 1
             train = self._epoch(stage, optimiser, parameters)
             self.model.eval()
-            with torch.no_grad(), self._seeded(stage.name, "valid"):
+            kept = self.average or parameters
+            with torch.no_grad(), self._seeded(stage.name, "valid"), _Loaded(parameters, kept):
                 valid = stage.validate()
             lr = optimiser.param_groups[0]["lr"]
-            schedule.step(valid)
+            if not stage.cosine:
+                schedule.step(valid)
             if valid < p.best:
                 p.best, p.best_epoch = valid, p.epoch
-                best = [q.detach().clone() for q in parameters]
+                best = [q.detach().clone() for q in kept]
             row = {"stage": stage.name, "epoch": p.epoch, "train": train, "valid": valid, "lr": lr}
             p.history.append(row | {"seconds": round(time.perf_counter() - started, 2)})
             print(f"{stage.name} epoch {p.epoch}/{stage.epochs}: train {train:.4f}, valid {valid:.4f}, lr {lr:.2g}, "
@@ -117,7 +135,11 @@ class Trainer:
         with torch.no_grad():
             for q, value in zip(parameters, best, strict=True):
                 q.copy_(value)
-        p.done.append(stage.name)
+        self.finish(stage.name)
+
+    def finish(self, name: str) -> None:
+        """Note a stage as done and save."""
+        self.progress.done.append(name)
         self._save(None, None, [])
 
     def _epoch(self, stage: Stage, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> float:
@@ -127,15 +149,20 @@ class Trainer:
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, stage.name, self.progress.epoch))
         order = torch.randperm(stage.size, generator=generator)
         batches = order.split(self.config.batch_size)
-        total = 0.0
+        total, step = 0.0, (self.progress.epoch - 1) * len(batches)
         with self._seeded(stage.name, self.progress.epoch):  # dropout draws from torch's default generator
             for rows in tqdm(batches, desc=stage.name, leave=False, disable=not sys.stderr.isatty()):
+                if stage.cosine:
+                    optimiser.param_groups[0]["lr"] = stage.rate(step, stage.epochs * len(batches))
                 loss = stage.loss(rows, generator)
                 optimiser.zero_grad()
                 if loss.requires_grad:  # a batch that misses nothing has no score loss
                     loss.backward()
                     nn.utils.clip_grad_value_(parameters, self.config.clip)
                     optimiser.step()
+                step += 1
+                for a, q in zip(self.average, parameters, strict=False):
+                    a.lerp_(q.detach(), 1 - min(stage.ema, step / (9 + step)))
                 total += loss.item() * len(rows)
         return total / stage.size
 
@@ -152,6 +179,8 @@ class Trainer:
         for group, lr in zip(state["param_groups"], self.progress.schedule["_last_lr"], strict=True):
             group["lr"] = lr
         optimiser.load_state_dict(state)
+        for i, a in enumerate(self.average):
+            a.copy_(self.saved[f"average.{i}"])
         best = sorted((k for k in self.saved if k.startswith("best.")), key=lambda k: int(k[5:]))
         parameters = [q for group in optimiser.param_groups for q in group["params"]]
         return [self.saved[k].to(q.device) for k, q in zip(best, parameters, strict=True)]
@@ -163,6 +192,7 @@ class Trainer:
         p.count += 1
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"best.{i}": v for i, v in enumerate(best)}
+        tensors |= {f"average.{i}": v for i, v in enumerate(self.average if optimiser else [])}
         if optimiser is not None:
             for i, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
@@ -171,6 +201,25 @@ class Trainer:
             p.schedule = {k: v for k, v in schedule.state_dict().items() if k in keep}
         save_state(self.folder, p.count, tensors, dict(vars(p)))
         write_text(self.folder / "history.csv", pd.DataFrame(p.history).to_csv(index=False))
+
+
+class _Loaded:
+    """Parameters hold other values inside the block."""
+
+    def __init__(self, parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+        self.parameters, self.values = parameters, values
+
+    def _copy(self, values: list[Tensor]) -> None:
+        with torch.no_grad():
+            for q, v in zip(self.parameters, values, strict=True):
+                q.copy_(v)
+
+    def __enter__(self) -> None:
+        self.own = [q.detach().clone() for q in self.parameters]
+        self._copy(self.values)
+
+    def __exit__(self, *error: object) -> None:
+        self._copy(self.own)
 
 
 class _Seeded:

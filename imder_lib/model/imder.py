@@ -2,23 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import combinations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imder_lib.config import ModelConfig
-from imder_lib.diffusion.losses import dsm_loss
 from imder_lib.diffusion.noise import Noise, SampleNoise
-from imder_lib.diffusion.samplers import em
-from imder_lib.diffusion.sde import VESDE, per_sample
+from imder_lib.diffusion.samplers import Callback
 from imder_lib.errors import UserError
+from imder_lib.model.diffusers import make_recoverer
 from imder_lib.nets.fusion import Fusion
-from imder_lib.nets.lengths import lengths_of, valid_steps
+from imder_lib.nets.lengths import valid_steps
 from imder_lib.nets.refiner import Refiner
-from imder_lib.nets.score_net import ScoreNet
 
 KERNEL = 3  # of the encoders, no padding: 50 steps become 48
 
@@ -42,11 +38,6 @@ class Output:
     losses: dict[str, Tensor] = field(default_factory=dict)
 
 
-def condition_key(modalities: tuple[str, ...]) -> str:
-    """Name of the 1x1 convolution that joins these modalities to one condition."""
-    return "+".join(modalities)
-
-
 class IMDer(nn.Module):
     """Incomplete multimodality-diffused emotion recognition (Wang, Li & Cui, NeurIPS 2023).
 
@@ -66,26 +57,18 @@ class IMDer(nn.Module):
 
     def _build(self, config: ModelConfig) -> None:
         self.config, self.modalities = config, config.modalities
-        self.sde = VESDE(config.sigma)
         D = config.dim
         # A modality that is D wide already has no encoder.
         self.encoders = nn.ModuleDict(
             {m: nn.Conv1d(w, D, KERNEL, bias=False) for m, w in config.widths.items() if w != D}
         )
-        self.score_nets = nn.ModuleDict({m: ScoreNet(config.score_channels, config.heads) for m in self.modalities})
-        self.refiners = nn.ModuleDict({m: Refiner(D, config.refiner_blocks) for m in self.modalities})
-        subsets = [s for n in range(2, len(self.modalities)) for s in combinations(self.condition_order, n)]
-        self.conditions = nn.ModuleDict({condition_key(s): nn.Conv1d(D * len(s), D, 1) for s in subsets})
+        self.recoverer = make_recoverer(config)
+        refine = config.rules.refine and config.recoverer == "diffusion"
+        self.refiners = nn.ModuleDict({m: Refiner(D, config.refiner_blocks) for m in self.modalities if refine})
         self.fusion = Fusion(
             self.modalities, D, config.heads, config.layers, config.attention_dropout, config.embed_dropout,
             lengths=config.lengths,
         )  # fmt: skip
-
-    @property
-    def condition_order(self) -> tuple[str, ...]:
-        """Channel order of a joined condition: the release's (text, vision, audio), other names as they come."""
-        rank = {"text": 0, "vision": 1, "audio": 2}
-        return tuple(sorted(self.modalities, key=lambda m: rank.get(m, 3)))
 
     def encode(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Features, modality -> (B, T, D_m), to latents, modality -> (B, D, T').
@@ -114,105 +97,60 @@ class IMDer(nn.Module):
             raise UserError(f"latents have unequal numbers of steps {steps}: give features of one common T")
         return latents
 
-    def condition(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor:
-        """The condition of each sample: its only available latent, or a 1x1 convolution of all of them.
-
-        Args:
-            latents: modality -> (B, D, T).
-            available: bool (B, M), rows neither empty nor full.
-
-        Returns:
-            (B, D, T)
-        """
-        out = torch.empty_like(latents[self.modalities[0]])
-        patterns, row = available.unique(dim=0, return_inverse=True)
-        for i, pattern in enumerate(patterns.tolist()):
-            here = dict(zip(self.modalities, pattern, strict=True))
-            names = tuple(m for m in self.condition_order if here[m])
-            rows = (row == i).nonzero()[:, 0]
-            joined = torch.cat([latents[m][rows] for m in names], dim=1)
-            joined = self.conditions[condition_key(names)](joined) if len(names) > 1 else joined
-            out = out.index_copy(0, rows, joined)
-        return out
-
-    def score(
-        self, modality: str, x: Tensor, t: Tensor, condition: Tensor | None, valid: Tensor | None = None
-    ) -> Tensor:
-        """The modality's score at (x (B, D, T), t (B,)): network output divided by std(t); 0 where not valid."""
-        if valid is not None:
-            x, condition = x * valid, None if condition is None else condition * valid
-        score = self.score_nets[modality](x, t, condition) / per_sample(self.sde.std(t), x)
-        return score if valid is None else score * valid
-
     def recover(
-        self,
-        modality: str,
-        condition: Tensor,
-        noise: Noise = None,
-        steps: int | None = None,
-        valid: Tensor | None = None,
-    ) -> Tensor:
-        """Draw a missing modality given the condition (B, D, T), without gradient -> (B, D, T); 0 where not valid."""
-        score = partial(self.score, modality, valid=valid)
-        drawn = em(score, self.sde, condition, steps or self.config.steps, noise)
-        return drawn if valid is None else drawn * valid
-
-    def missing_steps(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor | None:
-        """Where what is missing has steps: (B, 1, T), as long as the longest available modality; None: everywhere.
-
-        The length of something missing is not known; it is never read, in training neither.
-        """
-        if not self.config.lengths:
-            return None
-        here = {m: latents[m] * available[:, i, None, None] for i, m in enumerate(self.modalities)}
-        longest = torch.stack(list(lengths_of(here).values())).amax(dim=0)
-        return valid_steps(longest, latents[self.modalities[0]].shape[-1])
-
-    def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
-        """The rows that miss each modality: modality -> (n,) indices."""
-        return {m: (~available[:, i]).nonzero()[:, 0] for i, m in enumerate(self.modalities)}
-
-    def score_losses(
-        self, latents: Mapping[str, Tensor], available: Tensor, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        """Score-matching loss of each modality, true latents as x0, over the samples that miss it; 0 if none does."""
-        losses = {m: latents[m].new_zeros(()) for m in self.modalities}
-        for m, rows in self.missing_rows(available).items():
-            if len(rows):
-                here = {k: v[rows] for k, v in latents.items()}
-                condition = self.condition(here, available[rows])
-                valid = self.missing_steps(here, available[rows])
-                score = partial(self.score, m, valid=valid)
-                losses[m] = dsm_loss(score, self.sde, here[m], condition, generator, valid)
-        return losses
-
-    def recover_missing(
         self,
         latents: Mapping[str, Tensor],
         available: Tensor,
         noise: Noise = None,
         steps: int | None = None,
-        refine: bool = True,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Draw what is missing (without gradient) and refine it (with gradient).
+        draws: int = 1,
+        callback: Callback | None = None,
+        fold: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Draw what is missing K times, without gradient and before any refiner.
 
-        Each modality's sampler runs once, over all samples that miss it.
+        Args:
+            latents: modality -> (B, D, T).
+            available: bool (B, M).
+            noise: source of the draws; a SampleNoise gives every draw a stream of its own.
+            steps: network calls; the configuration's if None.
+            draws: K >= 1.
+            callback: see diffusion/samplers.py.
+            fold: (B,), see Recoverer.prepare; for training samples.
 
         Returns:
-            recovered and refined: modality -> (B, D, T), the given latents where available.
+            modality -> (K, B, D, T), the given latents where available.
         """
-        recovered, refined = dict(latents), dict(latents)
-        for m, rows in self.missing_rows(available).items():
-            if len(rows):
-                here = {k: v[rows] for k, v in latents.items()}
-                valid = self.missing_steps(here, available[rows])
-                with torch.no_grad():
-                    condition = self.condition(here, available[rows])
-                    own = noise.of(rows.tolist(), m) if isinstance(noise, SampleNoise) else noise
-                    drawn = self.recover(m, condition, own, steps, valid)
-                recovered[m] = latents[m].index_copy(0, rows, drawn)
-                refined[m] = latents[m].index_copy(0, rows, self.refine(m, drawn)) if refine else recovered[m]
-        return recovered, refined
+        if draws < 1 or (steps is not None and steps < 1):
+            raise UserError(f"draws and steps must be at least 1, got {draws} and {steps}")
+        out = []
+        for k in range(draws):
+            rows = range(len(available))
+            own = noise.of(rows, f"draw{k}") if k and isinstance(noise, SampleNoise) else noise
+            with torch.no_grad():
+                out.append(self.recoverer(latents, available, own, steps, callback, fold))
+        return {m: torch.stack([drawn[m] for drawn in out]) for m in self.modalities}
+
+    def refined(self, recovered: Mapping[str, Tensor], available: Tensor) -> dict[str, Tensor]:
+        """Recovered latents (B, D, T) with the refiner's, if the rules have one, where a modality is missing."""
+        out = dict(recovered)
+        for m, rows in self.recoverer.missing_rows(available).items():
+            if len(rows) and m in self.refiners:
+                out[m] = recovered[m].index_copy(0, rows, self.refine(m, recovered[m][rows]))
+        return out
+
+    def predict(
+        self,
+        latents: Mapping[str, Tensor],
+        available: Tensor,
+        noise: Noise = None,
+        steps: int | None = None,
+        draws: int = 1,
+    ) -> Tensor:
+        """Predictions of K draws, (K, B, outputs): their mean is the prediction, their spread its uncertainty."""
+        recovered = self.recover(latents, available, noise, steps, draws)
+        each = ({m: x[k] for m, x in recovered.items()} for k in range(draws))
+        return torch.stack([self.fusion(self.refined(x, available))[0] for x in each])
 
     def refine(self, modality: str, drawn: Tensor) -> Tensor:
         """The refined sample (B, D, T); padding stays exactly zero."""
@@ -246,8 +184,9 @@ class IMDer(nn.Module):
         losses = {}
         if with_losses:
             g = generator if isinstance(generator, torch.Generator) else None
-            losses = {f"score.{m}": x for m, x in self.score_losses(latents, available, g).items()}
-        recovered, refined = self.recover_missing(latents, available, generator, steps)
+            losses = {f"score.{m}": x for m, x in self.recoverer.losses(latents, available, g).items()}
+        recovered = {m: x[0] for m, x in self.recover(latents, available, generator, steps).items()}
+        refined = self.refined(recovered, available)
         if with_losses:
             for i, m in enumerate(self.modalities):
                 gone = ~available[:, i]

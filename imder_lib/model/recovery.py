@@ -1,58 +1,169 @@
-"""Recoverers: what stands in for a missing modality's latents. One interface, so that rows compare."""
+"""Recoverers: what stands in for a missing modality's latents. One interface, so that rows of a table compare."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from imder_lib.config import ModelConfig
 from imder_lib.data.schema import Split
-from imder_lib.diffusion.noise import SampleNoise
-from imder_lib.model.imder import IMDer
+from imder_lib.diffusion.noise import Noise
+from imder_lib.diffusion.samplers import Callback
+from imder_lib.model.regression import LinearMean
+from imder_lib.nets.lengths import lengths_of, valid_steps
 
 Latents = dict[str, Tensor]
-# (latents modality -> (B, D, T), available bool (B, M), noise) -> latents with every missing modality replaced
-Recoverer = Callable[[Mapping[str, Tensor], Tensor, SampleNoise | None], Latents]
 
 
-def fill(latents: Mapping[str, Tensor], available: Tensor, values: Mapping[str, Tensor]) -> Latents:
-    """Latents with ``values[m]`` (broadcast over B) where modality m is missing."""
-    return {m: torch.where(available[:, i, None, None], latents[m], values[m]) for i, m in enumerate(latents)}
+class Scale(nn.Module):
+    """Latents as one tensor (B, M, D, T), standardised per channel with training statistics; zero frames stay zero."""
+
+    def __init__(self, modalities: Sequence[str], dim: int) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
+        self.register_buffer("mean", torch.zeros(len(modalities), dim, 1))
+        self.register_buffer("std", torch.ones(len(modalities), dim, 1))
+
+    def fit(self, latents: Mapping[str, Tensor]) -> None:
+        """Mean and standard deviation of every channel over all frames that are not zero."""
+        for i, m in enumerate(self.modalities):
+            frames = latents[m].transpose(1, 2).flatten(0, 1).double()
+            frames = frames[frames.ne(0).any(dim=1)]
+            std = frames.std(dim=0, correction=0)
+            self.mean[i, :, 0] = frames.mean(dim=0)
+            self.std[i, :, 0] = torch.where(std > 1e-6, std, torch.ones_like(std))  # a constant channel is centred only
+
+    def forward(self, latents: Mapping[str, Tensor]) -> Tensor:
+        x = torch.stack([latents[m] for m in self.modalities], dim=1)  # (B, M, D, T)
+        return (x - self.mean) / self.std * x.ne(0).any(dim=2, keepdim=True)
+
+    def back(self, x: Tensor) -> Latents:
+        """Standardised (B, M, D, T) to latents."""
+        return dict(zip(self.modalities, (x * self.std + self.mean).unbind(1), strict=True))
 
 
-def zero_recoverer() -> Recoverer:
-    """Zeros in place of what is missing."""
+class Recoverer(nn.Module):
+    """The interface. ``stochastic``: draws differ. ``trained``: has a loss to be trained with."""
 
-    def recover(latents: Mapping[str, Tensor], available: Tensor, noise: SampleNoise | None = None) -> Latents:
-        return fill(latents, available, {m: torch.zeros_like(x[:1]) for m, x in latents.items()})
+    stochastic = False
+    trained = False
 
-    return recover
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, self.modalities = config, config.modalities
+
+    def prepare(self, latents: Mapping[str, Tensor]) -> Tensor | None:
+        """Fit what has a closed form on complete training latents; the fold of each sample, (N,), if it has folds."""
+
+    def losses(
+        self,
+        latents: Mapping[str, Tensor],
+        available: Tensor,
+        generator: torch.Generator | None = None,
+        fold: Tensor | None = None,
+        truth: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Training loss of each modality over the samples that miss it, 0 where none does.
+
+        Args:
+            latents: modality -> (B, D, T), true.
+            available: bool (B, M).
+            generator: of the draws.
+            fold: (B,), see :meth:`prepare`.
+            truth: bool (B, M), what may be learned from; None: everything that is missing.
+        """
+        return {m: latents[m].new_zeros(()) for m in self.modalities}
+
+    def forward(
+        self,
+        latents: Mapping[str, Tensor],
+        available: Tensor,
+        noise: Noise = None,
+        steps: int | None = None,
+        callback: Callback | None = None,
+        fold: Tensor | None = None,
+    ) -> Latents:
+        """Latents with every missing modality replaced; the true ones of what is missing are never read.
+
+        Args:
+            latents: modality -> (B, D, T).
+            available: bool (B, M).
+            noise: of the draw, if stochastic.
+            steps: network calls; the configuration's if None.
+            callback: see diffusion/samplers.py.
+            fold: (B,), see :meth:`prepare`; for training samples.
+        """
+        raise NotImplementedError
+
+    def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
+        """The rows that miss each modality: modality -> (n,) indices."""
+        return {m: (~available[:, i]).nonzero()[:, 0] for i, m in enumerate(self.modalities)}
+
+    def missing_steps(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor | None:
+        """Where what is missing has steps: (B, 1, T), as long as the longest available modality; None: everywhere.
+
+        The length of something missing is not known; it is never read, in training neither.
+        """
+        if not self.config.lengths:
+            return None
+        here = {m: latents[m] * available[:, i, None, None] for i, m in enumerate(self.modalities)}
+        longest = torch.stack(list(lengths_of(here).values())).amax(dim=0)
+        return valid_steps(longest, latents[self.modalities[0]].shape[-1])
+
+    def fill(self, latents: Mapping[str, Tensor], available: Tensor, values: Mapping[str, Tensor]) -> Latents:
+        """Latents with ``values[m]`` (broadcast over B) where modality m is missing; padding stays zero."""
+        valid = self.missing_steps(latents, available)
+        out = {}
+        for i, m in enumerate(self.modalities):
+            value = values[m] if valid is None else values[m] * valid
+            out[m] = torch.where(available[:, i, None, None], latents[m], value)
+        return out
 
 
-def mean_recoverer(means: Mapping[str, Tensor]) -> Recoverer:
-    """The training mean, modality -> (D, T), in place of what is missing."""
+class ZeroFill(Recoverer):
+    """Zeros. With fusion trained on them, this is modality dropout."""
 
-    def recover(latents: Mapping[str, Tensor], available: Tensor, noise: SampleNoise | None = None) -> Latents:
-        return fill(latents, available, {m: x[None] for m, x in means.items()})
-
-    return recover
+    def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
+        return self.fill(latents, available, {m: torch.zeros_like(x[:1]) for m, x in latents.items()})
 
 
-def diffusion_recoverer(model: IMDer, steps: int | None = None) -> Recoverer:
-    """IMDer's own: the sampler under the condition, then the refiner."""
+class MeanFill(Recoverer):
+    """The training mean of each channel."""
 
-    def recover(latents: Mapping[str, Tensor], available: Tensor, noise: SampleNoise | None = None) -> Latents:
-        return model.recover_missing(latents, available, noise, steps)[1]
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.scale = Scale(config.modalities, config.dim)
 
-    return recover
+    def prepare(self, latents: Mapping[str, Tensor]) -> None:
+        self.scale.fit(latents)
+
+    def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
+        values = {m: self.scale.mean[i].expand_as(latents[m][:1]) for i, m in enumerate(self.modalities)}
+        return self.fill(latents, available, values)
+
+
+class Regression(Recoverer):
+    """The linear estimate of :class:`LinearMean`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.scale = Scale(config.modalities, config.dim)
+        self.linear = LinearMean(len(config.modalities), config.dim)
+
+    def prepare(self, latents: Mapping[str, Tensor]) -> Tensor:
+        self.scale.fit(latents)
+        return self.linear.fit(self.scale(latents))
+
+    def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
+        return self.fill(latents, available, self.scale.back(self.linear(self.scale(latents), available, fold)))
 
 
 @torch.no_grad()
-def encode_split(model: IMDer, split: Split, batch_size: int = 256) -> Latents:
+def encode_split(model: nn.Module, split: Split, batch_size: int = 256) -> Latents:
     """Latents of a whole split on the model's device: modality -> (N, D, T)."""
     device = next(model.parameters()).device
     parts = []
     for start in range(0, len(split), batch_size):
-        rows = range(start, min(start + batch_size, len(split)))
-        batch = split.batch(list(rows)).to(device)
+        batch = split.batch(range(start, min(start + batch_size, len(split)))).to(device)
         parts.append(model.encode(batch.features, batch.lengths))
     return {m: torch.cat([p[m] for p in parts]) for m in model.modalities}

@@ -25,13 +25,13 @@ SHOWN = 5  # problems that an error names
 # Kit name -> released name, applied in order; {0}, {1} are one-letter modalities.
 _RULES: list[tuple[str, str]] = [
     (rf"^encoders\.{MODALITY}\.", "proj_{0}."),
-    (rf"^conditions\.{MODALITY}\+{MODALITY}\.", "cat_{0}{1}."),
+    (rf"^recoverer\.conditions\.{MODALITY}\+{MODALITY}\.", "cat_{0}{1}."),
     (rf"^fusion\.cross\.{MODALITY}<{MODALITY}\.", "trans_{0}_with_{1}."),
     (rf"^fusion\.memory\.{MODALITY}\.", "trans_{0}_mem."),
     (r"^fusion\.(proj1|proj2)\.", r"\1."),
     (r"^fusion\.out\.", "out_layer."),
     (rf"^refiners\.{MODALITY}\.", "rec_{0}."),
-    (rf"^score_nets\.{MODALITY}\.", "score_{0}."),
+    (rf"^recoverer\.score_nets\.{MODALITY}\.", "score_{0}."),
 ]
 _ENCODER = [
     ("attention.in_proj_", "self_attn.in_proj_"),
@@ -87,7 +87,7 @@ def released_name(name: str, model: IMDer) -> str:
         if match := re.match(pattern, name):
             letters = [LETTER.get(g, g) for g in match.groups()]
             prefix, rest = match.expand(template).format(*letters), name[match.end() :]
-            if name.startswith("score_nets."):
+            if name.startswith("recoverer.score_nets."):
                 return prefix + _score_name(rest, len(model.config.score_channels))
             if name.startswith("refiners."):
                 return prefix + _refiner_name(rest, model.config.refiner_blocks)
@@ -171,6 +171,6 @@ def load_released(path: str | Path, preset: str = "mosi") -> IMDer:
     Raises:
         UserError: no such file, not a state dict, or names and shapes that do not fit.
     """
-    model = IMDer(model_preset(preset))
+    model = IMDer(model_preset(preset, preset="released"))
     fill_released(model, read_released(path))
     return model.eval()

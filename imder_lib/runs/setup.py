@@ -93,13 +93,13 @@ class Run:
     def preset(self) -> str:
         return self.data.name if self.data.name in WIDTHS else "mosi"
 
-    def model_config(self) -> ModelConfig:
-        config = model_preset(self.preset, self.data.widths, **profile(self.profile).model)
+    def model_config(self, preset: str = "kit") -> ModelConfig:
+        config = model_preset(self.preset, self.data.widths, preset, **profile(self.profile).model)
         return replace(config, steps=self.options.steps) if self.options.steps else config
 
     def train_config(self, seed: int) -> TrainConfig:
         config = train_preset(self.preset, seed=seed, **profile(self.profile).train)
-        changes: dict[str, int] = {"bank_steps": self.options.steps} if self.options.steps else {}
+        changes: dict[str, int] = {}
         if self.options.epochs:
             stages = ("fusion_epochs", "score_epochs", "refine_epochs", "joint_epochs")
             changes |= {k: min(self.options.epochs, getattr(config, k)) for k in stages}
@@ -107,9 +107,14 @@ class Run:
             changes["fusion_epochs"] = 0  # stage 1 is what the start has behind it
         return replace(config, **changes)
 
-    def new_model(self, seed: int) -> IMDer:
+    @property
+    def draws(self) -> int:
+        """Recoveries of each sample in evaluation."""
+        return profile(self.profile).draws
+
+    def new_model(self, seed: int, preset: str = "kit") -> IMDer:
         """A model on the default device, untrained but for its start."""
-        model = IMDer(self.model_config(), seed=seed)
+        model = IMDer(self.model_config(preset), seed=seed)
         if self.options.start:
             fill_start(model, read_start(self.options.start))
         return model.to(default_device())

@@ -106,9 +106,10 @@ def run_cell(run: Run, cell: Cell, rates: Sequence[float]) -> pd.DataFrame:
     folder = run.model_folder(cell.seed)  # where the notebooks look for the staged model too
     if cell.rate is not None:
         config, folder = replace(config, recipe=cell.recipe, rate=cell.rate), folder.with_name(cell.name)
-    model = fit(run.new_model(cell.seed), run.data, config, folder, resume=True).model
+    preset = "released" if cell.recipe == "released" else "kit"
+    model = fit(run.new_model(cell.seed, preset), run.data, config, folder, resume=True).model
     todo = tested_on(cell, rates, run.data.modalities)
-    table = evaluate(model, run.data.test, todo, [cell.seed], mask_batch=config.batch_size)
+    table = evaluate(model, run.data.test, todo, [cell.seed], draws=run.draws, mask_batch=config.batch_size)
     return table.assign(recipe=cell.recipe)
 
 

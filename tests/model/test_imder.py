@@ -73,4 +73,4 @@ def test_bad_input(change, message):
 
 def test_too_few_steps():
     with pytest.raises(UserError, match="steps"):
-        tiny_model()(features(), MIXED, steps=1)
+        tiny_model(preset="released")(features(), MIXED, steps=1)

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from golden import DATA, inputs, released_state
 
 from imder_lib import load_released
+from imder_lib.diffusion.denoiser import sample_condition
 from imder_lib.diffusion.losses import dsm_loss
-from imder_lib.diffusion.samplers import em
+from imder_lib.diffusion.samplers import sample
 from imder_lib.errors import UserError
 from imder_lib.model.released import LETTER, released_name
 
@@ -46,14 +47,14 @@ def component(model, name: str) -> torch.Tensor:
     q_zero, k_zero = xt.clone(), ct.clone()
     q_zero[0, 3, 0] = k_zero[0, 3, 0] = 0
     if name == "marginal_std":
-        return model.sde.std(t)
+        return model.recoverer.sde.std(t)
     if name == "diffusion_coeff":
-        return model.sde.g(t)
+        return model.recoverer.sde.g(t)
     if name == "dsm_loss_l":
         torch.manual_seed(100)
-        return dsm_loss(partial(model.score, "text"), model.sde, x, c)
+        return dsm_loss(partial(model.recoverer.score, "text"), model.recoverer.sde, x, c)
     if name == "score_l_small":
-        return model.score("text", x * 1e-3, t, c * 1e-3)
+        return model.recoverer.score("text", x * 1e-3, t, c * 1e-3)
     if name == "encoder_self":
         return model.fusion.memory["vision"](torch.cat([xt, ct], dim=-1)).transpose(0, 1)
     if name.startswith("encoder_cross"):
@@ -71,8 +72,8 @@ def component(model, name: str) -> torch.Tensor:
     if kind == "rec":
         return model.refiners[m](x)
     if kind == "cat":
-        return model.conditions["+".join(names[x] for x in letters)](torch.cat([x, c], dim=1))
-    return model.score(m, x, t, None if name.endswith("_uncond") else c)
+        return model.recoverer.conditions["+".join(names[x] for x in letters)](torch.cat([x, c], dim=1))
+    return model.recoverer.score(m, x, t, None if name.endswith("_uncond") else c)
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
@@ -83,7 +84,8 @@ def test_component(model, name):
 @pytest.mark.parametrize("steps", [5, 100])
 def test_sampler(model, steps):
     torch.manual_seed(100 + steps)
-    x = em(partial(model.score, "audio"), model.sde, X["score_cond"], steps)
+    denoise = model.recoverer.denoiser("audio")
+    x = sample("em", "released", steps, sample_condition(denoise, "fresh"), X["score_cond"], X["score_cond"])
     assert error(x, f"em_{steps}") <= 1e-3
 
 

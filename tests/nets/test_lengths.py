@@ -14,9 +14,9 @@ from imder_lib.nets.lengths import lengths_of, valid_steps
 T, LENGTHS = 14, {"text": 9, "audio": 9, "vision": 9}
 
 
-def with_lengths(seed=0) -> IMDer:
-    model = IMDer(replace(tiny_model().config, lengths=True), seed=seed)
-    model.load_state_dict(tiny_model(seed=seed).state_dict())
+def with_lengths(preset="kit", seed=0) -> IMDer:
+    model = IMDer(replace(tiny_model(preset=preset).config, lengths=True), seed=seed)
+    model.load_state_dict(tiny_model(preset=preset, seed=seed).state_dict())
     return model.eval()
 
 
@@ -81,8 +81,9 @@ def test_what_is_recovered_is_as_long_as_what_is_available():
     torch.testing.assert_close(lengths_of(out.recovered), n)
 
 
-def test_padding_never_changes_what_is_recovered_or_lost():
-    model, (x, lengths) = with_lengths(), features()
+@pytest.mark.parametrize("preset", ["kit", "released"])
+def test_padding_never_changes_what_is_recovered_or_lost(preset):
+    model, (x, lengths) = with_lengths(preset), features()
     other = {m: torch.where(torch.arange(T)[:, None] < 9, v, -v) for m, v in x.items()}
     a, b = (
         model(y, AVAILABLE, with_losses=True, generator=torch.Generator().manual_seed(0), lengths=lengths)
@@ -93,17 +94,17 @@ def test_padding_never_changes_what_is_recovered_or_lost():
 
 
 def test_the_score_loss_counts_valid_steps_only():
-    model, (x, lengths) = with_lengths(), features({"text": 3, "audio": 3, "vision": 3})
+    model, (x, lengths) = with_lengths("released"), features({"text": 3, "audio": 3, "vision": 3})
     latents = model.encode(x, lengths)
     g = torch.Generator().manual_seed(0)
-    one_step = model.score_losses(latents, AVAILABLE, g)["audio"]  # one of twelve latent steps counts
+    one_step = model.recoverer.losses(latents, AVAILABLE, g)["audio"]  # one of twelve latent steps counts
     g = torch.Generator().manual_seed(0)
-    full = tiny_model().eval().score_losses(latents, AVAILABLE, g)["audio"]
+    full = tiny_model(preset="released").eval().recoverer.losses(latents, AVAILABLE, g)["audio"]
     assert 0 < one_step < full / 4
 
 
 def test_released_rules_ignore_lengths():
-    model, (x, lengths) = tiny_model().eval(), features()
+    model, (x, lengths) = tiny_model(preset="released").eval(), features()
     noise = [SampleNoise(1, ["a", "b", "c"]) for _ in range(2)]
     a, b = model(x, AVAILABLE, generator=noise[0]), model(x, AVAILABLE, generator=noise[1], lengths=lengths)
     assert torch.equal(a.prediction, b.prediction)

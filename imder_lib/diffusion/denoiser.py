@@ -1,0 +1,95 @@
+"""The one contract of recovery: a denoiser is a callable (x, sigma, condition) -> x0, the expected clean sample.
+
+``x`` is (B, ...), ``sigma`` (B,), the condition whatever the network behind takes. Two adapters make one, from a score
+net and from a preconditioned net; samplers and plots see only the contract.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imder_lib.diffusion.noise import Noise, normal
+from imder_lib.diffusion.sde import VESDE, per_sample
+from imder_lib.errors import UserError
+
+Denoiser = Callable[[Tensor, Tensor, Any], Tensor]
+Score = Callable[[Tensor, Tensor, Any], Tensor]  # (x (B, ...), t (B,), condition) -> score
+
+
+@dataclass(frozen=True)
+class ScoreDenoiser:
+    """Tweedie's formula: D(x, sigma) = x + sigma^2 score(x, t(sigma))."""
+
+    score: Score
+    sde: VESDE = field(default_factory=VESDE)
+
+    def __call__(self, x: Tensor, sigma: Tensor, condition: Any) -> Tensor:
+        return x + per_sample(sigma, x) ** 2 * self.score(x, self.sde.time(sigma), condition)
+
+
+@dataclass(frozen=True)
+class EDMDenoiser:
+    """Preconditioning of Karras et al. (2022), table 1: D = c_skip x + c_out F(c_in x, c_noise, condition).
+
+    Attributes:
+        net: F, callable (x (B, ...), c_noise (B,), condition) -> (B, ...).
+        sigma_data: standard deviation of clean data; 1 for standardised latents.
+    """
+
+    net: Callable[[Tensor, Tensor, Any], Tensor]
+    sigma_data: float = 1.0
+
+    def __call__(self, x: Tensor, sigma: Tensor, condition: Any) -> Tensor:
+        s, d = per_sample(sigma, x), self.sigma_data
+        c_in, c_skip = (s**2 + d**2).rsqrt(), d**2 / (s**2 + d**2)
+        return c_skip * x + s * d * c_in * self.net(c_in * x, sigma.log() / 4, condition)
+
+
+def score_of(denoise: Denoiser, sde: VESDE, x: Tensor, t: Tensor, condition: Any) -> Tensor:
+    """The score at times t (B,): a score net's own, else (D - x) / sigma^2."""
+    if isinstance(denoise, ScoreDenoiser):
+        return denoise.score(x, t, condition)  # the same number without the detour, to the last digit
+    if isinstance(denoise, NoisyCondition):
+        return score_of(denoise.denoise, sde, x, t, denoise.noisy(condition, sde.std(t)))
+    sigma = sde.std(t)
+    return (denoise(x, sigma, condition) - x) / per_sample(sigma, x) ** 2
+
+
+class NoisyCondition:
+    """A denoiser that sees its condition noised to the level of x.
+
+    Args:
+        denoise: takes a tensor condition.
+        mode: "fresh": a new draw at every call, as the release samples. "frozen": one draw, scaled at every call.
+        noise: source of the draws.
+    """
+
+    def __init__(self, denoise: Denoiser, mode: str, noise: Noise = None) -> None:
+        if mode not in ("fresh", "frozen"):
+            raise UserError(f"condition noise must be 'fresh' or 'frozen' here, got {mode!r}")
+        self.denoise, self.mode, self.noise = denoise, mode, noise
+        self.draw: Tensor | None = None
+
+    def noisy(self, condition: Tensor, sigma: Tensor) -> Tensor:
+        """The condition (B, ...) at noise level sigma (B,)."""
+        draw = self.draw
+        if draw is None or self.mode == "fresh":
+            self.draw = draw = normal(condition, self.noise)
+        return condition + per_sample(sigma, condition) * draw
+
+    def __call__(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        return self.denoise(x, sigma, self.noisy(condition, sigma))
+
+
+def sample_condition(denoise: Denoiser, mode: str, noise: Noise = None) -> Denoiser:
+    """The denoiser under a sampling rule: "fresh", "frozen" or "clean" (the denoiser itself)."""
+    return denoise if mode == "clean" else NoisyCondition(denoise, mode, noise)
+
+
+def check_sigma(sigma: Tensor, low: float = 0.0, high: float = 1e4) -> None:
+    """Raise a UserError where a noise level is not finite and in (low, high]."""
+    if not bool((torch.isfinite(sigma) & (sigma > low) & (sigma <= high)).all()):
+        raise UserError(f"sigma must lie in ({low:g}, {high:g}], got {sigma.min():.4g} to {sigma.max():.4g}")

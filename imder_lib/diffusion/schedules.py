@@ -1,0 +1,42 @@
+"""Noise schedules: from the number of steps to the points a sampler visits."""
+
+import torch
+from torch import Tensor
+
+from imder_lib.diffusion.sde import VESDE
+from imder_lib.errors import UserError
+
+T_END = 1e-3  # the release stops here: std = 0.0317
+SIGMA_MIN, SIGMA_MAX, RHO = 0.03, 40.0, 7.0  # of "karras", for standardised latents
+
+
+def released_times(steps: int) -> Tensor:
+    """The release's times: (steps,), evenly spaced from 1 to 1e-3."""
+    _check(steps)
+    return torch.linspace(1.0, T_END, steps)
+
+
+def released(steps: int, sde: VESDE) -> Tensor:
+    """std at the release's times, then 0: (steps + 1,)."""
+    return torch.cat([sde.std(released_times(steps)), torch.zeros(1)])
+
+
+def karras(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = RHO) -> Tensor:
+    """Karras et al. (2022), eq. 5: steps levels from sigma_max to sigma_min, then 0: (steps + 1,)."""
+    _check(steps)
+    if not 0 < sigma_min < sigma_max:
+        raise UserError(f"sigma: expected 0 < sigma_min < sigma_max, got {sigma_min:g} and {sigma_max:g}")
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return torch.cat([(high + torch.linspace(0, 1, steps) * (low - high)) ** rho, torch.zeros(1)])
+
+
+def sigmas(schedule: str, steps: int, sde: VESDE) -> Tensor:
+    """Levels of a schedule by name: "released" or "karras"."""
+    if schedule not in ("released", "karras"):
+        raise UserError(f"unknown schedule {schedule!r}: expected 'released' or 'karras'")
+    return karras(steps) if schedule == "karras" else released(steps, sde)
+
+
+def _check(steps: int) -> None:
+    if steps < 1:
+        raise UserError(f"steps must be at least 1, got {steps}")

@@ -1,0 +1,224 @@
+"""Recoverers with networks: the release's U-Nets under any rules, the same U-Nets as regressors, and the joint net."""
+
+from collections.abc import Mapping
+from functools import partial
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from imder_lib.config import ModelConfig
+from imder_lib.diffusion.denoiser import Denoiser, EDMDenoiser, ScoreDenoiser, sample_condition
+from imder_lib.diffusion.losses import dsm_loss, edm_error
+from imder_lib.diffusion.noise import SampleNoise
+from imder_lib.diffusion.samplers import sample
+from imder_lib.diffusion.sde import VESDE, per_sample
+from imder_lib.model.recovery import Latents, MeanFill, Recoverer, Regression, Scale, ZeroFill
+from imder_lib.model.regression import LinearMean
+from imder_lib.nets.joint_net import JointNet
+from imder_lib.nets.score_net import ScoreNet
+
+
+def condition_key(modalities: tuple[str, ...]) -> str:
+    """Name of the 1x1 convolution that joins these modalities to one condition."""
+    return "+".join(modalities)
+
+
+class UNets(Recoverer):
+    """One U-Net for each modality, with a condition: the only available latent, or a 1x1 convolution of all of them."""
+
+    trained = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        D, rules = config.dim, config.rules
+        self.sde = VESDE(config.sigma)
+        self.score_nets = nn.ModuleDict({m: ScoreNet(config.score_channels, config.heads) for m in self.modalities})
+        subsets = [s for n in range(2, len(self.modalities)) for s in combinations(self.condition_order, n)]
+        self.conditions = nn.ModuleDict({condition_key(s): nn.Conv1d(D * len(s), D, 1) for s in subsets})
+        self.scale = Scale(self.modalities, D) if rules.latents == "standardised" else None
+        self.linear = LinearMean(len(self.modalities), D) if rules.linear_mean else None
+
+    @property
+    def condition_order(self) -> tuple[str, ...]:
+        """Channel order of a joined condition: the release's (text, vision, audio), other names as they come."""
+        rank = {"text": 0, "vision": 1, "audio": 2}
+        return tuple(sorted(self.modalities, key=lambda m: rank.get(m, 3)))
+
+    def prepare(self, latents: Mapping[str, Tensor]) -> Tensor | None:
+        if self.scale is not None:
+            self.scale.fit(latents)
+        return None if self.linear is None else self.linear.fit(self.scale(latents))
+
+    def condition(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor:
+        """The condition of each sample, (B, D, T); rows of ``available`` (B, M) are neither empty nor full."""
+        out = torch.empty_like(latents[self.modalities[0]])
+        patterns, row = available.unique(dim=0, return_inverse=True)
+        for i, pattern in enumerate(patterns.tolist()):
+            here = dict(zip(self.modalities, pattern, strict=True))
+            names = tuple(m for m in self.condition_order if here[m])
+            rows = (row == i).nonzero()[:, 0]
+            joined = torch.cat([latents[m][rows] for m in names], dim=1)
+            joined = self.conditions[condition_key(names)](joined) if len(names) > 1 else joined
+            out = out.index_copy(0, rows, joined)
+        return out
+
+    def score(
+        self, modality: str, x: Tensor, t: Tensor, condition: Tensor | None, valid: Tensor | None = None
+    ) -> Tensor:
+        """The modality's score at (x (B, D, T), t (B,)): network output divided by std(t); 0 where not valid."""
+        return self._net(modality, x, t, condition, valid) / per_sample(self.sde.std(t), x)
+
+    def _net(
+        self, modality: str, x: Tensor, t: Tensor, condition: Tensor | None, valid: Tensor | None = None
+    ) -> Tensor:
+        if valid is None:
+            return self.score_nets[modality](x, t, condition)
+        condition = None if condition is None else condition * valid
+        return self.score_nets[modality](x * valid, t, condition) * valid
+
+    def denoiser(self, modality: str, valid: Tensor | None = None) -> Denoiser:
+        """The modality's denoiser under the configured parameterisation."""
+        if self.config.rules.parameterisation == "score":
+            return ScoreDenoiser(partial(self.score, modality, valid=valid), self.sde)
+        return EDMDenoiser(partial(self._net, modality, valid=valid))
+
+    def _scaled(
+        self, latents: Mapping[str, Tensor], available: Tensor, fold: Tensor | None = None
+    ) -> tuple[Latents, Latents]:
+        """Latents as the nets see them, and what to diffuse around (empty: zero)."""
+        if self.scale is None:
+            return dict(latents), {}
+        x = self.scale(latents)
+        around = {} if self.linear is None else self.linear(x, available, fold)
+        around = around if self.linear is None else dict(zip(self.modalities, around.unbind(1), strict=True))
+        return dict(zip(self.modalities, x.unbind(1), strict=True)), around
+
+    def losses(self, latents, available, generator=None, fold=None, truth=None) -> dict[str, Tensor]:
+        out = super().losses(latents, available)
+        wanted = available if truth is None else available | ~truth  # what is not known counts as nothing to learn
+        scaled, around = self._scaled(latents, available, fold)
+        for m, rows in self.missing_rows(wanted).items():
+            if len(rows):
+                here, valid = self._rows(scaled, latents, available, rows)
+                x0 = here[m] - around[m][rows] if around else here[m]
+                out[m] = self.loss(m, x0, self.condition(here, available[rows]), valid, generator)
+        return out
+
+    def _rows(
+        self, scaled: Latents, latents: Mapping[str, Tensor], available: Tensor, rows: Tensor
+    ) -> tuple[Latents, Tensor | None]:
+        raw = {k: v[rows] for k, v in latents.items()}
+        return {k: v[rows] for k, v in scaled.items()}, self.missing_steps(raw, available[rows])
+
+    def loss(
+        self, m: str, x0: Tensor, condition: Tensor, valid: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
+        """Loss of one modality's net at x0 (B, D, T)."""
+        mode = self.config.rules.train_condition
+        if self.config.rules.parameterisation == "score":
+            return dsm_loss(partial(self.score, m, valid=valid), self.sde, x0, condition, generator, valid, mode)
+        error = edm_error(self.denoiser(m, valid), x0, condition, generator, mode)
+        return error.mean() if valid is None else (error * valid).sum() / valid.expand_as(error).sum()
+
+    def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
+        out = dict(latents)
+        scaled, around = self._scaled(latents, available, fold)
+        values: Latents = {}
+        for m, rows in self.missing_rows(available).items():
+            if len(rows):
+                here, valid = self._rows(scaled, latents, available, rows)
+                own = noise.of(rows.tolist(), m) if isinstance(noise, SampleNoise) else noise
+                drawn = self.draw(m, self.condition(here, available[rows]), valid, own, steps, callback)
+                drawn = drawn + around[m][rows] if around else drawn
+                values[m] = scaled[m].index_copy(0, rows, drawn if valid is None else drawn * valid)
+        if self.scale is not None and values:
+            stacked = torch.stack([values.get(m, scaled[m]) for m in self.modalities], dim=1)
+            return self.fill(latents, available, self.scale.back(stacked))
+        return out | values
+
+    def draw(self, m: str, condition: Tensor, valid: Tensor | None, noise, steps, callback) -> Tensor:
+        """A sample of one modality around its mean given the condition, both (B, D, T)."""
+        rules = self.config.rules
+        denoise = sample_condition(self.denoiser(m, valid), rules.sample_condition, noise)
+        n = steps or self.config.steps
+        return sample(rules.sampler, rules.schedule, n, denoise, condition, condition, noise, callback, self.sde)
+
+
+class Diffusion(UNets):
+    """Diffusion by the U-Nets; under the released rules this is the release's recovery to the last digit."""
+
+    stochastic = True
+
+
+class Network(UNets):
+    """The same U-Nets trained on squared error: one deterministic pass from a zero input."""
+
+    def loss(self, m, x0, condition, valid, generator) -> Tensor:
+        error = (self.draw(m, condition, valid, None, None, None) - x0).square()
+        return error.mean() if valid is None else (error * valid).sum() / valid.expand_as(error).sum()
+
+    def draw(self, m, condition, valid, noise, steps, callback) -> Tensor:
+        return self._net(m, torch.zeros_like(condition), condition.new_ones(len(condition)), condition, valid)
+
+
+class JointDiffusion(Recoverer):
+    """One net over all modalities: draws everything that a sample misses at once, from one condition."""
+
+    stochastic = True
+    trained = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        M, D = len(config.modalities), config.dim
+        self.net = JointNet(M, D, config.joint_channels, config.joint_blocks)
+        self.scale = Scale(config.modalities, D)
+        self.linear = LinearMean(M, D) if config.rules.linear_mean else None
+
+    def prepare(self, latents: Mapping[str, Tensor]) -> Tensor | None:
+        self.scale.fit(latents)
+        return None if self.linear is None else self.linear.fit(self.scale(latents))
+
+    def denoiser(self, x: Tensor, available: Tensor, valid: Tensor | None = None) -> Denoiser:
+        """A denoiser of what is missing; standardised latents x (B, M, D, T) give the condition where available."""
+        here = available[:, :, None, None]
+
+        def net(noisy: Tensor, level: Tensor, condition: None) -> Tensor:
+            noisy = noisy if valid is None else noisy * valid[:, None]
+            return self.net(torch.where(here, x, noisy), level, available)
+
+        return EDMDenoiser(net)
+
+    def _around(self, x: Tensor, available: Tensor, fold: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(x) if self.linear is None else self.linear(x, available, fold)
+
+    def losses(self, latents, available, generator=None, fold=None, truth=None) -> dict[str, Tensor]:
+        x = self.scale(latents)
+        valid = self.missing_steps(latents, available)
+        error = edm_error(
+            self.denoiser(x, available, valid), x - self._around(x, available, fold), None, generator, "clean"
+        )
+        weight = (~available if truth is None else ~available & truth).to(x)[:, :, None, None]
+        weight = (weight if valid is None else weight * valid[:, None]).expand_as(error)
+        mean = (error * weight).sum(dim=(0, 2, 3)) / weight.sum(dim=(0, 2, 3)).clamp(min=1)
+        return dict(zip(self.modalities, mean, strict=True))
+
+    def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
+        rules, rows = self.config.rules, (~available.all(dim=1)).nonzero()[:, 0]
+        if not len(rows):
+            return dict(latents)
+        here, a = {m: v[rows] for m, v in latents.items()}, available[rows]
+        x, valid = self.scale(here), self.missing_steps(here, available[rows])
+        own = noise.of(rows.tolist(), "joint") if isinstance(noise, SampleNoise) else noise
+        denoise, n = self.denoiser(x, a, valid), steps or self.config.steps
+        drawn = sample(rules.sampler, rules.schedule, n, denoise, x, None, own, callback)
+        drawn = self.fill(here, a, self.scale.back(drawn + self._around(x, a, None if fold is None else fold[rows])))
+        return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}
+
+
+def make_recoverer(config: ModelConfig) -> Recoverer:
+    """The recoverer that a configuration names."""
+    if config.recoverer == "diffusion":
+        return (JointDiffusion if config.rules.net == "joint" else Diffusion)(config)
+    kinds = {"zero": ZeroFill, "mean": MeanFill, "regression": Regression, "network": Network}
+    return kinds[config.recoverer](config)

@@ -1,0 +1,118 @@
+"""Two Gaussian numbers: the samplers against closed forms, for every noise rule."""
+
+import pytest
+import torch
+
+from imder_lib import UserError
+from imder_lib.diffusion.denoiser import EDMDenoiser, ScoreDenoiser, check_sigma, sample_condition, score_of
+from imder_lib.diffusion.gaussian import GaussianPair
+from imder_lib.diffusion.samplers import SAMPLERS, sample
+from imder_lib.diffusion.schedules import karras, released, sigmas
+from imder_lib.diffusion.sde import VESDE
+
+PAIR, N = GaussianPair(0.8), 40_000
+
+
+def draws(rule, at, sampler="em", schedule="released", steps=100, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    c = torch.randn(N, 1, generator=g, dtype=torch.float64)
+    denoise = sample_condition(PAIR.denoiser(rule), at, g)
+    return sample(sampler, schedule, steps, denoise, c, c, g)[:, 0], c[:, 0]
+
+
+def slope_and_variance(x, c):
+    slope = (x * c).mean() / (c * c).mean()
+    return slope.item(), (x - slope * c).var().item()
+
+
+@pytest.mark.parametrize("at", ["fresh", "frozen", "clean"])
+@pytest.mark.parametrize("rule", ["shared", "independent", "clean"])
+def test_em_ends_where_its_closed_form_says(rule, at):
+    slope, variance = slope_and_variance(*draws(rule, at))
+    exact_slope, exact_variance = PAIR.sampled(rule, at)
+    assert slope == pytest.approx(exact_slope, abs=5 * (exact_variance / N) ** 0.5)
+    assert variance == pytest.approx(exact_variance, rel=5 * (2 / N) ** 0.5)
+
+
+@pytest.mark.parametrize("rule", ["shared", "independent", "clean"])
+def test_weights_are_the_least_squares_fit_of_what_training_shows(rule):
+    g = torch.Generator().manual_seed(1)
+    x, c, z, own = torch.randn(4, 400_000, generator=g, dtype=torch.float64)
+    c, sigma = 0.8 * x + 0.6 * c, 1.5
+    seen = c + sigma * {"shared": z, "independent": own, "clean": 0 * z}[rule]
+    fitted = torch.linalg.lstsq(torch.stack([x + sigma * z, seen], 1), x[:, None]).solution[:, 0]
+    torch.testing.assert_close(torch.stack(PAIR.weights(torch.tensor(sigma).double(), rule)), fitted, atol=0.01, rtol=0)
+
+
+def test_the_clean_rule_ends_at_the_truth_and_the_shared_rule_far_from_it():
+    slope, variance = PAIR.sampled("clean", "clean", steps=2000)
+    assert slope == pytest.approx(0.8, abs=0.01)
+    assert variance == pytest.approx(0.36, abs=0.01)
+    slope, variance = PAIR.sampled("shared", "fresh", steps=2000)
+    assert slope < 0  # the sign flips: the net learned to subtract the condition
+    assert variance > 1
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("heun", 39), ("dpmpp_2m", 40), ("dpmpp_2m_sde", 40), ("em", 400)])
+def test_every_sampler_reaches_the_posterior_under_the_clean_rule(sampler, steps):
+    schedule = "released" if sampler == "em" else "karras"
+    slope, variance = slope_and_variance(*draws("clean", "clean", sampler, schedule, steps))
+    assert slope == pytest.approx(0.8, abs=0.02)
+    assert variance == pytest.approx(0.36, rel=0.05)
+
+
+def test_a_score_and_its_denoiser_are_one():
+    sde, t = VESDE(), torch.tensor([0.2, 0.7, 1.0], dtype=torch.float64)
+    x, c = torch.randn(2, 3, 2, 5, dtype=torch.float64)
+    denoise = PAIR.denoiser("clean")
+    again = ScoreDenoiser(lambda x, t, c: score_of(denoise, sde, x, t, c), sde)
+    torch.testing.assert_close(again(x, sde.std(t), c), denoise(x, sde.std(t), c))
+
+
+def test_preconditioning_starts_from_the_best_guess_without_a_net():
+    x, sigma = torch.randn(4, 2, 3), torch.tensor([0.01, 0.1, 1.0, 40.0])
+    out = EDMDenoiser(lambda x, level, condition: torch.zeros_like(x))(x, sigma, None)
+    torch.testing.assert_close(out, x / (1 + sigma[:, None, None] ** 2))  # of unit-variance data
+
+
+def test_callback_sees_every_step_and_calls_are_counted():
+    for name in SAMPLERS:
+        calls, seen = [], []
+
+        def denoise(x, sigma, condition, calls=calls):
+            calls.append(sigma)
+            return x / (1 + sigma[:, None] ** 2)
+
+        like = torch.zeros(2, 3)
+        sample(name, "karras", 9, denoise, like, callback=lambda i, s, x, d, seen=seen: seen.append(i))
+        assert len(calls) == 9
+        assert seen == list(range(5 if name == "heun" else 9))
+
+
+def test_schedules():
+    assert karras(5)[0] == pytest.approx(40, rel=1e-5)
+    assert released(3, VESDE())[0] == pytest.approx(9.845, abs=1e-3)
+    for s in (karras(7), released(7, VESDE())):
+        assert s[-1] == 0
+        assert (s[:-1] > s[1:]).all()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: sample("euler", "karras", 5, None, torch.zeros(1, 1)),
+        lambda: sample("heun", "cosine", 5, None, torch.zeros(1, 1)),
+        lambda: sample("heun", "karras", 0, None, torch.zeros(1, 1)),
+        lambda: sample("em", "released", 1, None, torch.zeros(1, 1)),
+        lambda: sigmas("karras", -1, VESDE()),
+        lambda: karras(5, sigma_min=2.0, sigma_max=1.0),
+        lambda: check_sigma(torch.tensor([0.0])),
+        lambda: check_sigma(torch.tensor([float("nan")])),
+        lambda: sample_condition(None, "noisy"),
+        lambda: PAIR.weights(torch.ones(1), "some"),
+        lambda: PAIR.sampled("clean", "never"),
+    ],
+)
+def test_bad_switches_are_refused(call):
+    with pytest.raises(UserError):
+        call()
