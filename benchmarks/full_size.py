@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from imder_lib import IMDer, model_preset, train_preset
-from imder_lib.config import WIDTHS, profile
+from imder_lib.config import WIDTHS
 from imder_lib.data.fake import SIZES
 from imder_lib.data.missing import available_columns, patterns
 from imder_lib.model.imder import Output
+from imder_lib.profiles import profile
 from imder_lib.runs.setup import default_device
 
 SAMPLER = 32  # samples that the sampler is timed on

@@ -34,7 +34,7 @@ def main() -> None:
         for i, name in enumerate(names):
             began = time.perf_counter()
             model, train = run.model_config(), run.train_config(seed)
-            trained = train_compared(name, run.data, model, train, run.folder / f"seed{seed}", default_device())
+            trained = train_compared(name, run.data, model, train, run.folder / f"seed{seed}", default_device()).model
             seconds = time.perf_counter() - began
             rows = evaluate(trained, run.data.test, ["fixed"], [seed], draws=args.draws, method=name, baselines=not i)
             metrics.append(rows.assign(seconds=seconds))

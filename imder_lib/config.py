@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses, presets by data set, profiles by budget."""
+"""Configuration: frozen dataclasses, rules by name, presets by data set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -216,56 +216,3 @@ def train_preset(name: str, **changes: object) -> TrainConfig:
         "mosei": {"batch_size": 128, "clip": 0.6, "patience": 5},
     }[name]
     return replace(TrainConfig(**released), **changes)
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A budget: how much data, how large a model, how long a training.
-
-    Attributes:
-        sizes: of the synthetic splits.
-        limit: at most so many samples of each split of a file; 0: all.
-        model: changes to the model preset.
-        train: changes to the training preset.
-        draws: recoveries of each sample in evaluation.
-    """
-
-    sizes: Mapping[str, int]
-    limit: int
-    model: Mapping[str, object]
-    train: Mapping[str, object]
-    draws: int = 1
-
-
-MOSI_SIZES = MappingProxyType({"train": 1284, "valid": 229, "test": 686})
-PROFILES = MappingProxyType(
-    {
-        # does everything run? Numbers mean nothing.
-        "smoke": Profile(
-            sizes={"train": 64, "valid": 32, "test": 48},
-            limit=64,
-            model={"layers": 1, "steps": 4, "score_channels": (32, 64, 64, 64), "refiner_blocks": 2,
-                   "joint_channels": 32, "joint_blocks": 2},
-            train={"fusion_epochs": 2, "score_epochs": 1, "refine_epochs": 1, "bank_draws": 1},
-            draws=2,
-        ),
-        # minutes on two cores: MOSI's sizes, two fusion layers for four, a narrower joint net, a short training.
-        "quick": Profile(
-            sizes=MOSI_SIZES,
-            limit=0,
-            model={"layers": 2, "steps": 20, "joint_channels": 96},
-            train={"fusion_epochs": 10, "score_epochs": 25, "refine_epochs": 4, "bank_draws": 2,
-                   "patience": 2, "early_stop": 6},
-            draws=4,
-        ),
-        # the released sizes and budgets: an hour for each seed on two cores under the kit's rules.
-        "paper": Profile(sizes=MOSI_SIZES, limit=0, model={}, train={"score_epochs": 200}, draws=16),
-    }
-)  # fmt: skip
-
-
-def profile(name: str) -> Profile:
-    """A profile by name."""
-    if name not in PROFILES:
-        raise UserError(f"unknown profile {name!r}: expected one of {list(PROFILES)}")
-    return PROFILES[name]

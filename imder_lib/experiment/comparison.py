@@ -1,17 +1,19 @@
 """Recoverers side by side: one first stage, one trainer, one budget, then one table."""
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import torch
+from torch import Tensor
 
 from imder_lib.config import KIT, RELEASED, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.experiment.evaluation import Condition, evaluate
-from imder_lib.experiment.training import fit
+from imder_lib.experiment.pretrain import fill_start
+from imder_lib.experiment.training import FitResult, fit
 from imder_lib.model.imder import IMDer
 
 # Name in the table -> what differs in the model's configuration.
@@ -25,23 +27,42 @@ COMPARED: Mapping[str, Mapping[str, object]] = {
 
 
 def train_compared(
-    name: str, data: MultimodalData, model: ModelConfig, train: TrainConfig, folder: Path, device: object = "cpu"
-) -> IMDer:
-    """One recoverer's model: the shared first stage from FOLDER/fusion (trained if it is not there), then its own.
+    name: str,
+    data: MultimodalData,
+    model: ModelConfig,
+    train: TrainConfig,
+    folder: Path,
+    device: torch.device | str = "cpu",
+    until: str | None = None,
+    start: Mapping[str, Tensor] | None = None,
+) -> FitResult:
+    """Train one recoverer's model: the first stage that all share, then its own.
 
     Args:
         name: one of :data:`COMPARED`; "dropout" is fusion trained on zeros in place of what is missing.
         model, train: configurations of every row; what :data:`COMPARED` says is changed.
-        folder: of one seed; a finished part is not trained again.
+        folder: of one seed: FOLDER/fusion and FOLDER/NAME; a finished part is not trained again.
+        device: of training.
+        until: stop after this stage, see :func:`fit`.
+        start: see :func:`fill_start`; of the first stage.
+
+    Returns:
+        the model, with the history of all its stages
     """
     if name not in COMPARED:
         raise UserError(f"unknown recoverer {name!r}: expected one of {list(COMPARED)}")
-    first = IMDer(replace(model, recoverer="zero"), seed=train.seed).to(device)
-    fit(first, data, train, folder / "fusion", resume=True, until="fusion")
+    first = IMDer(replace(model, recoverer="zero"), seed=train.seed)
+    if start is not None:
+        fill_start(first, start)
+    shared = fit(first.to(device), data, train, folder / "fusion", resume=True, until="fusion")
+    if until == "fusion":
+        return shared
     own = IMDer(replace(model, **COMPARED[name]), seed=train.seed).to(device)
     own.encoders.load_state_dict(first.encoders.state_dict())
     own.fusion.load_state_dict(first.fusion.state_dict())
-    return fit(own, data, replace(train, fusion_epochs=0), folder / name, resume=True).model
+    result = fit(own, data, replace(train, fusion_epochs=0), folder / name, resume=True, until=until)
+    history = pd.concat([shared.history, result.history], ignore_index=True)
+    return replace(result, history=history, seconds=shared.seconds + result.seconds)
 
 
 def compare(
@@ -53,8 +74,7 @@ def compare(
     names: Sequence[str] = tuple(COMPARED),
     protocols: Iterable[str | Condition] = ("fixed", "random"),
     draws: int = 1,
-    device: object = "cpu",
-    restart: bool = False,
+    device: torch.device | str = "cpu",
 ) -> pd.DataFrame:
     """The table of :func:`evaluate` with a method for each recoverer, and the fixed baselines once.
 
@@ -65,14 +85,11 @@ def compare(
         names: out of :data:`COMPARED`.
         protocols: see :func:`evaluate`.
         draws: K, of the diffusion rows.
-        restart: forget what is in the folder.
     """
     folder, protocols = Path(folder), list(protocols)
-    if restart:
-        shutil.rmtree(folder, ignore_errors=True)
     tables = []
     for name in names:
-        trained = train_compared(name, data, model, train, folder, device)
+        trained = train_compared(name, data, model, train, folder, device).model
         rows = evaluate(
             trained, data.test, protocols, [train.seed], draws=draws, method=name, baselines=name == names[0]
         )

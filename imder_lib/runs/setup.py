@@ -14,15 +14,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from imder_lib.config import WIDTHS, ModelConfig, TrainConfig, model_preset, profile, train_preset
+from imder_lib.config import WIDTHS, ModelConfig, TrainConfig, model_preset, train_preset
 from imder_lib.data.load import DATA_ROOT, load_data
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
+from imder_lib.experiment.comparison import train_compared
 from imder_lib.experiment.pretrain import fill_start, read_start, start_bert
 from imder_lib.experiment.text import bert_features, check_route
+from imder_lib.experiment.training import FitResult
 from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
 from imder_lib.model.imder import IMDer
+from imder_lib.profiles import profile
 
 OPTIONS = "options.json"  # of a run, in its folder: the notebooks of the run follow it
 BERT_FOLDER = DATA_ROOT.parent / "pt" / HUB_NAME
@@ -118,6 +121,20 @@ class Run:
         if self.options.start:
             fill_start(model, read_start(self.options.start))
         return model.to(default_device())
+
+    def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:
+        """One recoverer's model (see :data:`COMPARED`), trained in the run's folder or read from there."""
+        start = read_start(self.options.start) if self.options.start else None
+        return train_compared(
+            name,
+            self.data,
+            self.model_config(),
+            self.train_config(seed),
+            self.model_folder(seed),
+            default_device(),
+            until,
+            start,
+        )
 
     def model_folder(self, seed: int) -> Path:
         return self.folder / "models" / f"seed{seed}"

@@ -103,11 +103,12 @@ def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> Path:
 def run_cell(run: Run, cell: Cell, rates: Sequence[float]) -> pd.DataFrame:
     """Train and test one cell; epochs that are done are not repeated."""
     config = run.train_config(cell.seed)
-    folder = run.model_folder(cell.seed)  # where the notebooks look for the staged model too
-    if cell.rate is not None:
-        config, folder = replace(config, recipe=cell.recipe, rate=cell.rate), folder.with_name(cell.name)
-    preset = "released" if cell.recipe == "released" else "kit"
-    model = fit(run.new_model(cell.seed, preset), run.data, config, folder, resume=True).model
+    if cell.rate is None:
+        model = run.train(cell.seed).model  # where the notebooks look for it too
+    else:
+        config = replace(config, recipe=cell.recipe, rate=cell.rate)
+        folder = run.model_folder(cell.seed).with_name(cell.name)
+        model = fit(run.new_model(cell.seed, "released"), run.data, config, folder, resume=True).model
     todo = tested_on(cell, rates, run.data.modalities)
     table = evaluate(model, run.data.test, todo, [cell.seed], draws=run.draws, mask_batch=config.batch_size)
     return table.assign(recipe=cell.recipe)

@@ -11,7 +11,7 @@ from imder_lib.config import WIDTHS
 from imder_lib.runs.setup import mean_and_std
 
 LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # of the published tables, in their order
-METHODS = ("bayes", "imder", "mean", "zero", "constant")
+METHODS = ("bayes", "imder", "released", "network", "regression", "dropout", "mean", "zero", "constant")
 
 
 def metric_table(table: pd.DataFrame, protocol: str, metric: str) -> pd.DataFrame:

@@ -12,6 +12,10 @@ from sklearn.decomposition import PCA
 METHOD_NAMES = {
     "bayes": "Bayes limit",
     "imder": "IMDer",
+    "released": "IMDer, released rules",
+    "network": "network, one pass",
+    "regression": "linear regression",
+    "dropout": "modality dropout",
     "mean": "mean fill",
     "zero": "zero fill",
     "constant": "constant",
@@ -23,7 +27,8 @@ METRIC_NAMES = {
     "mae": "MAE (units of the label)",
     "corr": "Pearson correlation",
 }
-PALETTE = dict(zip(METHOD_NAMES, ["#000000", "#0072B2", "#009E73", "#E69F00", "#999999"], strict=True))
+COLOURS = ["#000000", "#0072B2", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#009E73", "#E69F00", "#999999"]
+PALETTE = dict(zip(METHOD_NAMES, COLOURS, strict=True))
 
 
 def use_style() -> None:
@@ -105,6 +110,28 @@ def compare_latents(groups: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+def draws_band(
+    draws: np.ndarray, truth: np.ndarray, exact: tuple[np.ndarray, np.ndarray] | None, titles: Sequence[str]
+) -> Figure:
+    """Draws of some latent channels over time, (K, C, T), with the truth (C, T) and the exact 95 % band (mean, std)."""
+    figure, axes = plt.subplots(1, len(titles), figsize=(4.2 * len(titles), 3.2), squeeze=False)
+    t = np.arange(draws.shape[2])
+    for c, (axis, title) in enumerate(zip(axes[0], titles, strict=True)):
+        if exact is not None:
+            mean, std = exact[0][c], exact[1][c]
+            axis.fill_between(t, mean - 1.96 * std, mean + 1.96 * std, color="#999999", alpha=0.3, lw=0,
+                              label="exact 95 %")  # fmt: skip
+            axis.plot(t, mean, color="#000000", ls="--", label="exact mean")
+        axis.plot(t, draws[:3, c].T, color="#56B4E9", lw=0.8)
+        axis.plot([], [], color="#56B4E9", lw=0.8, label="three draws")
+        axis.plot(t, draws[:, c].mean(0), color="#0072B2", lw=2, label=f"mean of {len(draws)} draws")
+        axis.plot(t, truth[c], color="#D55E00", lw=1.2, label="truth")
+        axis.set(title=title, xlabel="time step")
+    axes[0][0].set_ylabel("latent (standardised)")
+    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    return figure
+
+
 def training_curves(history: pd.DataFrame) -> Figure:
     """Training and validation loss of each stage."""
     stages = list(history["stage"].unique())
@@ -115,8 +142,6 @@ def training_curves(history: pd.DataFrame) -> Figure:
             axis.plot(part["epoch"], part[column], style, label=column, markersize=4)
         axis.set(title=f"stage {stage}", xlabel="epoch", ylabel="loss")
         axis.xaxis.get_major_locator().set_params(integer=True)
-        if stage == "score":
-            axis.set_yscale("log")
     axes[0][0].legend()
     return figure
 
