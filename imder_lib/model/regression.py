@@ -93,31 +93,34 @@ class LinearMean(nn.Module):
         total = moments.sum(0)
         kept = [total - m for m in moments] + [total]
         gram = [k[inputs][:, inputs] for k in kept]
-        eigen = [torch.linalg.eigh(g) for g in gram]
-        for target in missing:
-            values, vectors = torch.linalg.eigh(total[target][:, target])
-            values = values.clamp(min=1e-3 * values.max())
-            white = vectors * values.rsqrt() @ vectors.T  # outputs are decorrelated before the rank is cut
-            back = vectors * values.sqrt() @ vectors.T
-            cross = [k[inputs][:, target] @ white for k in kept]
-            held = [(m[inputs][:, inputs], m[inputs][:, target] @ white) for m in moments]
-
-            def ridge(i: int, penalty: float, cross: list[Tensor] = cross) -> tuple[Tensor, Tensor]:
-                """The ridge fit and the directions of its outputs by explained variance, strongest first."""
-                s, V = eigen[i]
-                W = V @ ((V.T @ cross[i]) / (s.clamp(min=0) + penalty)[:, None])
-                return W, torch.linalg.eigh(W.T @ gram[i] @ W)[1].flip(1)
-
-            best = (float("inf"), 0.0, 0)
-            for penalty in PENALTIES:
-                error = torch.zeros(len(target), dtype=torch.float64)
-                for i, (h, c) in enumerate(held):
-                    W, P = ridge(i, penalty * frames)
-                    W = W @ P  # held-out error of the first r directions is a running sum over directions
-                    error += ((h @ W * W).sum(0) - 2 * (W * (c @ P)).sum(0)).cumsum(0).cpu()
-                for r in (*(r for r in RANKS if r < len(target)), len(target)):
-                    best = min(best, (float(error[r - 1]), penalty, r))
-            _, penalty, r = best
+        held = [m[inputs][:, inputs] for m in moments]
+        white, back = zip(*(_whitening(total[t][:, t]) for t in missing), strict=True)
+        cross = [torch.stack([k[inputs][:, t] @ w for t, w in zip(missing, white, strict=True)]) for k in kept]
+        errors, fits = [], []
+        for penalty in PENALTIES:
+            ridge = penalty * frames * torch.eye(len(inputs), dtype=total.dtype, device=total.device)
+            # (targets, inputs, D) for each fit, and the directions of its outputs by explained variance
+            W = [torch.cholesky_solve(c, torch.linalg.cholesky(g + ridge)) for g, c in zip(gram, cross, strict=True)]
+            P = [torch.linalg.eigh(w.mT @ g @ w)[1].flip(-1) for g, w in zip(gram, W, strict=True)]
+            fits.append((W, P))
+            error = 0.0
+            for i, h in enumerate(held):  # held-out error of the first r directions: a running sum over directions
+                w, c = W[i] @ P[i], (cross[-1] - cross[i]) @ P[i]
+                error = error + ((h @ w * w).sum(1) - 2 * (w * c).sum(1)).cumsum(-1)
+            errors.append(error)
+        table = torch.stack(errors)  # (penalties, targets, D)
+        ranks = [r for r in RANKS if r < table.shape[2]] + [table.shape[2]]
+        for j, target in enumerate(missing):
+            best = table[:, j, [r - 1 for r in ranks]]
+            k, r = divmod(int(best.argmin()), len(ranks))
+            W, P = fits[k]
             for i in range(len(kept)):
-                W, P = ridge(i, penalty * frames)
-                out[i][inputs[:, None], target] = W @ P[:, :r] @ P[:, :r].T @ back
+                directions = P[i][j, :, : ranks[r]]
+                out[i][inputs[:, None], target] = W[i][j] @ directions @ directions.T @ back[j]
+
+
+def _whitening(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrix that decorrelates outputs before their rank is cut, and its inverse; both (D, D)."""
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp(min=1e-3 * values.max())
+    return vectors * values.rsqrt() @ vectors.T, vectors * values.sqrt() @ vectors.T

@@ -100,17 +100,20 @@ def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> Path:
     return pretrain(model, run.data, run.train_config(seed), folder, path, bert=bert, resume=True)
 
 
-def run_cell(run: Run, cell: Cell, rates: Sequence[float]) -> pd.DataFrame:
-    """Train and test one cell; epochs that are done are not repeated."""
-    config = run.train_config(cell.seed)
+def train_cell(run: Run, cell: Cell) -> IMDer:
+    """The cell's model; epochs that are done are not repeated."""
     if cell.rate is None:
-        model = run.train(cell.seed).model  # where the notebooks look for it too
-    else:
-        config = replace(config, recipe=cell.recipe, rate=cell.rate)
-        folder = run.model_folder(cell.seed).with_name(cell.name)
-        model = fit(run.new_model(cell.seed, "released"), run.data, config, folder, resume=True).model
-    todo = tested_on(cell, rates, run.data.modalities)
-    table = evaluate(model, run.data.test, todo, [cell.seed], draws=run.draws, mask_batch=config.batch_size)
+        return run.train(cell.seed).model  # where the notebooks look for it too
+    config = replace(run.train_config(cell.seed), recipe=cell.recipe, rate=cell.rate)
+    folder = run.model_folder(cell.seed).with_name(cell.name)
+    return fit(run.new_model(cell.seed, "released"), run.data, config, folder, resume=True).model
+
+
+def run_cell(run: Run, cell: Cell, rates: Sequence[float]) -> pd.DataFrame:
+    """Train and test one cell."""
+    model, todo = train_cell(run, cell), tested_on(cell, rates, run.data.modalities)
+    batch = run.train_config(cell.seed).batch_size
+    table = evaluate(model, run.data.test, todo, [cell.seed], draws=run.draws, mask_batch=batch)
     return table.assign(recipe=cell.recipe)
 
 

@@ -45,15 +45,15 @@ class Killed(BaseException):
 def test_a_killed_sweep_goes_on_without_repeating_finished_cells(data, tmp_path, monkeypatch):
     recipes, rates = ["staged", "released"], (0.0, 0.7)
     whole = sweep(start_of(a_run(data, tmp_path / "whole")), recipes, rates)
-    trained, original = [], sweep_module.fit
+    trained, original = [], sweep_module.train_cell
 
-    def fit(model, data, config, folder, resume):
-        trained.append(folder.name)
+    def train_cell(run, cell):
+        trained.append(cell.name)
         if len(trained) == 2:
             raise Killed
-        return original(model, data, config, folder, resume=resume)
+        return original(run, cell)
 
-    monkeypatch.setattr(sweep_module, "fit", fit)
+    monkeypatch.setattr(sweep_module, "train_cell", train_cell)
     with pytest.raises(Killed):
         sweep(start_of(a_run(data, tmp_path / "cut")), recipes, rates)
     assert len(list((tmp_path / "cut" / "cells").iterdir())) == 1
