@@ -49,7 +49,7 @@ def test_worse_draws_are_told_apart(spoil):
     bad = {
         "prior": np.random.default_rng(5).standard_normal(draws.shape),
         "point": 0 * draws + RHO * c,
-        "wide": 2 * draws,
+        "wide": RHO * c + 2 * (draws - RHO * c),
     }
     good, bad = values(draws, y, c, RHO * c), values(bad[spoil], y, c, RHO * c)
     assert bad["energy"] > 1.05 * good["energy"]
