@@ -14,7 +14,6 @@ from imder_lib import IMDer, model_preset, train_preset
 from imder_lib.config import WIDTHS
 from imder_lib.data.fake import SIZES
 from imder_lib.data.missing import available_columns, patterns
-from imder_lib.model.imder import Output
 from imder_lib.profiles import profile
 from imder_lib.runs.setup import default_device
 
@@ -35,57 +34,56 @@ def best_of(work: Callable[[], object], times: int = 3) -> float:
 
 
 def main(name: str) -> None:
-    sizes, device = SIZES[name], default_device()
-    config = train_preset(name, **profile("paper").train)
-    model = IMDer(model_preset(name, **profile("paper").model), seed=0).to(device)
+    sizes, device, budget = SIZES[name], default_device(), profile("paper")
+    config = train_preset(name, **budget.train)
     B = config.batch_size
     x = {m: torch.randn(B, 50, width, device=device) for m, width in WIDTHS[name].items()}
     y = torch.randn(B, 1, device=device)
-    table = available_columns(patterns(model.modalities, complete=False), model.modalities)
-    available = table[torch.arange(B) % len(table)].to(device)
-    with torch.no_grad():
-        latents = model.encode(x)
+    batches, everyone = -(-sizes["train"] // B), sizes["train"] + sizes["valid"]
+    print(f"{name} on {device}, {torch.get_num_threads()} threads, batch {B}")
+    for preset in ("kit", "released"):
+        model = IMDer(model_preset(name, preset=preset, **budget.model), seed=0).to(device)
+        steps = model.config.steps
+        table = available_columns(patterns(model.modalities, complete=False), model.modalities)
+        available = table[torch.arange(B) % len(table)].to(device)
+        with torch.no_grad():
+            latents = model.encode(x)
+        part, gone = {m: v[:SAMPLER] for m, v in latents.items()}, available[:SAMPLER]
 
-    def backward(loss: torch.Tensor) -> None:
-        model.zero_grad()
-        loss.backward()
+        def backward(loss: torch.Tensor, model: IMDer = model) -> None:
+            model.zero_grad()
+            if loss.requires_grad:
+                loss.backward()
 
-    def refine() -> torch.Tensor:
-        filled = {m: model.refiners[m](v) for m, v in latents.items()}
-        return F.l1_loss(model.fusion(filled)[0], y)
+        def fusion(model: IMDer = model) -> torch.Tensor:
+            return F.l1_loss(model.fusion(model.encode(x))[0], y)
 
-    def joint(out: Output) -> torch.Tensor:
-        return F.l1_loss(out.prediction, y) + 0.1 * sum(out.losses.values())
+        def score(model: IMDer = model, latents: dict = latents, available: torch.Tensor = available) -> torch.Tensor:
+            return sum(model.recoverer.losses(latents, available).values())
 
-    part = {m: v[:SAMPLER] for m, v in latents.items()}
-    gone = available[:SAMPLER]
-    calls = int((~gone).sum()) * 2  # samples and steps
-    per_batch = {
-        "fusion": best_of(lambda: backward(F.l1_loss(model.fusion(model.encode(x))[0], y))),
-        "score": best_of(lambda: backward(sum(model.score_losses(latents, available).values()))),
-        "refine": best_of(lambda: backward(refine())),
-        "joint (2 sampler steps)": best_of(lambda: backward(joint(model(x, available, with_losses=True, steps=2)))),
-    }
-    call = best_of(lambda: model.recover_missing(part, gone, steps=2, refine=False)) / calls
-    gone_of_all = int((~table).sum())  # 9: missing modalities over the six incomplete patterns
-    batches = -(-sizes["train"] // B)
-    bank = gone_of_all * (sizes["train"] + sizes["valid"]) * config.bank_steps * call
-    test = gone_of_all * sizes["test"] * model.config.steps * call
-    sampler = 1.5 * B * (model.config.steps - 2) * call  # a batch of joint training, half of all modalities missing
-    epoch = {"fusion": batches * per_batch["fusion"], "score": batches * per_batch["score"],
-             "refine": batches * per_batch["refine"],
-             "joint": batches * (per_batch["joint (2 sampler steps)"] + sampler)}  # fmt: skip
-    staged = config.score_epochs * epoch["score"] + bank + config.refine_epochs * epoch["refine"] + test
-    released = RATES * (config.joint_epochs * epoch["joint"] + test / 3)
-    first = config.fusion_epochs * epoch["fusion"]
-    print(f"{name} on {device}, {torch.get_num_threads()} threads, batch {B}, {config.bank_steps} sampler steps")
-    for k, v in epoch.items():
-        print(f"  one epoch of {k:7} {v:10.0f} s")
-    print(f"  one network call for one sample {1e3 * call:.2f} ms")
-    print(f"  bank            {bank:10.0f} s\n  test, all patterns {test:7.0f} s")
-    print(f"  stage 1, at most {config.fusion_epochs} epochs {first / 3600:.1f} h")
-    print(f"  paper, staged: {SEEDS} seeds, at most {(first + SEEDS * staged) / 3600:.0f} h")
-    print(f"  paper, released: {SEEDS} seeds x {RATES} rates, at most {(first + SEEDS * released) / 3600:.0f} h")
+        def refine(model: IMDer = model, latents: dict = latents) -> torch.Tensor:
+            return F.l1_loss(
+                model.fusion({m: model.refine(m, v) if m in model.refiners else v for m, v in latents.items()})[0], y
+            )
+
+        epoch = {k: batches * best_of(lambda f=f: backward(f())) for k, f in
+                 (("fusion", fusion), ("score", score), ("refine", refine))}  # fmt: skip
+        with torch.no_grad():  # one sample, one incomplete pattern, a whole draw
+            two = best_of(lambda: model.recover(part, gone, None, 2))  # noqa: B023
+            draw = two / SAMPLER * steps / 2
+        bank, test = len(table) * everyone * draw, len(table) * sizes["test"] * draw * budget.draws
+        print(f"  {preset}, {steps} sampler steps")
+        for k, v in (epoch | {"bank": bank, "test": test}).items():
+            print(f"    {'one epoch of ' if k in epoch else ''}{k}: {v:.0f} s")
+        first = config.fusion_epochs * epoch["fusion"]
+        if preset == "kit":
+            cells = SEEDS * (
+                config.score_epochs * epoch["score"] + bank + config.refine_epochs * epoch["refine"] + test
+            )
+        else:  # the sampler runs for every incomplete sample of every epoch, on about two of three samples
+            joint = epoch["score"] + epoch["refine"] + 2 / 3 * everyone * draw
+            cells = SEEDS * (RATES * config.joint_epochs * joint + test)
+        print(f"    profile paper, {SEEDS} seeds: at most {(first + cells) / 3600:.0f} h, stage 1 {first / 3600:.1f} h")
 
 
 if __name__ == "__main__":
