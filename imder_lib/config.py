@@ -140,8 +140,9 @@ class TrainConfig:
         refine_epochs: at most, for refiners and fusion on the bank (recipe staged).
         joint_epochs: at most, for joint training (recipe released).
         refine_lr: learning rate of the refine stage; fusion is trained already and must not be shaken.
-        score_lr, weight_decay, ema: of the score nets (recipe staged): peak of a cosine schedule, AdamW's decay, and
-            the decay per step of the averaged weights that are validated and kept.
+        score_lr, score_decay: of the score nets (recipe staged): peak of the cosine schedule, AdamW's weight decay.
+        weight_decay: of the other stages of recipe staged.
+        average: of recipe staged: weights are averaged over about this share of a stage's steps; these are kept.
         bank_draws: incomplete patterns that each training sample is recovered under (0: every one).
         bank_steps: network calls of the sampler when the bank is filled; 0: the model's own.
         rate: missing rate of the released recipe's protocol, and of supervision "observed".
@@ -162,8 +163,9 @@ class TrainConfig:
     joint_epochs: int = 100
     refine_lr: float = 5e-4
     score_lr: float = 2e-3
-    weight_decay: float = 0.05
-    ema: float = 0.999
+    score_decay: float = 0.05
+    weight_decay: float = 0.01
+    average: float = 0.1
     bank_draws: int = 0
     bank_steps: int = 0
     rate: float = 0.3

@@ -42,7 +42,7 @@ PROFILES = MappingProxyType(
         "quick": Profile(
             sizes=MOSI_SIZES,
             limit=0,
-            model={"layers": 2, "steps": 12, "joint_channels": 64},
+            model={"layers": 2, "steps": 20, "joint_channels": 64, "joint_blocks": 6},
             train={"fusion_epochs": 10, "score_epochs": 40, "refine_epochs": 4, "bank_draws": 2,
                    "patience": 2, "early_stop": 6},
             draws=3,

@@ -13,7 +13,7 @@ from imder_lib.errors import UserError
 T_MIN = 1e-5  # times below are never drawn: std(0) = 0 divides
 # Of EDM's log-normal noise levels, for sigma_data = 1. Higher and wider than for images: a sequence's slow modes are
 # many times its frame's size, and what the condition says about them is decided at high noise.
-P_MEAN, P_STD = 0.0, 1.6
+P_MEAN, P_STD = 0.8, 1.5
 
 
 def train_condition(condition: Any, std: Tensor, z: Tensor, mode: str, generator: torch.Generator | None = None) -> Any:

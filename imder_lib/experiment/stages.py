@@ -1,6 +1,7 @@
 """The stages that recipes are made of: what learns, from which loss, on which samples."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +53,15 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
         validate=lambda: mean_of_batches(len(data.valid), config.batch_size, lambda rows: l1("valid", rows)),
         size=len(complete),
         lr=config.lr,
+        **_staged(config),
     )
+
+
+def _staged(config: TrainConfig) -> dict[str, Any]:
+    """What recipe staged adds to a stage; the release trains at a plain rate."""
+    if config.recipe == "released":
+        return {}
+    return {"cosine": True, "weight_decay": config.weight_decay, "average": config.average}
 
 
 def prepare(model: IMDer, train: Latents, observed: Tensor) -> Tensor | None:
@@ -99,9 +108,7 @@ def score_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         validate=validate,
         size=len(data.train),
         lr=config.score_lr,
-        cosine=True,
-        weight_decay=config.weight_decay,
-        ema=config.ema,
+        **_staged(config) | {"weight_decay": config.score_decay},
     )
 
 
@@ -146,7 +153,8 @@ def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
         return complete * parts[0] + (1 - complete) * sum(parts[1:]) / K
 
     parts = [model.refiners, model.fusion]
-    return Stage("refine", parts, config.refine_epochs, train_loss, validate, len(data.train), config.refine_lr)
+    size, lr = len(data.train), config.refine_lr
+    return Stage("refine", parts, config.refine_epochs, train_loss, validate, size, lr, **_staged(config))
 
 
 def _refined(model: IMDer, true: Latents, bank: Bank, rows: Tensor, draw: Tensor) -> tuple[Latents, Tensor]:

@@ -34,7 +34,8 @@ class Stage:
         lr: of Adam.
         cosine: the rate rises for 100 steps, then falls to 0 on a cosine; else it halves on a plateau.
         weight_decay: of AdamW; plain Adam at 0.
-        ema: decay per step of the averaged weights that are validated and kept; 0: the weights themselves are.
+        average: weights are averaged exponentially over this share of all steps, and the average is validated and
+            kept; 0: the weights themselves are.
         slow, slow_lr: the last of ``parts``, if it learns at a rate of its own (BERT).
     """
 
@@ -47,7 +48,7 @@ class Stage:
     lr: float
     cosine: bool = False
     weight_decay: float = 0.0
-    ema: float = 0.0
+    average: float = 0.0
     slow: nn.Module | None = None
     slow_lr: float = 0.0
 
@@ -106,7 +107,7 @@ class Trainer:
             return
         parameters = stage.parameters()
         optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay)
-        self.average = [q.detach().clone() for q in parameters] if stage.ema else []
+        self.average = [q.detach().clone() for q in parameters] if stage.average else []
         schedule = ReduceLROnPlateau(optimiser, factor=0.5, patience=self.config.patience)
         if p.stage == stage.name:
             best = self._restore(optimiser, schedule)
@@ -162,7 +163,8 @@ class Trainer:
                     optimiser.step()
                 step += 1
                 for a, q in zip(self.average, parameters, strict=False):
-                    a.lerp_(q.detach(), 1 - min(stage.ema, step / (9 + step)))
+                    horizon = 1 + stage.average * stage.epochs * len(batches)
+                    a.lerp_(q.detach(), max(1 / horizon, 9 / (9 + step)))
                 total += loss.item() * len(rows)
         return total / stage.size
 
