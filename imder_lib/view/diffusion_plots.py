@@ -46,7 +46,8 @@ def pair_scatter(
         axis.plot(ends, truth * ends, label="truth", **TRUTH)
         axis.set(title=f"{name}\nslope {slopes[name]:.2f}", xlabel="condition c", xlim=(-3.5, 3.5))
     np.atleast_1d(axes)[0].set(ylabel="sample of x", ylim=(-9, 9))
-    np.atleast_1d(axes)[0].legend(loc="lower right", fontsize="small", title=f"truth: slope {truth:.2f}")
+    calm = int(np.argmin([x.std() for x, _ in groups.values()]))  # where a legend hides no samples
+    np.atleast_1d(axes)[calm].legend(loc="lower right", fontsize="small", title=f"truth: slope {truth:.2f}")
     return figure
 
 
@@ -89,7 +90,12 @@ def luck_of_the_mask(share: np.ndarray, error: np.ndarray, xlabel: str, ylabel: 
 
 
 def quality_against_calls(
-    table: pd.DataFrame, titles: Mapping[str, str], reference: Mapping[str, float], *, log: bool = False
+    table: pd.DataFrame,
+    titles: Mapping[str, str],
+    reference: Mapping[str, float],
+    *,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+    log: bool = False,
 ) -> Figure:
     """Quality against network calls, one panel a metric and one line a sampler.
 
@@ -97,6 +103,7 @@ def quality_against_calls(
         table: columns sampler, calls, metric, value, low, high (low and high may be NaN).
         titles: metric -> title of its panel.
         reference: metric -> where a dashed line goes: the ideal, or the noise of the measurement.
+        limits: metric -> ends of its axis, where a few points would hide the rest.
         log: values on a logarithmic axis too.
     """
     figure, axes = plt.subplots(1, len(titles), figsize=(4.4 * len(titles), 3.6), squeeze=False)
@@ -108,12 +115,13 @@ def quality_against_calls(
             axis.errorbar(line["calls"], line["value"], yerr=error, marker=marker, ms=5, capsize=2, label=sampler)
         if metric in reference:
             axis.axhline(reference[metric], **TRUTH)
-        ticks = sorted(table["calls"].unique())
-        axis.set(xscale="log", xlabel="network calls", title=title, xticks=[c for c in (5, 10, 20, 50, 100, 200)
-                                                                          if ticks[0] <= c <= ticks[-1]])  # fmt: skip
+        ticks = [c for c in (5, 10, 20, 50, 100, 200) if table["calls"].min() <= c <= table["calls"].max()]
+        axis.set(xscale="log", xlabel="network calls", title=title, xticks=ticks)
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.xaxis.set_minor_locator(plt.NullLocator())
         if log:
             axis.set_yscale("log")
+        if metric in (limits or {}):
+            axis.set_ylim(limits[metric])
     axes[0][0].legend(fontsize="small")
     return figure
