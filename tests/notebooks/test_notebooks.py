@@ -9,9 +9,11 @@ import nbformat
 import pytest
 
 from imder_lib.runs.form import form_problems
+from imder_lib.runs.notebook import run_notebook
 from imder_lib.runs.reproduce import NOTEBOOKS, ORDER
 
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
+ALONE = ("07_fast_sampling",)  # of the course, not of a reproduction
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
@@ -105,8 +107,16 @@ def test_form_as_a_command(tmp_path):
     assert "is no notebook" in bad.stdout
 
 
+@pytest.mark.parametrize("name", ALONE)
+def test_notebooks_outside_a_reproduction_run(tmp_path, name):
+    executed = tmp_path / f"{name}.ipynb"
+    run_notebook(NOTEBOOKS / executed.name, executed, {"profile": "smoke", "out": str(tmp_path / "run")})
+    assert all(c.execution_count for c in code_cells(nbformat.read(executed, as_version=4)))
+    assert all(list((tmp_path / "run" / folder).glob(f"{name[:2]}_*")) for folder in ("tables", "figures"))
+
+
 def test_reproduce_runs_every_notebook(tmp_path):
-    assert [p.stem for p in ALL] == list(ORDER)  # a new notebook must be executed here too
+    assert [p.stem for p in ALL] == [*ORDER, *ALONE]  # a new notebook must be executed here too
     out = tmp_path / "run"
     command = [sys.executable, "-m", "imder_lib.cli", "reproduce", "--profile", "smoke", "--out", str(out)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

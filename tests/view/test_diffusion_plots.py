@@ -1,0 +1,38 @@
+"""The figures of the diffusion notebooks show the numbers that they are given."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from imder_lib.view import diffusion_plots
+
+matplotlib.use("agg")
+
+
+def test_a_row_stands_at_its_value_and_the_ideal_at_the_dashed_line():
+    values = {"ideal": 0.9, "first": 0.1, "second": 0.5}
+    rows = [{"row": k, "metric": "corr", "value": v, "low": v - 0.05, "high": v + 0.05} for k, v in values.items()]
+    figure = diffusion_plots.metrics_by_row(pd.DataFrame(rows), {"corr": "title"}, "ideal", ["second", "first"])
+    dashed, points = figure.axes[0].lines[:2]
+    assert list(dashed.get_xdata()) == [0.9, 0.9]
+    assert list(points.get_xdata()) == [0.5, 0.1]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["second", "first"]
+
+
+def test_a_sampler_is_a_line_by_calls():
+    rows = [
+        {"sampler": s, "calls": n, "metric": "error", "value": 1 / n, "low": 0.9 / n, "high": 1.1 / n}
+        for s in ("em", "heun")
+        for n in (20, 5, 10)
+    ]
+    figure = diffusion_plots.quality_against_calls(pd.DataFrame(rows), {"error": "title"}, {"error": 0.07}, log=True)
+    line = figure.axes[0].containers[0].lines[0]
+    np.testing.assert_allclose(line.get_xydata(), [[5, 0.2], [10, 0.1], [20, 0.05]])
+    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["em", "heun"]
+
+
+def test_masks_without_luck_are_drawn_too():
+    figure = diffusion_plots.luck_of_the_mask(np.ones(3), np.ones(3), "share", "error")
+    assert len(figure.axes[0].lines) == 0  # no line through one place
+    figure = diffusion_plots.luck_of_the_mask(np.array([0.0, 1.0]), np.array([2.0, 1.0]), "share", "error")
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [2.0, 1.0])
