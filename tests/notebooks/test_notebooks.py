@@ -132,7 +132,7 @@ def test_reproduce_runs_every_notebook(tmp_path):
     fixed = (out / "tables" / "05_fixed_acc2.csv").read_text().splitlines()
     random = (out / "tables" / "05_random_acc2.csv").read_text().splitlines()
     assert (len(fixed), len(random)) == (1 + 7, 1 + 8)
-    assert fixed[0] == "condition,rate,realised,bayes,imder,mean,zero,constant"
+    assert fixed[0] == "condition,rate,realised,bayes,imder,regression,dropout,mean,zero,constant"
     provenance = json.loads((out / "provenance.json").read_text())
     assert {"data_sha256", "versions", "device", "seeds", "seconds", "parameters"} <= provenance.keys()
     assert "http" not in page.replace("http-equiv", "")  # opens from disk: nothing is fetched
