@@ -13,7 +13,7 @@ from imder_lib.runs.notebook import run_notebook
 from imder_lib.runs.reproduce import NOTEBOOKS, ORDER
 
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
-ALONE = ("07_fast_sampling",)  # of the course, not of a reproduction
+ALONE = ("06_release_dissected", "07_fast_sampling")  # of the course, not of a reproduction
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
