@@ -205,7 +205,7 @@ def model_preset(
         "mosi": {"layers": 4, "attention_dropout": {"audio": 0.2}, "embed_dropout": 0.2},
         "mosei": {"layers": 6, "attention_dropout": {}, "embed_dropout": 0.0},
     }[name]
-    released |= {"rules": rules(preset), "steps": 100 if preset == "released" else 20}
+    released |= {"rules": rules(preset), "steps": 100 if preset == "released" else 20, "lengths": preset != "released"}
     return ModelConfig(widths=dict(widths or WIDTHS[name]), **(released | changes))
 
 

@@ -37,9 +37,12 @@ def em(
     """
     if len(times) < 2:
         raise UserError(f"steps must be at least 2 (Euler-Maruyama needs a step size), got {len(times)}")
-    sde, ones, h = sde or VESDE(), x.new_ones(len(x)), times[0] - times[1]
+    sde, ones, first = sde or VESDE(), x.new_ones(len(x)), times[0] - times[1]
+    steps = -times.diff()
+    even = torch.allclose(steps, first, rtol=1e-3)  # as the release's: it takes the first step for all
+    steps = first.expand(len(times)) if even else torch.cat([steps, times[-1:]])
     mean = x
-    for i, t in enumerate(times):
+    for i, (t, h) in enumerate(zip(times, steps, strict=True)):
         g = sde.g(t)
         mean = x + g**2 * score_of(denoise, sde, x, t * ones, condition) * h
         x = mean + h.sqrt() * g * normal(x, noise)

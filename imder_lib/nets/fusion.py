@@ -61,6 +61,8 @@ class Fusion(nn.Module):
         x = {m: latents[m].transpose(1, 2) for m in self.modalities}  # (B, T, D)
         B, T = x[self.modalities[0]].shape[:2]
         lengths = lengths_of({m: latents[m] for m in self.modalities}) if self.lengths else {}
+        if all(bool((n == T).all()) for n in lengths.values()):
+            lengths = {}  # nothing is padded: the plain, faster attention gives the same
         valid = {m: torch.arange(T, device=n.device) < n[:, None] for m, n in lengths.items()}  # (B, T)
         vectors = {}
         for target in self.modalities:

@@ -61,6 +61,12 @@ def test_every_sampler_reaches_the_posterior_under_the_clean_rule(sampler, steps
     assert variance == pytest.approx(0.36, rel=0.05)
 
 
+def test_em_takes_uneven_steps_as_they_are():
+    slope, variance = slope_and_variance(*draws("clean", "clean", "em", "karras", 400))
+    assert slope == pytest.approx(0.8, abs=0.02)
+    assert variance == pytest.approx(0.36, rel=0.06)
+
+
 def test_a_score_and_its_denoiser_are_one():
     sde, t = VESDE(), torch.tensor([0.2, 0.7, 1.0], dtype=torch.float64)
     x, c = torch.randn(2, 3, 2, 5, dtype=torch.float64)
