@@ -21,7 +21,7 @@ COMPARED: Mapping[str, Mapping[str, object]] = {
     "dropout": {"recoverer": "zero"},
     "regression": {"recoverer": "regression"},
     "network": {"recoverer": "network", "rules": replace(RELEASED, latents="standardised")},
-    "released": {"recoverer": "diffusion", "rules": RELEASED},
+    "released": {"recoverer": "diffusion", "rules": RELEASED, "lengths": False},
     "kit": {"recoverer": "diffusion", "rules": KIT},
 }
 
