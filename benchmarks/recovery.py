@@ -36,7 +36,9 @@ def main() -> None:
             model, train = run.model_config(), run.train_config(seed)
             trained = train_compared(name, run.data, model, train, run.folder / f"seed{seed}", default_device()).model
             seconds = time.perf_counter() - began
-            rows = evaluate(trained, run.data.test, ["fixed"], [seed], draws=args.draws, method=name, baselines=not i)
+            rows = evaluate(
+                trained, run.data.test, ["fixed"], [seed], draws=args.draws, method=name, baselines=i == len(names) - 1
+            )
             metrics.append(rows.assign(seconds=seconds))
             pd.concat(metrics).to_csv(Path(args.out) / "metrics.csv", index=False)
             if trained.config.recoverer == "diffusion":

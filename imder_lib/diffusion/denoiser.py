@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from imder_lib.diffusion.noise import Noise, normal
@@ -87,9 +86,3 @@ class NoisyCondition:
 def sample_condition(denoise: Denoiser, mode: str, noise: Noise = None) -> Denoiser:
     """The denoiser under a sampling rule: "fresh", "frozen" or "clean" (the denoiser itself)."""
     return denoise if mode == "clean" else NoisyCondition(denoise, mode, noise)
-
-
-def check_sigma(sigma: Tensor, low: float = 0.0, high: float = 1e4) -> None:
-    """Raise a UserError where a noise level is not finite and in (low, high]."""
-    if not bool((torch.isfinite(sigma) & (sigma > low) & (sigma <= high)).all()):
-        raise UserError(f"sigma must lie in ({low:g}, {high:g}], got {sigma.min():.4g} to {sigma.max():.4g}")

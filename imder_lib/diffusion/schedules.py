@@ -24,8 +24,9 @@ def released(steps: int, sde: VESDE) -> Tensor:
 def karras(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = RHO) -> Tensor:
     """Karras et al. (2022), eq. 5: steps levels from sigma_max to sigma_min, then 0: (steps + 1,)."""
     _check(steps)
-    if not 0 < sigma_min < sigma_max:
-        raise UserError(f"sigma: expected 0 < sigma_min < sigma_max, got {sigma_min:g} and {sigma_max:g}")
+    check_sigma(torch.tensor([sigma_min, sigma_max]))
+    if sigma_min >= sigma_max:
+        raise UserError(f"sigma: expected sigma_min < sigma_max, got {sigma_min:g} and {sigma_max:g}")
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return torch.cat([(high + torch.linspace(0, 1, steps) * (low - high)) ** rho, torch.zeros(1)])
 
@@ -40,3 +41,9 @@ def sigmas(schedule: str, steps: int, sde: VESDE) -> Tensor:
 def _check(steps: int) -> None:
     if steps < 1:
         raise UserError(f"steps must be at least 1, got {steps}")
+
+
+def check_sigma(sigma: Tensor, low: float = 0.0, high: float = 1e4) -> None:
+    """Raise a UserError where a noise level is not finite and in (low, high]."""
+    if not bool((torch.isfinite(sigma) & (sigma > low) & (sigma <= high)).all()):
+        raise UserError(f"sigma must lie in ({low:g}, {high:g}], got {sigma.min():.4g} to {sigma.max():.4g}")

@@ -1,6 +1,6 @@
 """Recoverers side by side: one first stage, one trainer, one budget, then one table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from torch import Tensor
 from imder_lib.config import KIT, RELEASED, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
-from imder_lib.experiment.evaluation import Condition, evaluate
 from imder_lib.experiment.pretrain import fill_start
 from imder_lib.experiment.training import FitResult, fit
 from imder_lib.model.imder import IMDer
@@ -63,35 +62,3 @@ def train_compared(
     result = fit(own, data, replace(train, fusion_epochs=0), folder / name, resume=True, until=until)
     history = pd.concat([shared.history, result.history], ignore_index=True)
     return replace(result, history=history, seconds=shared.seconds + result.seconds)
-
-
-def compare(
-    data: MultimodalData,
-    model: ModelConfig,
-    train: TrainConfig,
-    folder: str | Path,
-    *,
-    names: Sequence[str] = tuple(COMPARED),
-    protocols: Iterable[str | Condition] = ("fixed", "random"),
-    draws: int = 1,
-    device: torch.device | str = "cpu",
-) -> pd.DataFrame:
-    """The table of :func:`evaluate` with a method for each recoverer, and the fixed baselines once.
-
-    Args:
-        data: trained on its train split, tested on its test split.
-        model, train: one configuration and one budget for all rows; ``train.seed`` also draws masks and noise.
-        folder: of one seed.
-        names: out of :data:`COMPARED`.
-        protocols: see :func:`evaluate`.
-        draws: K, of the diffusion rows.
-    """
-    folder, protocols = Path(folder), list(protocols)
-    tables = []
-    for name in names:
-        trained = train_compared(name, data, model, train, folder, device).model
-        rows = evaluate(
-            trained, data.test, protocols, [train.seed], draws=draws, method=name, baselines=name == names[0]
-        )
-        tables.append(rows)
-    return pd.concat(tables, ignore_index=True)

@@ -1,5 +1,6 @@
 """Recoverers: what stands in for a missing modality's latents. One interface, so that rows of a table compare."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -42,7 +43,7 @@ class Scale(nn.Module):
         return dict(zip(self.modalities, (x * self.std + self.mean).unbind(1), strict=True))
 
 
-class Recoverer(nn.Module):
+class Recoverer(nn.Module, ABC):
     """The interface. ``stochastic``: draws differ. ``trained``: has a loss to be trained with."""
 
     stochastic = False
@@ -74,6 +75,7 @@ class Recoverer(nn.Module):
         """
         return {m: latents[m].new_zeros(()) for m in self.modalities}
 
+    @abstractmethod
     def forward(
         self,
         latents: Mapping[str, Tensor],
@@ -93,7 +95,6 @@ class Recoverer(nn.Module):
             callback: see diffusion/samplers.py.
             fold: (B,), see :meth:`prepare`; for training samples.
         """
-        raise NotImplementedError
 
     def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
         """The rows that miss each modality: modality -> (n,) indices."""

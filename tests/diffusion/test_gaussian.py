@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from imder_lib import UserError
-from imder_lib.diffusion.denoiser import EDMDenoiser, ScoreDenoiser, check_sigma, sample_condition, score_of
+from imder_lib.diffusion.denoiser import EDMDenoiser, ScoreDenoiser, sample_condition, score_of
 from imder_lib.diffusion.gaussian import GaussianPair
 from imder_lib.diffusion.samplers import SAMPLERS, sample
-from imder_lib.diffusion.schedules import karras, released, sigmas
+from imder_lib.diffusion.schedules import check_sigma, karras, released, sigmas
 from imder_lib.diffusion.sde import VESDE
 
 PAIR, N = GaussianPair(0.8), 40_000

@@ -5,7 +5,7 @@ import pytest
 from conftest import tiny_model
 
 from imder_lib import UserError
-from imder_lib.experiment.comparison import COMPARED, compare
+from imder_lib.experiment.comparison import COMPARED, train_compared
 from imder_lib.experiment.fidelity import fidelity
 from imder_lib.experiment.stages import prepare
 from imder_lib.experiment.yardstick import yardstick
@@ -79,12 +79,18 @@ def np_ones(n):
     return torch.ones(n, 3, dtype=torch.bool)
 
 
-def test_comparison_shares_the_first_stage(data, tiny_config, tmp_path):
+@pytest.mark.parametrize("name", COMPARED)
+def test_compared_recoverers_share_the_first_stage(name, data, tiny_config, tmp_path):
     model = tiny_model().config
-    table = compare(data, model, tiny_config, tmp_path, protocols=[("random", 0.5)], draws=2)
-    assert set(table["method"]) == {*COMPARED, "zero", "mean", "constant", "bayes"}
-    assert len(table) == len(COMPARED) + 4
-    again = compare(data, model, tiny_config, tmp_path, protocols=[("random", 0.5)], draws=2)
-    assert table["mae"].tolist() == again["mae"].tolist()  # read, not trained again
+    first = train_compared(name, data, model, tiny_config, tmp_path, until="fusion").model
+    done = train_compared(name, data, model, tiny_config, tmp_path)
+    assert done.history["stage"].iloc[0] == "fusion"
+    for k, v in first.encoders.state_dict().items():
+        assert (done.model.encoders.state_dict()[k] == v).all()
+    again = train_compared(name, data, model, tiny_config, tmp_path)
+    assert again.history["seconds"].tolist() == done.history["seconds"].tolist()  # read, not trained again
+
+
+def test_an_unknown_recoverer_is_refused(data, tiny_config, tmp_path):
     with pytest.raises(UserError, match="magic"):
-        compare(data, model, tiny_config, tmp_path, names=["magic"])
+        train_compared("magic", data, tiny_model().config, tiny_config, tmp_path)
