@@ -14,7 +14,7 @@ CHOICES = MappingProxyType(
         "train_condition": ("shared", "independent", "clean"),
         "sample_condition": ("fresh", "frozen", "clean"),
         "sampler": ("em", "heun", "dpmpp_2m", "dpmpp_2m_sde"),
-        "schedule": ("released", "karras"),
+        "schedule": ("released", "karras", "geometric"),
     }
 )
 RECOVERERS = ("zero", "mean", "regression", "network", "diffusion")
@@ -32,6 +32,10 @@ class Rules:
         train_condition: noise on it in training: "shared" with the target (the release), "independent", "clean".
         sample_condition: and in sampling: "fresh" at every step (the release), "frozen" (one draw for all), "clean".
         sampler, schedule: see diffusion/samplers.py and diffusion/schedules.py.
+        eta: of sampler "dpmpp_2m_sde": fresh noise from 0 (an ODE) to 1. At 20 calls on Gaussian data, geometric levels
+            and .5 widen no direction by more than 3 %, karras levels and 1 by 11 %.
+        antithetic: of several draws, each second one takes the noise of the one before with the sign turned, so that
+            the noise cancels in their mean.
         linear_mean: diffuse around the linear-regression estimate of what is missing instead of around zero.
         refine: let a refiner, trained on squared error, change each draw.
     """
@@ -42,7 +46,9 @@ class Rules:
     train_condition: str = "clean"
     sample_condition: str = "clean"
     sampler: str = "dpmpp_2m_sde"
-    schedule: str = "karras"
+    schedule: str = "geometric"
+    eta: float = 0.5
+    antithetic: bool = True
     linear_mean: bool = True
     refine: bool = False
 
@@ -50,6 +56,8 @@ class Rules:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if not 0 <= self.eta <= 1:
+            raise UserError(f"eta must lie in [0, 1], got {self.eta}")
         if self.net == "joint" and (self.parameterisation, self.latents) != ("edm", "standardised"):
             raise UserError("net 'joint' needs parameterisation 'edm' and latents 'standardised'")
         if self.net == "joint" and (self.train_condition, self.sample_condition) != ("clean", "clean"):
@@ -59,7 +67,9 @@ class Rules:
 
 
 KIT = Rules()
-RELEASED = Rules("unet", "score", "raw", "shared", "fresh", "em", "released", linear_mean=False, refine=True)
+RELEASED = Rules(
+    "unet", "score", "raw", "shared", "fresh", "em", "released", antithetic=False, linear_mean=False, refine=True
+)
 RULES = MappingProxyType({"kit": KIT, "released": RELEASED})
 
 

@@ -128,16 +128,18 @@ def sample(
     noise: Noise = None,
     callback: Callback | None = None,
     sde: VESDE | None = None,
+    eta: float = 1.0,
 ) -> Tensor:
     """Draw a sample by name of sampler and schedule.
 
     Args:
         sampler: "em", "heun", "dpmpp_2m" or "dpmpp_2m_sde".
-        schedule: "released" or "karras".
+        schedule: "released", "karras" or "geometric".
         steps: network calls >= 1 (heun: an even number is rounded down to the odd one below).
         denoise: (x, sigma, condition) -> x0.
         like: gives shape (B, ...), device and dtype of the sample.
         condition, noise, callback, sde: see the samplers.
+        eta: of "dpmpp_2m_sde": the share of fresh noise, 0 to 1.
 
     Returns:
         (B, ...)
@@ -147,6 +149,8 @@ def sample(
     sde = sde or VESDE()
     path = levels(schedule, (steps + 1) // 2 if sampler == "heun" and steps >= 1 else steps, sde).to(like)
     x = normal(like, noise) * path[0]
+    if sampler == "dpmpp_2m_sde":
+        return dpmpp_2m_sde(denoise, path, x, condition, noise, callback, eta)
     if sampler != "em":
         return SAMPLERS[sampler](denoise, path, x, condition, noise, callback)
     times = released_times(steps).to(like) if schedule == "released" else sde.time(path[:-1])

@@ -1,5 +1,7 @@
 """Noise schedules: from the number of steps to the points a sampler visits."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,7 @@ from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError
 
 T_END = 1e-3  # the release stops here: std = 0.0317
-SIGMA_MIN, SIGMA_MAX, RHO = 0.03, 40.0, 7.0  # of "karras", for standardised latents
+SIGMA_MIN, SIGMA_MAX, RHO = 0.03, 40.0, 7.0  # of "karras" and "geometric", for standardised latents
 
 
 def released_times(steps: int) -> Tensor:
@@ -31,11 +33,22 @@ def karras(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MA
     return torch.cat([(high + torch.linspace(0, 1, steps) * (low - high)) ** rho, torch.zeros(1)])
 
 
+def geometric(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX) -> Tensor:
+    """Even steps of log sigma, then 0: (steps + 1,). The VE SDE's own levels (Song et al., 2021, section 3.4)."""
+    _check(steps)
+    check_sigma(torch.tensor([sigma_min, sigma_max]))
+    levels = torch.linspace(math.log(sigma_max), math.log(sigma_min), steps).exp()
+    return torch.cat([levels, torch.zeros(1)])
+
+
 def sigmas(schedule: str, steps: int, sde: VESDE) -> Tensor:
-    """Levels of a schedule by name: "released" or "karras"."""
-    if schedule not in ("released", "karras"):
-        raise UserError(f"unknown schedule {schedule!r}: expected 'released' or 'karras'")
-    return karras(steps) if schedule == "karras" else released(steps, sde)
+    """Levels of a schedule by name: "released", "karras" or "geometric"."""
+    if schedule == "released":
+        return released(steps, sde)
+    own = {"karras": karras, "geometric": geometric}
+    if schedule not in own:
+        raise UserError(f"unknown schedule {schedule!r}: expected 'released', 'karras' or 'geometric'")
+    return own[schedule](steps)
 
 
 def _check(steps: int) -> None:

@@ -142,7 +142,9 @@ class UNets(Recoverer):
         rules = self.config.rules
         denoise = sample_condition(self.denoiser(m, valid), rules.sample_condition, noise)
         n = steps or self.config.steps
-        return sample(rules.sampler, rules.schedule, n, denoise, condition, condition, noise, callback, self.sde)
+        return sample(
+            rules.sampler, rules.schedule, n, denoise, condition, condition, noise, callback, self.sde, rules.eta
+        )
 
 
 class Diffusion(UNets):
@@ -213,7 +215,9 @@ class JointDiffusion(Recoverer):
         x, valid = self.scale(here), self.missing_steps(here, available[rows])
         own = noise.of(rows.tolist(), "joint") if isinstance(noise, SampleNoise) else noise
         known, n = self.known(x, a, None if fold is None else fold[rows]), steps or self.config.steps
-        drawn = sample(rules.sampler, rules.schedule, n, self.denoiser(a, valid), x, known, own, callback)
+        drawn = sample(
+            rules.sampler, rules.schedule, n, self.denoiser(a, valid), x, known, own, callback, eta=rules.eta
+        )
         drawn = self.fill(here, a, self.scale.back(drawn + known))
         return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}
 

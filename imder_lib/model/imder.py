@@ -106,6 +106,7 @@ class IMDer(nn.Module):
         draws: int = 1,
         callback: Callback | None = None,
         fold: Tensor | None = None,
+        antithetic: bool = False,
     ) -> dict[str, Tensor]:
         """Draw what is missing K times, without gradient and before any refiner.
 
@@ -117,6 +118,8 @@ class IMDer(nn.Module):
             draws: K >= 1.
             callback: see diffusion/samplers.py.
             fold: (B,), see Recoverer.prepare; for training samples.
+            antithetic: every second draw mirrors the noise of the one before; needs a SampleNoise. Each draw is
+                as good as without, their mean is better; the draws are no longer independent.
 
         Returns:
             modality -> (K, B, D, T), the given latents where available.
@@ -126,7 +129,11 @@ class IMDer(nn.Module):
         out = []
         for k in range(draws):
             rows = range(len(available))
-            own = noise.of(rows, f"draw{k}") if k and isinstance(noise, SampleNoise) else noise
+            own = noise
+            if isinstance(noise, SampleNoise):
+                first = k - k % 2 if antithetic else k
+                own = noise.of(rows, f"draw{first}") if first else noise
+                own = own.mirrored() if first < k else own
             with torch.no_grad():
                 out.append(self.recoverer(latents, available, own, steps, callback, fold))
         return {m: torch.stack([drawn[m] for drawn in out]) for m in self.modalities}
@@ -148,7 +155,8 @@ class IMDer(nn.Module):
         draws: int = 1,
     ) -> Tensor:
         """Predictions of K draws, (K, B, outputs): their mean is the prediction, their spread its uncertainty."""
-        recovered = self.recover(latents, available, noise, steps, draws)
+        antithetic = self.config.rules.antithetic
+        recovered = self.recover(latents, available, noise, steps, draws, antithetic=antithetic)
         each = ({m: x[k] for m, x in recovered.items()} for k in range(draws))
         return torch.stack([self.fusion(self.refined(x, available))[0] for x in each])
 

@@ -7,7 +7,7 @@ from imder_lib import UserError
 from imder_lib.diffusion.denoiser import EDMDenoiser, ScoreDenoiser, sample_condition, score_of
 from imder_lib.diffusion.gaussian import GaussianPair
 from imder_lib.diffusion.samplers import SAMPLERS, sample
-from imder_lib.diffusion.schedules import check_sigma, karras, released, sigmas
+from imder_lib.diffusion.schedules import check_sigma, geometric, karras, released, sigmas
 from imder_lib.diffusion.sde import VESDE
 
 PAIR, N = GaussianPair(0.8), 40_000
@@ -61,6 +61,20 @@ def test_every_sampler_reaches_the_posterior_under_the_clean_rule(sampler, steps
     assert variance == pytest.approx(0.36, rel=0.05)
 
 
+@pytest.mark.parametrize(("schedule", "eta", "wide"), [("geometric", 0.5, 0.045), ("karras", 1.0, 0.12)])
+def test_how_much_twenty_calls_widen(schedule, eta, wide):
+    """Directions of variance .1 to 30 under their exact denoiser: the kit's levels and eta stay close."""
+    variance = torch.tensor([0.1, 0.3, 1.0, 3.0, 30.0], dtype=torch.float64)
+
+    def denoise(x, sigma, condition):
+        return variance / (variance + sigma[:, None] ** 2) * x
+
+    like, g = torch.zeros(N, 5, dtype=torch.float64), torch.Generator().manual_seed(1)
+    x = sample("dpmpp_2m_sde", schedule, 20, denoise, like, noise=g, eta=eta)
+    off = (x.var(dim=0) / variance - 1).max()
+    assert wide / 2 < off < wide
+
+
 def test_em_takes_uneven_steps_as_they_are():
     slope, variance = slope_and_variance(*draws("clean", "clean", "em", "karras", 400))
     assert slope == pytest.approx(0.8, abs=0.02)
@@ -98,7 +112,8 @@ def test_callback_sees_every_step_and_calls_are_counted():
 def test_schedules():
     assert karras(5)[0] == pytest.approx(40, rel=1e-5)
     assert released(3, VESDE())[0] == pytest.approx(9.845, abs=1e-3)
-    for s in (karras(7), released(7, VESDE())):
+    assert geometric(3)[:3].tolist() == pytest.approx([40, (40 * 0.03) ** 0.5, 0.03], rel=1e-5)
+    for s in (karras(7), geometric(7), released(7, VESDE())):
         assert s[-1] == 0
         assert (s[:-1] > s[1:]).all()
 
@@ -111,6 +126,7 @@ def test_schedules():
         lambda: sample("heun", "karras", 0, None, torch.zeros(1, 1)),
         lambda: sample("em", "released", 1, None, torch.zeros(1, 1)),
         lambda: sigmas("karras", -1, VESDE()),
+        lambda: geometric(0),
         lambda: karras(5, sigma_min=2.0, sigma_max=1.0),
         lambda: check_sigma(torch.tensor([0.0])),
         lambda: check_sigma(torch.tensor([float("nan")])),
