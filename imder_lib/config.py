@@ -99,6 +99,8 @@ class ModelConfig:
         sigma: base of the VE SDE.
         steps: network calls of the sampler.
         lengths: padding neither attends nor counts; False: it does, as in the release.
+        readout: a linear readout of the latents' time averages beside the fusion's own prediction; the release has
+            none. Recipe staged starts it, and the encoders, in closed form.
     """
 
     widths: Mapping[str, int]
@@ -116,6 +118,7 @@ class ModelConfig:
     sigma: float = 25.0
     steps: int = 20
     lengths: bool = False
+    readout: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2:
@@ -215,7 +218,8 @@ def model_preset(
         "mosi": {"layers": 4, "attention_dropout": {"audio": 0.2}, "embed_dropout": 0.2},
         "mosei": {"layers": 6, "attention_dropout": {}, "embed_dropout": 0.0},
     }[name]
-    released |= {"rules": rules(preset), "steps": 100 if preset == "released" else 20, "lengths": preset != "released"}
+    released |= {"rules": rules(preset), "steps": 100 if preset == "released" else 20, "lengths": preset != "released",
+                 "readout": preset != "released"}  # fmt: skip
     return ModelConfig(widths=dict(widths or WIDTHS[name]), **(released | changes))
 
 

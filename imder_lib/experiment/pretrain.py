@@ -125,9 +125,12 @@ def fill_start(model: IMDer, state: Mapping[str, Tensor]) -> None:
         UserError: names what is missing, extra or misshapen; nothing is changed then.
     """
     if not any(k.startswith(PARTS) for k in state):
-        theirs = model if model.config.rules == RELEASED else IMDer(replace(model.config, rules=RELEASED))
+        same = model.config.rules == RELEASED and not model.config.readout
+        theirs = model if same else IMDer(replace(model.config, rules=RELEASED, readout=False))
         fill_released(theirs, dict(state))
         state = {k: v for k, v in theirs.state_dict().items() if k.startswith(PARTS)}
+        readout = {k: v for k, v in model.state_dict().items() if k.startswith("fusion.readout.")}
+        state |= {k: torch.zeros_like(v) for k, v in readout.items()}  # theirs has none: ours starts silent
     given = {k: v for k, v in state.items() if not k.startswith(BERT)}
     ours = {k: v for k, v in model.state_dict().items() if k.startswith(PARTS)}
     problems = [f"missing {k}" for k in ours if k not in given] + [f"extra {k}" for k in given if k not in ours]

@@ -13,6 +13,7 @@ from imder_lib.data.schema import MultimodalData
 from imder_lib.diffusion.noise import SampleNoise, derive_seed
 from imder_lib.errors import UserError
 from imder_lib.experiment.bank import Bank, fill_bank
+from imder_lib.experiment.closed_form import closed_form_start
 from imder_lib.experiment.trainer import Stage
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents, encode_split
@@ -53,6 +54,8 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
         validate=lambda: mean_of_batches(len(data.valid), config.batch_size, lambda rows: l1("valid", rows)),
         size=len(complete),
         lr=config.lr,
+        start=(lambda: closed_form_start(model, data, complete)) if model.config.readout else None,
+        keep_start=model.config.readout,
         **_staged(config),
     )
 
@@ -154,7 +157,8 @@ def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
 
     parts = [model.refiners, model.fusion]
     size, lr = len(data.train), config.refine_lr
-    return Stage("refine", parts, config.refine_epochs, train_loss, validate, size, lr, **_staged(config))
+    kw = _staged(config) | {"keep_start": model.config.readout}
+    return Stage("refine", parts, config.refine_epochs, train_loss, validate, size, lr, **kw)
 
 
 def _refined(model: IMDer, true: Latents, bank: Bank, rows: Tensor, draw: Tensor) -> tuple[Latents, Tensor]:

@@ -36,6 +36,8 @@ class Stage:
         weight_decay: of AdamW; plain Adam at 0.
         average: weights are averaged exponentially over this share of all steps, and the average is validated and
             kept; 0: the weights themselves are.
+        start: called once before the first epoch of a stage that begins anew.
+        keep_start: the weights that the stage begins with are validated too and may be the best.
         slow, slow_lr: the last of ``parts``, if it learns at a rate of its own (BERT).
     """
 
@@ -49,6 +51,8 @@ class Stage:
     cosine: bool = False
     weight_decay: float = 0.0
     average: float = 0.0
+    start: Callable[[], None] | None = None
+    keep_start: bool = False
     slow: nn.Module | None = None
     slow_lr: float = 0.0
 
@@ -105,23 +109,24 @@ class Trainer:
         p = self.progress
         if stage.name in p.done:
             return
-        parameters = stage.parameters()
+        new, parameters = p.stage != stage.name, stage.parameters()
+        if new and stage.start is not None and stage.epochs:
+            stage.start()
         optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay)
         self.average = [q.detach().clone() for q in parameters] if stage.average else []
         schedule = ReduceLROnPlateau(optimiser, factor=0.5, patience=self.config.patience)
-        if p.stage == stage.name:
-            best = self._restore(optimiser, schedule)
-        else:
+        if new:
             p.stage, p.epoch, p.best, p.best_epoch, p.schedule = stage.name, 0, float("inf"), 0, {}
             best = [q.detach().clone() for q in parameters]
+            p.best = self._validate(stage, parameters, best) if stage.keep_start and stage.epochs else p.best
+        else:
+            best = self._restore(optimiser, schedule)
         while p.epoch < stage.epochs and p.epoch - p.best_epoch < self.config.early_stop:
             started = time.perf_counter()
             p.epoch += 1
             train = self._epoch(stage, optimiser, parameters)
-            self.model.eval()
             kept = self.average or parameters
-            with torch.no_grad(), self._seeded(stage.name, "valid"), _Loaded(parameters, kept):
-                valid = stage.validate()
+            valid = self._validate(stage, parameters, kept)
             lr = optimiser.param_groups[0]["lr"]
             if not stage.cosine:
                 schedule.step(valid)
@@ -137,6 +142,12 @@ class Trainer:
             for q, value in zip(parameters, best, strict=True):
                 q.copy_(value)
         self.finish(stage.name)
+
+    def _validate(self, stage: Stage, parameters: list[nn.Parameter], values: list[Tensor]) -> float:
+        """Validation loss with these values in the parameters."""
+        self.model.eval()
+        with torch.no_grad(), self._seeded(stage.name, "valid"), _Loaded(parameters, values):
+            return stage.validate()
 
     def finish(self, name: str) -> None:
         """Note a stage as done and save."""

@@ -67,7 +67,7 @@ class IMDer(nn.Module):
         self.refiners = nn.ModuleDict({m: Refiner(D, config.refiner_blocks) for m in self.modalities if refine})
         self.fusion = Fusion(
             self.modalities, D, config.heads, config.layers, config.attention_dropout, config.embed_dropout,
-            lengths=config.lengths,
+            lengths=config.lengths, readout=config.readout,
         )  # fmt: skip
 
     def encode(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ class Fusion(nn.Module):
         outputs: width of the prediction.
         lengths: padding (zero latents at the end, see :func:`lengths_of`) is not attended to, and the vector is the
             last step that counts; False: the last of all, as in the release.
+        readout: add a linear readout of the latents' time averages to the prediction.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Fusion(nn.Module):
         embed_dropout: float = 0.0,
         outputs: int = 1,
         lengths: bool = False,
+        readout: bool = False,
     ) -> None:
         super().__init__()
         self.modalities, self.lengths = tuple(modalities), lengths
@@ -47,6 +49,7 @@ class Fusion(nn.Module):
         width = dim * (len(modalities) - 1) * len(modalities)
         self.proj1, self.proj2 = nn.Linear(width, width), nn.Linear(width, width)
         self.out = nn.Linear(width, outputs)
+        self.readout = nn.Linear(dim * len(modalities), outputs) if readout else None
 
     def others(self, target: str) -> list[str]:
         """The source modalities of a target, in canonical order."""
@@ -73,4 +76,8 @@ class Fusion(nn.Module):
             out = self.memory[target](torch.cat(heard, dim=-1))  # (B, T, (M-1) D); causal: no step sees later padding
             vectors[target] = out[torch.arange(B), lengths[target] - 1] if lengths else out[:, -1]
         h = torch.cat(list(vectors.values()), dim=-1)
-        return self.out(h + self.proj2(F.relu(self.proj1(h)))), vectors
+        prediction = self.out(h + self.proj2(F.relu(self.proj1(h))))
+        if self.readout is not None:
+            means = [v.sum(1) / v.ne(0).any(dim=2).sum(1, keepdim=True).clamp(min=1) for v in x.values()]  # (B, D)
+            prediction = prediction + self.readout(torch.cat(means, dim=-1))
+        return prediction, vectors

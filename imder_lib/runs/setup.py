@@ -117,9 +117,12 @@ class Run:
 
     def new_model(self, seed: int, preset: str = "kit") -> IMDer:
         """A model on the default device, untrained but for its start."""
-        model = IMDer(self.model_config(preset), seed=seed)
-        if self.options.start:
-            fill_start(model, read_start(self.options.start))
+        start, config = read_start(self.options.start) if self.options.start else {}, self.model_config(preset)
+        if any(k.startswith("fusion.readout.") for k in start):
+            config = replace(config, readout=True)  # the start's fusion is incomplete without it
+        model = IMDer(config, seed=seed)
+        if start:
+            fill_start(model, start)
         return model.to(default_device())
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:

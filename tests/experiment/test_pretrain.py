@@ -109,6 +109,9 @@ def test_the_authors_checkpoint_is_a_start(tmp_path):
     kit = IMDer(model_preset("mosi"))  # its recovery is another: encoders and fusion are taken
     fill_start(kit, start)
     for k, v in kit.state_dict().items():
+        if k.startswith("fusion.readout."):  # the authors' model has none
+            assert not v.any()
+            continue
         assert not k.startswith(("encoders.", "fusion.")) or torch.equal(v, theirs[k]), k
 
 

@@ -1,0 +1,76 @@
+"""The closed-form start: an untrained model predicts what one ridge regression does."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from imder_lib import IMDer, ModelConfig, load_data
+from imder_lib.experiment.closed_form import PENALTIES, closed_form_start
+from imder_lib.experiment.stages import fusion_stage
+from imder_lib.experiment.trainer import Trainer
+from imder_lib.model.recovery import encode_split
+
+SIZES = {"train": 96, "valid": 16, "test": 40}
+WIDTHS = {"text": 12, "audio": 5, "vision": 20}
+
+
+def untrained(widths, **changes):
+    return IMDer(ModelConfig(widths, dim=16, layers=1, score_channels=(16, 32), readout=True, **changes), seed=1)
+
+
+def averages(split, cut):
+    x = split.batch().features
+    return np.concatenate([v[:, cut : v.shape[1] - cut].mean(1).numpy() for v in x.values()], axis=1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_an_untrained_model_predicts_what_ridge_regression_does(steps):
+    data = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=steps)
+    model = untrained(WIDTHS).eval()
+    closed_form_start(model, data, torch.arange(96))
+    cut = int(steps >= 3)
+    scaler = StandardScaler().fit(averages(data.train, cut))
+    ridge = RidgeCV(PENALTIES).fit(scaler.transform(averages(data.train, cut)), data.train.labels)
+    with torch.no_grad():
+        ours = model.fusion(encode_split(model, data.test))[0][:, 0].numpy()
+    assert np.abs(ours - ridge.predict(scaler.transform(averages(data.test, cut)))).max() < 1e-4
+
+
+def test_principal_components_are_uncorrelated_and_no_sample_beyond_rows_is_read():
+    data = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=9)
+    model, other = untrained(WIDTHS).eval(), untrained(WIDTHS).eval()
+    closed_form_start(model, data, torch.arange(80))
+    for x in (data.train.features["text"], data.train.labels):
+        x[80:] = 1e3
+    closed_form_start(other, data, torch.arange(80))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    frames = data.train.first(80).batch().features["text"][:, 1:-1].flatten(0, 1)
+    latents = frames @ model.encoders["text"].weight.detach()[1:13, :, 1].T
+    covariance = torch.cov(latents.T)
+    assert (covariance - covariance.diag().diag()).abs().max() < 1e-3 * covariance.diag().max()
+    assert covariance.diag().mean() == pytest.approx(1, abs=0.02)
+
+
+def test_a_constant_feature_and_a_modality_without_encoder_change_nothing_else():
+    widths = WIDTHS | {"audio": 16}
+    data = load_data("synthetic", sizes=SIZES, widths=widths, steps=4)
+    data.train.features["text"][..., 3] = 7.0
+    model = untrained(widths)
+    closed_form_start(model, data, torch.arange(96))
+    assert model.encoders["text"].weight.isfinite().all()
+    assert not model.encoders["text"].weight[0, 3].any()
+    assert set(model.encoders) == {"text", "vision"}
+
+
+def test_training_keeps_the_start_where_nothing_validates_better(tmp_path, tiny_config):
+    data = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=4)
+    model, start = untrained(WIDTHS), untrained(WIDTHS)
+    config = replace(tiny_config, lr=1.0, fusion_epochs=2)  # a rate that spoils everything
+    closed_form_start(start, data, torch.arange(96))
+    Trainer(model, config, tmp_path, resume=False).run(fusion_stage(model, data, config))
+    assert torch.equal(model.fusion.readout.weight, start.fusion.readout.weight)
+    assert torch.equal(model.encoders["text"].weight, start.encoders["text"].weight)
