@@ -116,6 +116,7 @@ def test_bad_counts_are_refused(bad):
         {"sample_condition": "shared"},
         {"sampler": "euler"},
         {"schedule": "cosine"},
+        {"eta": 1.5},
         {"latents": "raw"},
         {"sample_condition": "fresh"},
         {"net": "unet", "latents": "raw"},
