@@ -48,7 +48,7 @@ class UNets(Recoverer):
     def prepare(self, latents: Mapping[str, Tensor]) -> Tensor | None:
         if self.scale is not None:
             self.scale.fit(latents)
-        return None if self.linear is None else self.linear.fit(self.scale(latents))
+        return None if self.linear is None else self.linear.fit(self.scale(latents), self.scale.std[..., 0])
 
     def condition(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor:
         """The condition of each sample, (B, D, T); rows of ``available`` (B, M) are neither empty nor full."""
@@ -179,7 +179,7 @@ class JointDiffusion(Recoverer):
 
     def prepare(self, latents: Mapping[str, Tensor]) -> Tensor | None:
         self.scale.fit(latents)
-        return None if self.linear is None else self.linear.fit(self.scale(latents))
+        return None if self.linear is None else self.linear.fit(self.scale(latents), self.scale.std[..., 0])
 
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
         """A denoiser of what is missing, around its estimate; the condition is :meth:`known`."""

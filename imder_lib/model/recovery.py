@@ -153,7 +153,7 @@ class Regression(Recoverer):
 
     def prepare(self, latents: Mapping[str, Tensor]) -> Tensor:
         self.scale.fit(latents)
-        return self.linear.fit(self.scale(latents))
+        return self.linear.fit(self.scale(latents), self.scale.std[..., 0])
 
     def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
         return self.fill(latents, available, self.scale.back(self.linear(self.scale(latents), available, fold)))

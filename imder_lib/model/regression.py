@@ -1,8 +1,10 @@
 """The linear estimate of what is missing: reduced-rank ridge regression on time windows of what is available.
 
 For each pattern of available modalities, the latents of a missing one at step t are a linear function of window
-averages around t of the available ones. One set of second moments of all windows, per fold, serves every pattern.
-Penalty and rank are chosen by cross-validation; training samples can be estimated by a fit that never saw them.
+averages around t of the available ones. Few directions of a modality's channels matter, whatever the window: a first
+fit on all channels finds them, a second one regresses on them alone. One set of second moments of all windows, per
+fold, serves every pattern. What there is to choose is chosen by cross-validation; training samples can be estimated by
+a fit that never saw them.
 """
 
 from collections.abc import Iterator
@@ -15,7 +17,9 @@ REACH = 15  # steps to each side, in windows of 1, 2, 4, 8 steps
 FOLDS = 5
 # Times the number of frames; inputs have variance 1. The last two serve small data of one step each.
 PENALTIES = tuple(10.0**k for k in (-3.5, -2.75, -2.0, -1.25, -0.5, 0.25, 1.0))
-RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
+PRIORS = (0.0, 1.0)  # weights in proportion to a channel's deviation to this power: 0 all alike, 1 favours the strong
+RANKS = (1, 2, 3, 4, 6, 8, 12, 16)  # of the outputs
+DIRECTIONS = (1, 2, 3, 4, 6)  # of the channels of each available modality, in the second fit
 
 
 def windows(x: Tensor) -> Tensor:
@@ -61,8 +65,11 @@ class LinearMean(nn.Module):
         return (windows(here) @ weight).transpose(1, 2).unflatten(1, (M, D))
 
     @torch.no_grad()
-    def fit(self, latents: Tensor, chunk: int = 256) -> Tensor:
-        """Fit every pattern on complete latents (N, M, D, T); returns the fold of each sample, (N,)."""
+    def fit(self, latents: Tensor, std: Tensor | None = None, chunk: int = 256) -> Tensor:
+        """Fit every pattern on complete latents (N, M, D, T); returns the fold of each sample, (N,).
+
+        ``std``: (M, D), the channels' deviations before they were standardised; None: all alike.
+        """
         N, M, D, T = latents.shape
         fold = torch.arange(N, device=latents.device) % min(FOLDS, N)
         size = self.K * M * D
@@ -71,9 +78,15 @@ class LinearMean(nn.Module):
             for part in latents[fold == f].split(chunk):
                 w = windows(part.flatten(1, 2)).flatten(0, 1).double()
                 moments[f] += w.T @ w
+        total = moments.sum(0)
+        kept = [total - m for m in moments] + [total]
+        prior = torch.ones(M, D) if std is None else std / std.amax(dim=1, keepdim=True).clamp(min=1e-12)
+        prior = prior.to(moments).clamp(min=1e-3).flatten().repeat(self.K)
         weights = torch.zeros(FOLDS + 1, *self.weight.shape, dtype=torch.float64, device=latents.device)
         for code, inputs, missing in self._patterns():
-            self._fit_pattern(moments, N * T, inputs, missing, weights[:, code])
+            for target in missing:
+                fits = self._fit_target(kept, N * T, inputs, target, prior[inputs])
+                weights[:, code, inputs[:, None], target] = torch.stack(fits)
         self.weight.copy_(weights[-1])
         self.folds = weights[:-1].float()
         return fold
@@ -86,36 +99,58 @@ class LinearMean(nn.Module):
             gone = [m for m in range(self.M) if not code >> m & 1]
             yield code, column[:, here].flatten(), [column[0, m] for m in gone]
 
-    @staticmethod
-    def _fit_pattern(moments: Tensor, frames: int, inputs: Tensor, missing: list[Tensor], out: Tensor) -> None:
-        """Write the fits that leave out each fold, and the one on all, into ``out`` (FOLDS + 1, K M D, M D)."""
-        total = moments.sum(0)
-        kept = [total - m for m in moments] + [total]
+    def _fit_target(
+        self, kept: list[Tensor], frames: int, inputs: Tensor, target: Tensor, prior: Tensor
+    ) -> list[Tensor]:
+        """One missing modality's fits, (inputs, D) each: those that leave out one fold, and the last on all.
+
+        Args:
+            kept: second moments (K M D, K M D) of the samples of each fit.
+            frames: in all samples.
+            inputs, target: columns of what is available, and of what is missing.
+            prior: (inputs,) size that a weight is expected to have, relative to others.
+        """
+        white, back = _whitening(kept[-1][target][:, target])
         gram = [k[inputs][:, inputs] for k in kept]
-        held = [m[inputs][:, inputs] for m in moments]
-        white, back = zip(*(_whitening(total[t][:, t]) for t in missing), strict=True)
-        cross = [torch.stack([k[inputs][:, t] @ w for t, w in zip(missing, white, strict=True)]) for k in kept]
-        errors, fits = [], []
-        for penalty in PENALTIES:
-            ridge = penalty * frames * torch.eye(len(inputs), dtype=total.dtype, device=total.device)
-            # (targets, inputs, D) for each fit, and the directions of its outputs by explained variance
-            W = [torch.cholesky_solve(c, torch.linalg.cholesky(g + ridge)) for g, c in zip(gram, cross, strict=True)]
-            P = [torch.linalg.eigh(w.mT @ g @ w)[1].flip(-1) for g, w in zip(gram, W, strict=True)]
-            fits.append((W, P))
-            error = 0.0
-            for i, h in enumerate(held):  # held-out error of the first r directions: a running sum over directions
-                w, c = W[i] @ P[i], (cross[-1] - cross[i]) @ P[i]
-                error = error + ((h @ w * w).sum(1) - 2 * (w * c).sum(1)).cumsum(-1)
-            errors.append(error)
-        table = torch.stack(errors)  # (penalties, targets, D)
-        ranks = [r for r in RANKS if r < table.shape[2]] + [table.shape[2]]
-        for j, target in enumerate(missing):
-            best = table[:, j, [r - 1 for r in ranks]]
-            k, r = divmod(int(best.argmin()), len(ranks))
-            W, P = fits[k]
-            for i in range(len(kept)):
-                directions = P[i][j, :, : ranks[r]]
-                out[i][inputs[:, None], target] = W[i][j] @ directions @ directions.T @ back[j]
+        cross = [k[inputs][:, target] @ white for k in kept]
+        ridges = [p * frames / prior ** (2 * power) for power in PRIORS for p in PENALTIES]
+        error, best = min((_cut(_ridge(gram, cross, r), gram, cross) for r in ridges), key=lambda found: found[0])
+        size = gram[-1].diagonal().clamp(min=1e-12).sqrt()
+        first = best
+        for n in DIRECTIONS:
+            B = [self._directions(W * size[:, None], min(n, self.D)) for W in first]  # each fit's own
+            grams = [b.T @ g @ b for b, g in zip(B, gram, strict=True)]
+            crosses = [b.T @ c for b, c in zip(B, cross, strict=True)]
+            for p in PENALTIES:
+                W = _ridge(grams, crosses, torch.full_like(grams[0][0], p * frames))
+                found = _cut([b @ w for b, w in zip(B, W, strict=True)], gram, cross)
+                error, best = min((error, best), found, key=lambda found: found[0])
+        return [w @ back for w in best]
+
+    def _directions(self, weight: Tensor, n: int) -> Tensor:
+        """Leading channel directions of each modality in ``weight`` (K m D, D), for all windows, (K m D, K m n)."""
+        blocks = weight.unflatten(0, (self.K, -1, self.D)).permute(1, 2, 0, 3).flatten(2)  # (m, D, K D)
+        leading = torch.linalg.svd(blocks, full_matrices=False)[0][..., :n]
+        return torch.block_diag(*[U for _ in range(self.K) for U in leading])
+
+
+def _ridge(gram: list[Tensor], cross: list[Tensor], penalty: Tensor) -> list[Tensor]:
+    """Ridge regression of each fit: weights (inputs, D) from second moments, with a penalty (inputs,) on each input."""
+    return [
+        torch.cholesky_solve(c, torch.linalg.cholesky(g + penalty.diag())) for g, c in zip(gram, cross, strict=True)
+    ]
+
+
+def _cut(W: list[Tensor], gram: list[Tensor], cross: list[Tensor]) -> tuple[float, list[Tensor]]:
+    """Cut the outputs of each fit to the rank with the least held-out error: that error, and the weights."""
+    P = [torch.linalg.eigh(w.mT @ g @ w)[1].flip(-1) for w, g in zip(W, gram, strict=True)]  # by explained variance
+    error = 0.0
+    for w, p, g, c in zip(W[:-1], P, gram, cross, strict=False):  # of the first r directions: a running sum
+        w, c = w @ p, (cross[-1] - c) @ p
+        error = error + (((gram[-1] - g) @ w * w).sum(0) - 2 * (w * c).sum(0)).cumsum(0)
+    ranks = [r for r in RANKS if r < len(error)] + [len(error)]
+    r = min(ranks, key=lambda r: float(error[r - 1]))
+    return float(error[r - 1]), [w @ p[:, :r] @ p[:, :r].T for w, p in zip(W, P, strict=True)]
 
 
 def _whitening(covariance: Tensor) -> tuple[Tensor, Tensor]:
