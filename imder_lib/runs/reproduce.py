@@ -126,7 +126,7 @@ def reproduce(
 
     Args:
         dataset: "synthetic", "mosi", "mosei" or a path.
-        profile: "smoke", "quick" or "paper".
+        profile: "smoke", "quick", "full" or "paper".
         seeds: "1" or "1,2,3"; one model each. "": 1, or 1111 to 1119 in profile "paper".
         out: a folder that does not exist yet (or, with ``resume``, that of a run with the same settings).
         resume: go on with a run that was cut off; finished notebooks and epochs are not repeated.

@@ -1,0 +1,136 @@
+"""Recoverers on a user's file: python benchmarks/real_data.py FILE --seeds 1,2,3,4,5.
+
+Trains every recoverer for each seed and writes OUT/predictions.csv (each test sample under each condition) and
+OUT/metrics.csv: MAE and correlation of every method with 95 % intervals, and of its difference to method kit. Intervals
+are of a bootstrap over test samples, the same resamples for all, and over seeds. "ridge" is scikit-learn's RidgeCV on
+the time averages of the standardised features, fitted for each pattern by itself. A run that was cut off goes on.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import RidgeCV
+
+from imder_lib.data.missing import availability
+from imder_lib.data.schema import Split
+from imder_lib.experiment.comparison import COMPARED, train_compared
+from imder_lib.experiment.evaluation import conditions, predict
+from imder_lib.model.imder import IMDer
+from imder_lib.model.recovery import MeanFill, ZeroFill, encode_split
+from imder_lib.runs.setup import Run, default_device, parse_seeds, start_run
+
+RESAMPLES = 2000
+Found = dict[str, np.ndarray]  # method -> predictions (N,)
+
+
+def masks(run: Run, seed: int) -> dict[tuple[str, str], np.ndarray]:
+    """available (N, M) of the test split under each condition of protocols fixed and random."""
+    data, n, ids = run.data, len(run.data.test), run.data.test.ids
+    todo = conditions(["fixed", "random"], data.modalities)
+    return {(p, str(c)): availability(p, n, data.modalities, c, seed=seed, ids=ids).numpy() for p, c in todo}
+
+
+def ridge(run: Run, available: np.ndarray) -> np.ndarray:
+    """Each test sample by the ridge regression of its own pattern."""
+    out = np.empty(len(available))
+
+    def average(split: Split, here: np.ndarray) -> np.ndarray:
+        x = split.batch().features
+        return np.concatenate([x[m].mean(1).numpy() for m, on in zip(run.data.modalities, here, strict=True) if on], 1)
+
+    for pattern in np.unique(available, axis=0):
+        rows = (available == pattern).all(axis=1)
+        fit = RidgeCV(np.logspace(-1, 5, 25)).fit(average(run.data.train, pattern), run.data.train.labels)
+        out[rows] = fit.predict(average(run.data.test, pattern))[rows]
+    return out
+
+
+@torch.no_grad()
+def rows_of(name: str, model: IMDer, run: Run, seed: int, draws: int) -> pd.DataFrame:
+    """One model's predictions; the kit's brings the rows that need no training of their own."""
+    model.eval()
+    split, recoverers = run.data.test, {name: model.recoverer}
+    if name == "kit":
+        mean = MeanFill(model.config).to(default_device())
+        mean.prepare(encode_split(model, run.data.train))
+        recoverers |= {"zero": ZeroFill(model.config), "mean": mean}
+    latents, out = encode_split(model, split), []
+    for (protocol, condition), available in masks(run, seed).items():
+        found: Found = {
+            method: predict(model, recoverer, latents, split.ids, available, seed, draws=draws).mean(0)
+            for method, recoverer in recoverers.items()
+        }
+        if name == "kit":
+            found |= {"ridge": ridge(run, available)}
+            found |= {"constant": np.full(len(split), np.median(run.data.train.labels))}
+        for method, p in found.items():
+            columns = {"protocol": protocol, "condition": condition, "method": method, "seed": seed}
+            out.append(pd.DataFrame({"sample": range(len(split)), "prediction": p, "label": split.labels, **columns}))
+    return pd.concat(out)
+
+
+def scores(p: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """MAE and correlation of predictions p (..., N) with labels y (..., N): (2, ...)."""
+    a, b = p - p.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
+    size = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+    corr = np.divide((a * b).sum(-1), size, out=np.zeros_like(size), where=size > 1e-9)
+    return np.stack([np.abs(p - y).mean(-1), corr])
+
+
+def intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each condition, method and metric: mean over seeds, and the intervals that the file's head names."""
+    rng, rows = np.random.default_rng(0), []
+    for (protocol, condition), part in table.groupby(["protocol", "condition"], sort=False):
+        wide = {m: p.pivot(index="seed", columns="sample", values="prediction").to_numpy() for m, p in
+                part.groupby("method", sort=False)}  # fmt: skip
+        y = part.drop_duplicates("sample").sort_values("sample")["label"].to_numpy()
+        S, N = wide["kit"].shape
+        seeds, samples = rng.integers(0, S, (RESAMPLES, S, 1)), rng.integers(0, N, (RESAMPLES, 1, N))
+        again = {m: scores(p[seeds, samples], y[samples]).mean(-1) for m, p in wide.items()}  # (2, RESAMPLES)
+        for method, p in wide.items():
+            value = scores(p, y).mean(-1)
+            for i, metric in enumerate(("mae", "corr")):
+                low, high = np.quantile(again[method][i], (0.025, 0.975))
+                less, more = np.quantile(again[method][i] - again["kit"][i], (0.025, 0.975))
+                rows.append(
+                    {"protocol": protocol, "condition": condition, "method": method, "metric": metric,
+                     "value": value[i], "low": low, "high": high, "less": less, "more": more}
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file")
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--seeds", default="1,2,3,4,5")
+    parser.add_argument("--draws", type=int, default=16)
+    parser.add_argument("--out", default="results/real_data")
+    args = parser.parse_args()
+    run, tables = start_run(args.file, args.profile, args.seeds, args.out), []
+    names = ("kit", *(n for n in COMPARED if n != "kit"))
+    for seed in parse_seeds(args.seeds):
+        for name in (*names, "kit observed"):
+            train = run.train_config(seed)
+            folder, kind = run.folder / f"seed{seed}", name
+            if name == "kit observed":
+                train, folder, kind = replace(train, supervision="observed"), folder / "observed", "kit"
+            model = train_compared(kind, run.data, run.model_config(), train, folder, default_device()).model
+            found = rows_of(name, model, run, seed, args.draws)
+            tables.append(found)
+            pd.concat(tables).to_csv(Path(args.out) / "predictions.csv", index=False)
+            print(f"seed {seed}, {name}: done", flush=True)
+    found = intervals(pd.concat(tables))
+    found.to_csv(Path(args.out) / "metrics.csv", index=False)
+    for metric, part in found.groupby("metric", sort=False):
+        print(metric, part.pivot_table("value", ["protocol", "condition"], "method", sort=False).round(4).to_string())
+    beaten = found[((found.metric == "corr") & (found.less > 0)) | ((found.metric == "mae") & (found.more < 0))]
+    print("better than kit beyond the interval:", beaten.to_string(index=False) if len(beaten) else "nothing")
+
+
+if __name__ == "__main__":
+    main()
