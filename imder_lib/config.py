@@ -100,7 +100,8 @@ class ModelConfig:
         steps: network calls of the sampler.
         lengths: padding neither attends nor counts; False: it does, as in the release.
         readout: a linear readout of the latents' time averages beside the fusion's own prediction; the release has
-            none. Recipe staged starts it, and the encoders, in closed form.
+            none. Recipe staged starts it, and the encoders, in closed form, where the label is a number.
+        outputs: 1 for a label that is a number, else the number of classes.
     """
 
     widths: Mapping[str, int]
@@ -119,6 +120,7 @@ class ModelConfig:
     steps: int = 20
     lengths: bool = False
     readout: bool = False
+    outputs: int = 1
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2:

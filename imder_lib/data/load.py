@@ -1,4 +1,4 @@
-"""load_data: one door to synthetic data, the named data sets and any file in the MMSA schema."""
+"""load_data: one door to synthetic data, digits, the named data sets and any file in the MMSA schema."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from imder_lib.config import WIDTHS
+from imder_lib.data.digits import digits
 from imder_lib.data.mmsa import check_content
 from imder_lib.data.pickles import pieces, read_pickle, sha256_of
 from imder_lib.data.schema import SPLITS, MultimodalData, Split, training_scale
@@ -17,6 +18,7 @@ from imder_lib.data.synthetic import synthetic
 from imder_lib.errors import UserError
 
 MANIFEST = "manifest.json"
+NAMES = ("synthetic", "digits", *WIDTHS)
 # SHA-256 of aligned_50.pkl as its makers published it.
 PUBLISHED_SHA256 = {
     "mosi": "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9",
@@ -38,11 +40,12 @@ def load_data(
     """A data set, checked.
 
     Args:
-        source: "synthetic"; "mosi" or "mosei" (a converted set in ROOT/NAME, or ROOT/NAME/aligned_50.pkl or
-            ROOT/NAME.pkl); or a path to a pickle in the MMSA schema or to a converted folder.
+        source: "synthetic"; "digits" (scikit-learn's, in classes); "mosi" or "mosei" (a converted set in ROOT/NAME, or
+            ROOT/NAME/aligned_50.pkl or ROOT/NAME.pkl); or a path to a pickle in the MMSA schema or a converted folder.
         root: where named data sets lie.
         standardise: per-feature, with the statistics of the training split; all-zero frames stay zero.
-        sizes, widths, steps, seed: of the synthetic process.
+        sizes, widths, steps: of the synthetic process.
+        seed: of the synthetic process, or of the digits' splits.
 
     A named data set whose file is not the published one gives a warning. A path never bears a data set's name, so that
     published numbers do not come to stand beside other data.
@@ -52,6 +55,8 @@ def load_data(
     """
     if str(source) == "synthetic":
         data = synthetic(sizes, widths, steps, seed)
+    elif str(source) == "digits":
+        data = digits(seed)
     else:
         path, name = _find(str(source), Path(root))
         data = open_converted(path) if path.is_dir() else _read(path)
@@ -69,8 +74,8 @@ def _find(source: str, root: Path) -> tuple[Path, str]:
     if source not in WIDTHS:
         path = Path(source)
         if not path.exists():
-            raise UserError(f"no data at {source!r}: expected 'synthetic', 'mosi', 'mosei' or a path to a file")
-        return path, f"{path.stem} (file)" if path.stem in (*WIDTHS, "synthetic") else path.stem
+            raise UserError(f"no data at {source!r}: expected one of {NAMES} or a path to a file")
+        return path, f"{path.stem} (file)" if path.stem in NAMES else path.stem
     places = [root / source, root / source / "aligned_50.pkl", root / f"{source}.pkl"]
     for place in places:
         if place.is_file() or (place / MANIFEST).is_file():

@@ -16,6 +16,7 @@ from imder_lib.errors import UserError
 KNOWN = {"text", "audio", "vision", "regression_labels", "id", "raw_text", "text_bert", "annotations"}
 KNOWN |= {"classification_labels", "audio_lengths", "vision_lengths", "regression_labels_T", "regression_labels_A"}
 KNOWN |= {"regression_labels_V"}
+LABELS = ("regression_labels", "classification_labels")  # the second one where there is no first
 MODALITIES = ("text", "audio", "vision")
 
 
@@ -36,7 +37,8 @@ def check_content(content: Any, path: Path, modalities: tuple[str, ...] = MODALI
         part = content[name]
         if not isinstance(part, dict):
             raise UserError(f"{where} must be a dict of arrays, got {type(part).__name__}")
-        if absent := [k for k in (*modalities, "regression_labels", "id") if k not in part]:
+        target = LABELS[0] if LABELS[0] in part or LABELS[1] not in part else LABELS[1]
+        if absent := [k for k in (*modalities, target, "id") if k not in part]:
             raise UserError(f"{where}: key {absent[0]!r} is missing; found {sorted(map(str, part))}")
         if unknown := sorted(str(k) for k in part if k not in KNOWN and k not in modalities):
             warnings.warn(f"{where}: unknown keys are left out: {unknown}", stacklevel=2)
@@ -48,11 +50,7 @@ def check_content(content: Any, path: Path, modalities: tuple[str, ...] = MODALI
                 raise UserError(f"{where}, key 'id', row {i}: {sample!r} stands in split {seen[sample]!r} already")
             seen[sample] = name
         features = {m: _features(part[m], f"{where}, key {m!r}", len(ids), m) for m in modalities}
-        labels = _numbers(part["regression_labels"], f"{where}, key 'regression_labels'")
-        if labels.size != len(ids) or labels.ndim > 2:
-            raise UserError(f"{where}, key 'regression_labels': shape {labels.shape}, expected ({len(ids)},)")
-        labels = labels.reshape(-1).astype(np.float32)
-        _finite(labels, f"{where}, key 'regression_labels'")
+        labels = _labels(part[target], f"{where}, key {target!r}", len(ids), target == LABELS[1])
         steps = {m: x.shape[1] for m, x in features.items()}
         _axes(features, part.get("text_bert"), where)
         texts = [str(t) for t in part.get("raw_text", [])]
@@ -105,6 +103,20 @@ def _features(value: Any, where: str, n: int, modality: str) -> np.ndarray:
             x[start : start + len(piece)] = piece = np.where(np.isneginf(piece), np.float32(0), piece)
         _finite(piece, where, start)
     return x
+
+
+def _labels(value: Any, where: str, n: int, classes: bool) -> np.ndarray:
+    """(N,): float32 numbers, or int64 classes from 0."""
+    y = _numbers(value, where)
+    if y.size != n or y.ndim > 2:
+        raise UserError(f"{where}: shape {y.shape}, expected ({n},)")
+    y = y.reshape(-1).astype(np.float32)
+    _finite(y, where)
+    if not classes:
+        return y
+    if wrong := np.flatnonzero((y < 0) | (y != np.round(y))).tolist():
+        raise UserError(f"{where}, row {wrong[0]}: {y[wrong[0]]:g}; classes are whole numbers from 0")
+    return y.astype(np.int64)
 
 
 def _tokens(value: Any, where: str, n: int) -> np.ndarray | None:

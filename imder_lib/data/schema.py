@@ -25,7 +25,7 @@ class Batch:
 
     Attributes:
         features: modality -> float32 (B, T, D_m), one common T.
-        labels: (B, 1), in units of the label.
+        labels: (B, 1), in units of the label; int64 if they are classes.
         ids: sample ids.
         lengths: modality -> (B,), how many of the T steps count; None: all.
     """
@@ -47,7 +47,7 @@ class Split:
 
     Attributes:
         features: modality -> (N, T_m, D_m), as stored.
-        labels: float32 (N,).
+        labels: float32 (N,), or int64 (N,) classes from 0.
         ids: sample ids, unique in the whole data set.
         steps: the common T of batches, see :func:`align`.
         scale: modality -> (mean (D_m,), std (D_m,)) for standardised batches; None: as stored.
@@ -82,7 +82,8 @@ class Split:
                 padding = ~x.any(axis=-1, keepdims=True)  # an all-zero frame is padding and stays zero
                 x = np.where(padding, 0.0, (x - mean) / std).astype(np.float32)
             features[m] = align(torch.from_numpy(x), self.steps)
-        labels = torch.from_numpy(np.array(self.labels[rows], dtype=np.float32))[:, None]
+        labels = np.array(self.labels[rows])
+        labels = torch.from_numpy(labels if labels.dtype == np.int64 else labels.astype(np.float32))[:, None]
         return Batch(features, labels, [self.ids[i] for i in rows], self.aligned_lengths(rows))
 
     def first(self, n: int) -> "Split":
@@ -127,7 +128,7 @@ class MultimodalData:
     """Train, valid and test of one data set.
 
     Attributes:
-        name: "synthetic", "mosi", "mosei" or the path's stem.
+        name: "synthetic", "digits", "mosi", "mosei" or the path's stem.
         splits: "train", "valid", "test" -> Split.
         sha256: of the file, or of the generating parameters.
         process: the generating process, if its truth is known (synthetic data only).
@@ -172,6 +173,13 @@ class MultimodalData:
         return self.train.steps
 
     @property
+    def classes(self) -> int:
+        """How many classes the labels have; 0: they are numbers."""
+        if self.train.labels.dtype != np.int64:
+            return 0
+        return 1 + max(int(s.labels.max()) for s in self.splits.values())
+
+    @property
     def sentiment_scale(self) -> bool:
         """Whether labels are sentiments within [-3, 3] on both sides of 0, so that ACC2, F1, ACC5, ACC7 make sense."""
         y = np.concatenate([s.labels for s in self.splits.values()])
@@ -184,12 +192,14 @@ class MultimodalData:
         for name, s in self.splits.items():
             shapes = ", ".join(f"{m} {'x'.join(map(str, x.shape))}" for m, x in s.features.items())
             y = s.labels
-            lines.append(f"  {name:5} N {len(s):5}: {shapes}; label {y.min():.2f}..{y.max():.2f}, mean {y.mean():.2f}")
+            label = f"label {y.min():.2f}..{y.max():.2f}, mean {y.mean():.2f}"
+            label = f"classes {y.min()} to {y.max()}" if self.classes else label
+            lines.append(f"  {name:5} N {len(s):5}: {shapes}; {label}")
         if self.process is not None:
             lines.append("  synthetic: drawn from a known process, not measured on people")
         if self.fake:
             lines.append("  fake: random numbers in the shape of the original, for rehearsals only")
-        if not self.sentiment_scale:
+        if not self.classes and not self.sentiment_scale:
             lines.append("  labels are no sentiments in [-3, 3]: read MAE and correlation, not ACC2, F1, ACC5, ACC7")
         return "\n".join(lines)
 

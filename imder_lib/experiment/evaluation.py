@@ -12,7 +12,7 @@ from imder_lib.data.posterior import bayes_prediction
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.errors import UserError
-from imder_lib.experiment.metrics import coverage, metrics
+from imder_lib.experiment.metrics import class_metrics, coverage, metrics
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents, MeanFill, Recoverer, ZeroFill, encode_split
 
@@ -34,6 +34,7 @@ def conditions(protocols: Iterable[str | Condition], modalities: Sequence[str]) 
     return out
 
 
+@torch.no_grad()
 def predict(
     model: IMDer,
     recoverer: Recoverer,
@@ -45,7 +46,9 @@ def predict(
     draws: int = 1,
     batch_size: int = 256,
 ) -> np.ndarray:
-    """Predictions of K draws, (K, N), with the model's fusion on what a recoverer puts in place of the missing.
+    """Predictions of K draws with the model's fusion on what a recoverer puts in place of the missing.
+
+    Numbers (K, N), or probabilities of classes (K, N, C).
 
     Args:
         latents: modality -> (N, D, T) of the true features; what is missing is replaced, never seen.
@@ -61,7 +64,8 @@ def predict(
             part = {m: x[start:end] for m, x in latents.items()}
             here = torch.from_numpy(available[start:end]).to(part[model.modalities[0]].device)
             noise = SampleNoise(seed, ids[start:end], "evaluate")
-            out.append(model.predict(part, here, noise, steps, draws)[..., 0].cpu())
+            each = model.predict(part, here, noise, steps, draws)
+            out.append((each[..., 0] if model.config.outputs == 1 else each.softmax(dim=-1)).cpu())
     finally:
         model.recoverer = own
     return torch.cat(out, dim=1).numpy()
@@ -71,26 +75,29 @@ class Predictor:
     """One method's predictions, made once for each pattern that a sample is seen under, whatever the protocol.
 
     Args:
-        predict: (rows (n,), available bool (n, M)) -> predictions of K draws, (K, n).
+        predict: (rows (n,), available bool (n, M)) -> predictions of K draws, (K, n) or (K, n, C).
         n: samples.
     """
 
     def __init__(self, predict: Callable[[np.ndarray, np.ndarray], np.ndarray], n: int) -> None:
         self.predict, self.n = predict, n
-        self.known: dict[int, np.ndarray] = {}  # pattern code -> mean and spread (2, n), NaN where not yet seen
+        self.known: dict[int, np.ndarray] = {}  # pattern code -> mean and spread (2, n, ...), NaN where not yet seen
 
     def __call__(self, available: np.ndarray) -> np.ndarray:
-        """Mean and spread of the draws under ``available`` (n, M): (2, n)."""
-        out = np.empty((2, self.n))
+        """Mean and spread of the draws under ``available`` (n, M): (2, n), or (2, n, C) of classes."""
+        out = None
         codes = available @ 2 ** np.arange(available.shape[1])
         for code in np.unique(codes):
             rows = np.flatnonzero(codes == code)
-            known = self.known.setdefault(int(code), np.full((2, self.n), np.nan))
-            todo = rows[np.isnan(known[0, rows])]
+            known = self.known.get(int(code))
+            todo = rows if known is None else rows[np.isnan(known[0, rows]).reshape(len(rows), -1).any(axis=1)]
             if len(todo):
                 each = self.predict(todo, available[todo])
-                spread = each.std(axis=0, ddof=1) if len(each) > 1 else np.zeros(len(todo))
-                known[:, todo] = each.mean(axis=0), spread
+                if known is None:
+                    known = self.known[int(code)] = np.full((2, self.n, *each.shape[2:]), np.nan)
+                known[0, todo] = each.mean(axis=0)
+                known[1, todo] = each.std(axis=0, ddof=1) if len(each) > 1 else 0.0
+            out = np.empty_like(known) if out is None else out
             out[:, rows] = known[:, rows]
         return out
 
@@ -131,7 +138,8 @@ def evaluate(
         method, seed, n, draws, the metrics, and cover50, cover80, cover95: the share of labels in the central intervals
         of a normal with the draws' mean; its variance is the draws' plus the validation error on complete data.
         "zero" and "mean" fill missing latents and use the same fusion; "constant" predicts the training median; "bayes"
-        is the limit, on synthetic data only.
+        is the limit, on synthetic data only. Where labels are classes, the prediction is the mean of the draws'
+        probabilities, "constant" the classes' shares in training, and there are no intervals.
     """
     if draws < 1 or (steps is not None and steps < 1):
         raise UserError(f"draws and steps must be at least 1, got {draws} and {steps}")
@@ -145,7 +153,8 @@ def evaluate(
     if baselines and data is not None:
         methods["mean"] = MeanFill(model.config).to(latents[model.modalities[0]].device)
         methods["mean"].prepare(latents if split is data.train else encode_split(model, data.train, batch_size))
-    residual = _residual(model, data)
+    classes = model.config.outputs if model.config.outputs > 1 else 0
+    residual = float("nan") if classes else _residual(model, data)
     rows: list[dict[str, object]] = []
     predictors: dict[str, Predictor] = {}
     for seed in seeds:
@@ -163,14 +172,14 @@ def evaluate(
             mask = available.numpy()
             found = {name: predictor(mask) for name, predictor in predictors.items()}
             if baselines and data is not None:
-                found["constant"] = np.stack([np.full(n, np.median(data.train.labels)), np.zeros(n)])
+                found["constant"] = _constant(data, n)
                 if data.process is not None:
                     best = bayes_prediction(data.process, split.features, mask)
                     found["bayes"] = np.stack([best, np.zeros(n)])
             for name, (mean, spread) in found.items():
                 row = head | {"method": name, "seed": seed, "n": n, "draws": draws if name == method else 1}
-                row |= metrics(mean, split.labels)
-                if name in predictors:
+                row |= class_metrics(mean, split.labels) if classes else metrics(mean, split.labels)
+                if name in predictors and not classes:
                     row |= coverage(mean, np.hypot(spread, residual), split.labels)
                 rows.append(row)
     model.train(was_training)
@@ -191,6 +200,14 @@ def _predict_rows(
 ) -> np.ndarray:
     part = {m: x[rows] for m, x in latents.items()}
     return predict(model, recoverer, part, [ids[i] for i in rows], available, seed, steps, draws, batch_size)
+
+
+def _constant(data: MultimodalData, n: int) -> np.ndarray:
+    """The training median, or the classes' shares, for n samples, and a spread of 0: (2, n) or (2, n, C)."""
+    y = data.train.labels
+    value = np.bincount(y, minlength=data.classes) / len(y) if data.classes else np.median(y)
+    mean = np.broadcast_to(value, (n, *np.shape(value)))
+    return np.stack([mean, np.zeros_like(mean)])
 
 
 def _residual(model: IMDer, data: MultimodalData | None) -> float:

@@ -1,10 +1,12 @@
-"""Metrics of the field, as MMSA and the release compute them (architecture: section 8)."""
+"""Metrics of the field, as MMSA and the release compute them (architecture: section 8); those of classes; losses."""
 
 from collections.abc import Callable
 
 import numpy as np
+import torch.nn.functional as F
 from scipy.stats import norm
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from torch import Tensor
 
 from imder_lib.errors import UserError
 
@@ -46,6 +48,41 @@ def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
     varies = p.std() > 1e-12 and y.std() > 1e-12
     out["corr"] = np.corrcoef(p, y)[0, 1] if varies else 0.0
     return {k: float(v) for k, v in out.items()}
+
+
+def task_loss(prediction: Tensor, labels: Tensor) -> Tensor:
+    """What fusion is trained on: L1 of (B, 1) and numbers, or cross-entropy of logits (B, C) and int64 classes.
+
+    Args:
+        labels: (B, 1).
+    """
+    if labels.is_floating_point():
+        return F.l1_loss(prediction, labels)
+    return F.cross_entropy(prediction, labels[:, 0])
+
+
+def class_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Metrics of classes: acc, f1_weighted (by class support), f1_macro (each class alike).
+
+    Args:
+        probability: (N, C), finite; the largest is the prediction.
+        label: whole (N,), 0 to C - 1.
+    """
+    p, y = np.asarray(probability, float), np.asarray(label).reshape(-1)
+    if p.ndim != 2 or len(p) != len(y) or not len(y) or not np.isfinite(p).all():
+        raise UserError(f"expected finite probabilities (N, C), a row for each label: got {p.shape} and {y.shape}")
+    if y.min() < 0 or y.max() >= p.shape[1]:
+        raise UserError(f"labels are {y.min()} to {y.max()}, expected 0 to {p.shape[1] - 1} as there are probabilities")
+    guess = p.argmax(axis=1)
+    f1 = {f"f1_{kind}": f1_score(y, guess, average=kind, zero_division=0) for kind in ("weighted", "macro")}
+    return {k: float(v) for k, v in ({"acc": accuracy_score(y, guess)} | f1).items()}
+
+
+def confusion(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Counts (C, C): rows true classes, columns predicted ones. Arguments as in :func:`class_metrics`."""
+    class_metrics(probability, label)  # its checks
+    classes = np.arange(np.shape(probability)[1])
+    return confusion_matrix(np.reshape(label, -1), np.argmax(probability, axis=1), labels=classes)
 
 
 def coverage(mean: np.ndarray, std: np.ndarray, label: np.ndarray) -> dict[str, float]:

@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from imder_lib.config import RELEASED, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import STATE, write_tensors, write_text
+from imder_lib.experiment.metrics import task_loss
 from imder_lib.experiment.stages import mean_of_batches
 from imder_lib.experiment.trainer import Stage, Trainer
 from imder_lib.experiment.training import fit
@@ -82,18 +82,18 @@ def pretrain(
 def _stage(model: IMDer, bert: nn.Module, data: MultimodalData, config: TrainConfig) -> Stage:
     device = next(model.parameters()).device
 
-    def l1(split: str, rows: Tensor) -> Tensor:
+    def error(split: str, rows: Tensor) -> Tensor:
         batch = data.splits[split].batch(rows.numpy()).to(device)
         text = last_hidden(bert, data.splits[split].tokens(rows.numpy()).to(device))
         latents = model.encode(batch.features | {"text": text}, batch.lengths)
-        return F.l1_loss(model.fusion(latents)[0], batch.labels)
+        return task_loss(model.fusion(latents)[0], batch.labels)
 
     return Stage(
         "fusion",
         [model.encoders, model.fusion, bert],
         config.fusion_epochs,
-        loss=lambda rows, generator: l1("train", rows),
-        validate=lambda: mean_of_batches(len(data.valid), config.batch_size, lambda rows: l1("valid", rows)),
+        loss=lambda rows, generator: error("train", rows),
+        validate=lambda: mean_of_batches(len(data.valid), config.batch_size, lambda rows: error("valid", rows)),
         size=len(data.train),
         lr=config.lr,
         slow=bert,

@@ -14,11 +14,12 @@ from imder_lib.diffusion.noise import SampleNoise, derive_seed
 from imder_lib.errors import UserError
 from imder_lib.experiment.bank import Bank, fill_bank
 from imder_lib.experiment.closed_form import closed_form_start
+from imder_lib.experiment.metrics import task_loss
 from imder_lib.experiment.trainer import Stage
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents, encode_split
 
-LOSS_WEIGHT = 0.1  # of the score and refiner losses beside the L1 of the prediction (section 7)
+LOSS_WEIGHT = 0.1  # of the score and refiner losses beside the error of the prediction (section 7)
 
 
 def mean_of_batches(size: int, batch_size: int, loss: Callable[[Tensor], Tensor]) -> float:
@@ -38,24 +39,25 @@ def observed_modalities(model: IMDer, data: MultimodalData, config: TrainConfig)
 
 
 def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
-    """Encoders and fusion on complete data, L1. The release's pretraining, and the first stage of "staged"."""
+    """Encoders and fusion on complete data. The release's pretraining, and the first stage of "staged"."""
     device = next(model.parameters()).device
     complete = observed_modalities(model, data, config).all(dim=1).nonzero()[:, 0]
+    closed_form = model.config.readout and not data.classes
 
-    def l1(split: str, rows: Tensor) -> Tensor:
+    def error(split: str, rows: Tensor) -> Tensor:
         batch = data.splits[split].batch(rows.numpy()).to(device)
-        return F.l1_loss(model.fusion(model.encode(batch.features, batch.lengths))[0], batch.labels)
+        return task_loss(model.fusion(model.encode(batch.features, batch.lengths))[0], batch.labels)
 
     return Stage(
         "fusion",
         [model.encoders, model.fusion],
         config.fusion_epochs,
-        loss=lambda rows, generator: l1("train", complete[rows]),
-        validate=lambda: mean_of_batches(len(data.valid), config.batch_size, lambda rows: l1("valid", rows)),
+        loss=lambda rows, generator: error("train", complete[rows]),
+        validate=lambda: mean_of_batches(len(data.valid), config.batch_size, lambda rows: error("valid", rows)),
         size=len(complete),
         lr=config.lr,
-        start=(lambda: closed_form_start(model, data, complete)) if model.config.readout else None,
-        keep_start=model.config.readout,
+        start=(lambda: closed_form_start(model, data, complete)) if closed_form else None,
+        keep_start=closed_form,
         **_staged(config),
     )
 
@@ -132,18 +134,18 @@ def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
     complete = 1 / (2 ** len(model.modalities) - 1)  # the complete pattern's share
 
     def losses(name: str, rows: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
-        """L1 and refiner loss; ``draw`` (B,) picks from the bank, -1 is the complete pattern."""
+        """Error of the prediction and refiner loss; ``draw`` (B,) picks from the bank, -1 is the complete pattern."""
         rows, draw = rows.to(device), draw.to(device)
         if observed[name] is not None:
             draw = torch.where((draw < 0) & ~observed[name][rows].all(dim=1), 0, draw)  # not complete to begin with
         filled, refine = _refined(model, {m: x[rows] for m, x in latents[name].items()}, banks[name], rows, draw)
-        return F.l1_loss(model.fusion(filled)[0], labels[name][rows]), refine
+        return task_loss(model.fusion(filled)[0], labels[name][rows]), refine
 
     def train_loss(rows: Tensor, generator: torch.Generator) -> Tensor:
         draw = torch.randint(banks["train"].draws, (len(rows),), generator=generator)
         draw[torch.rand(len(rows), generator=generator) < complete] = -1
-        l1, refine = losses("train", rows, draw)
-        return l1 + LOSS_WEIGHT * refine if full else l1  # the refiners' target is not known
+        error, refine = losses("train", rows, draw)
+        return error + LOSS_WEIGHT * refine if full else error  # the refiners' target is not known
 
     def validate() -> float:
         K = banks["valid"].draws
@@ -199,20 +201,20 @@ def joint_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         state["place"] = (place + len(rows)) % len(data.train)
         batch = data.train.batch(rows.numpy()).to(device)
         out = model(batch.features, available, with_losses=True, generator=generator, lengths=batch.lengths)
-        return F.l1_loss(out.prediction, batch.labels) + LOSS_WEIGHT * sum(out.losses.values())
+        return task_loss(out.prediction, batch.labels) + LOSS_WEIGHT * sum(out.losses.values())
 
-    def l1(rows: Tensor) -> Tensor:
+    def error(rows: Tensor) -> Tensor:
         batch = data.valid.batch(rows.numpy()).to(device)
         noise = SampleNoise(derive_seed(config.seed, "joint"), batch.ids, "valid")
         out = model(batch.features, masks["valid"][rows], generator=noise, lengths=batch.lengths)
-        return F.l1_loss(out.prediction, batch.labels)
+        return task_loss(out.prediction, batch.labels)
 
     return Stage(
         "joint",
         [model.recoverer, model.refiners, model.fusion],
         config.joint_epochs,
         loss=loss,
-        validate=lambda: mean_of_batches(len(data.valid), config.batch_size, l1),
+        validate=lambda: mean_of_batches(len(data.valid), config.batch_size, error),
         size=len(data.train),
         lr=config.lr,
     )

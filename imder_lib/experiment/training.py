@@ -60,6 +60,9 @@ def fit(
     folder = Path(out_dir)
     if data.widths != dict(model.config.widths):
         raise UserError(f"the data's widths {data.widths} are not the model's {dict(model.config.widths)}")
+    if model.config.outputs != (data.classes or 1):
+        kind = f"{data.classes} classes" if data.classes else "numbers, which need 1"
+        raise UserError(f"the model has {model.config.outputs} outputs, the labels are {kind}: set outputs to fit")
     names = RECIPES[config.recipe]
     if until is not None and until not in names:
         raise UserError(f"until={until!r}: expected a stage of recipe {config.recipe!r}, one of {names}")

@@ -173,7 +173,8 @@ class JointDiffusion(Recoverer):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         M, D = len(config.modalities), config.dim
-        self.net = JointNet(M, D, config.joint_channels, config.joint_blocks)
+        hidden = 0.5 if config.rules.linear_mean else 0.0  # without an estimate, the net alone hears what is known
+        self.net = JointNet(M, D, config.joint_channels, config.joint_blocks, known_dropout=hidden)
         self.scale = Scale(config.modalities, D)
         self.linear = LinearMean(M, D) if config.rules.linear_mean else None
 

@@ -24,7 +24,7 @@ class Output:
     """What a forward pass gives.
 
     Attributes:
-        prediction: (B, 1), in units of the label.
+        prediction: (B, outputs), in units of the label, or logits of classes.
         latents: modality -> (B, D, T), what fusion saw (refined samples where a modality was missing).
         recovered: modality -> (B, D, T), the sampler's own output where missing, the true latents elsewhere.
         vectors: modality -> (B, (M-1) D), fusion's last time step.
@@ -67,7 +67,7 @@ class IMDer(nn.Module):
         self.refiners = nn.ModuleDict({m: Refiner(D, config.refiner_blocks) for m in self.modalities if refine})
         self.fusion = Fusion(
             self.modalities, D, config.heads, config.layers, config.attention_dropout, config.embed_dropout,
-            lengths=config.lengths, readout=config.readout,
+            outputs=config.outputs, lengths=config.lengths, readout=config.readout,
         )  # fmt: skip
 
     def encode(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from imder_lib.config import WIDTHS
+from imder_lib.data.load import NAMES
 from imder_lib.data.missing import RATES
 from imder_lib.errors import UserError
 from imder_lib.runs.notebook import check_parameters, run_notebook
@@ -41,7 +41,7 @@ def open_run(
     options = replace(options, start=start)
     folder = Path(out).resolve()
     seeds = seeds or (PAPER_SEEDS if profile == "paper" else "1")
-    named = dataset if dataset in ("synthetic", *WIDTHS) else str(Path(dataset).resolve())
+    named = dataset if dataset in NAMES else str(Path(dataset).resolve())
     settings = {"dataset": named, "profile": profile, "seeds": seeds, **asdict(options), **extra}
     settings.pop("download_bert")
     fresh = not folder.exists()
@@ -97,7 +97,7 @@ def pretrain_alone(
         path: of the result; None: pt/pretrained-<dataset>.safetensors of the checkout.
         dataset, profile, options, resume: see :func:`reproduce`.
     """
-    name = dataset if dataset in ("synthetic", *WIDTHS) else Path(dataset).stem
+    name = dataset if dataset in NAMES else Path(dataset).stem
     path = NOTEBOOKS.parent / "pt" / f"pretrained-{name}.safetensors" if path is None else path.resolve()
     folder = path.with_suffix(".run")
     for place in (path, folder):

@@ -98,6 +98,8 @@ class Run:
 
     def model_config(self, preset: str = "kit") -> ModelConfig:
         config = model_preset(self.preset, self.data.widths, preset, **profile(self.profile).model)
+        if self.data.classes:  # a readout of time averages starts in closed form for numbers only
+            config = replace(config, outputs=self.data.classes, readout=False)
         return replace(config, steps=self.options.steps) if self.options.steps else config
 
     def train_config(self, seed: int) -> TrainConfig:
@@ -200,7 +202,7 @@ def start_run(dataset: str, profile_name: str, seeds: str, out: str | Path, opti
     if dataset == "synthetic":
         data = load_data(dataset, sizes=budget.sizes)
     else:
-        data = load_data(dataset, standardise=dataset not in WIDTHS)
+        data = load_data(dataset, standardise=dataset not in (*WIDTHS, "digits"))
         if budget.limit:
             splits = {k: s.first(budget.limit) for k, s in data.splits.items()}
             data = MultimodalData(data.name, splits, data.sha256)

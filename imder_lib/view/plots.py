@@ -24,6 +24,7 @@ METRIC_NAMES = {
     "acc2": "ACC2 (non-zero labels)",
     "f1": "weighted F1 (non-zero labels)",
     "acc7": "ACC7",
+    "acc": "accuracy",
     "mae": "MAE (units of the label)",
     "corr": "Pearson correlation",
 }

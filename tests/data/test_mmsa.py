@@ -250,3 +250,25 @@ def test_no_text_bert_is_said_when_it_is_asked_for(save):
     value["train"]["text_bert"] = value["train"]["text_bert"][:, :2]
     with pytest.warns(UserWarning, match="text_bert is left out"):
         load_data(save(value))
+
+
+def file_of_classes(tmp_path, labels):
+    value = content()
+    for part in value.values():
+        part["classification_labels"] = np.resize(labels, len(part.pop("regression_labels")))
+    path = tmp_path / "emotions.pkl"
+    path.write_bytes(pickle.dumps(value))
+    return path
+
+
+def test_a_file_of_classes(tmp_path):
+    data = load_data(file_of_classes(tmp_path, np.array([0.0, 3.0, 1.0, 2.0], dtype=np.float32)))
+    assert data.classes == 4
+    assert data.test.batch([1]).labels.tolist() == [[3]]
+    assert not data.test.batch([1]).labels.is_floating_point()
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.5])
+def test_classes_are_whole_numbers_from_0(tmp_path, bad):
+    with pytest.raises(UserError, match=r"classification_labels', row 1: .*whole numbers from 0"):
+        load_data(file_of_classes(tmp_path, np.array([0.0, bad])))

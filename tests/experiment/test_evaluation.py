@@ -1,13 +1,18 @@
 """evaluate: rows, rates, baselines, and a sample's noise that does not depend on its batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import tiny_model
 
-from imder_lib import UserError, evaluate
+from imder_lib import IMDer, ModelConfig, TrainConfig, UserError, evaluate, fit, load_data
+from imder_lib.data.schema import MultimodalData
+from imder_lib.experiment.evaluation import predict
 from imder_lib.experiment.metrics import metrics
+from imder_lib.model.recovery import encode_split
 
 
 def test_a_row_for_each_condition_method_and_seed(data, model):
@@ -50,3 +55,27 @@ def test_unknown_protocol(data, model):
         evaluate(model, data.test, ["sometimes"])
     with pytest.raises(UserError, match=r"0\.8"):
         evaluate(model, data.test, [("random", 0.8)])
+
+
+def test_classes_from_training_to_table(tmp_path):
+    data = load_data("digits")
+    small = MultimodalData("digits", {k: s.first(60) for k, s in data.splits.items()}, data.sha256)
+    config = ModelConfig(data.widths, layers=1, joint_channels=32, joint_blocks=1, steps=3, outputs=10)
+    budget = TrainConfig(seed=1, fusion_epochs=2, score_epochs=1, refine_epochs=1, bank_draws=1)
+    with pytest.raises(UserError, match="1 outputs, the labels are 10 classes"):
+        fit(IMDer(replace(config, outputs=1), seed=1), small, budget, tmp_path / "no")
+    model = fit(IMDer(config, seed=1), small, budget, tmp_path / "run").model
+    table = evaluate(model, small.test, ["fixed"], [1], draws=3)
+    assert set(table["method"]) == {"imder", "zero", "mean", "constant"}
+    assert {"acc", "f1_weighted", "f1_macro"} <= set(table)
+    assert not {"mae", "cover80"} & set(table)
+    share = np.bincount(small.train.labels).argmax()
+    constant = table[table["method"] == "constant"]["acc"]
+    assert (constant == np.mean(small.test.labels == share)).all()
+    latents, ids = encode_split(model, small.test), small.test.ids
+    available = np.array([[True, True, False]] * 60)
+    p = predict(model, model.recoverer, latents, ids, available, 1, draws=3)
+    assert p.shape == (3, 60, 10)
+    np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-5)
+    row = table[(table["condition"] == "top+middle") & (table["method"] == "imder")].iloc[0]
+    assert row["acc"] == np.mean(p.mean(0).argmax(-1) == small.test.labels)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
 from imder_lib import UserError
-from imder_lib.experiment.metrics import metrics
+from imder_lib.experiment.metrics import class_metrics, confusion, metrics, task_loss
 
 
 def test_against_scikit_learn():
@@ -39,3 +40,23 @@ def test_bad_predictions_are_refused():
         metrics(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
     with pytest.raises(UserError):
         metrics(np.ones(3), np.ones(2))
+
+
+def test_classes():
+    p = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1], [0.2, 0.3, 0.5]])
+    y = np.array([0, 1, 0, 2])
+    found = class_metrics(p, y)
+    assert found["acc"] == 0.75
+    assert found["f1_macro"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert found["f1_weighted"] == pytest.approx((2 * 2 / 3 + 2 / 3 + 1) / 4)
+    assert confusion(p, y).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    with pytest.raises(UserError, match="expected 0 to 2"):
+        class_metrics(p, y + 1)
+    with pytest.raises(UserError, match="probabilities"):
+        class_metrics(p[:3], y)
+
+
+def test_the_loss_follows_the_labels():
+    logits, y = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[0], [0]])
+    assert task_loss(logits, y).item() == pytest.approx(np.mean([np.log1p(np.exp(-2)), np.log1p(np.exp(1))]))
+    assert task_loss(torch.tensor([[1.0]]), torch.tensor([[3.0]])).item() == 2

@@ -1,0 +1,49 @@
+"""Figures of digits: being drawn out of noise, and many completions of one with what a classifier makes of each."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+RIGHT, WRONG = "#00664B", "#A03A00"  # green and red-brown that differ in lightness too; a cross marks the wrong
+
+
+def _show(axis: Axes, image: np.ndarray, title: str = "", colour: str = "black", limit: float = 1.0) -> None:
+    axis.imshow(np.ma.masked_invalid(image), cmap="Greys", vmin=-limit, vmax=limit, interpolation="nearest")
+    axis.set_facecolor("#CFE3F2")  # what is not given
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, color=colour)
+
+
+def digit_strip(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """Images (8, 8) side by side; NaN is blue, and grey values reach as far as the image's largest."""
+    figure, axes = plt.subplots(1, len(images), figsize=(1.5 * len(images), 1.9), squeeze=False)
+    for axis, image, title in zip(axes[0], images, titles, strict=True):
+        _show(axis, image, title, limit=max(1.0, float(np.nanmax(np.abs(image)))))
+    return figure
+
+
+def completions(
+    truth: np.ndarray, given: np.ndarray, draws: np.ndarray, answers: np.ndarray, labels: Sequence[int]
+) -> Figure:
+    """Digits, what is available of each, and draws of the rest; above each the class that the classifier gives it.
+
+    Args:
+        truth: (N, 8, 8).
+        given: (N, 8, 8), NaN where missing.
+        draws: (K, N, 8, 8).
+        answers: whole (K, N), the class of each draw.
+        labels: N true classes.
+    """
+    K, N = answers.shape
+    figure, axes = plt.subplots(N, K + 2, figsize=(1.05 * (K + 2), 1.3 * N), squeeze=False)
+    for n in range(N):
+        _show(axes[n][0], truth[n], f"true {labels[n]}")
+        _show(axes[n][1], given[n], "given")
+        for k in range(K):
+            right = answers[k, n] == labels[n]
+            title = str(answers[k, n]) if right else f"{answers[k, n]} ×"
+            _show(axes[n][k + 2], draws[k, n], title, RIGHT if right else WRONG)
+    return figure

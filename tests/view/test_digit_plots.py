@@ -1,0 +1,21 @@
+"""Figures of digits: what they show."""
+
+import numpy as np
+import pytest
+
+from imder_lib.view import digit_plots
+
+
+def test_completions_mark_wrong_answers():
+    x = np.random.default_rng(0).uniform(-1, 1, (3, 2, 8, 8))
+    given = x[0].copy()
+    given[:, 5:] = np.nan
+    figure = digit_plots.completions(x[0], given, x, np.array([[1, 2], [1, 3], [4, 2]]), [1, 2])
+    titles = [a.get_title() for a in figure.axes]
+    assert titles == ["true 1", "given", "1", "1", "4 ×", "true 2", "given", "2", "3 ×", "2"]
+    assert figure.axes[1].images[0].get_array().mask[5:].all()  # what is missing is not drawn
+
+
+def test_a_strip_needs_a_title_for_each_image():
+    with pytest.raises(ValueError):
+        digit_plots.digit_strip([np.zeros((8, 8))], ["a", "b"])
