@@ -98,7 +98,7 @@ def test_a_pickle_that_would_run_code(imder, file, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--profile", "fast"), "unknown profile 'fast': expected one of ['smoke', 'quick', 'paper']"),
+        (("--profile", "fast"), "unknown profile 'fast': expected one of ['smoke', 'quick', 'full', 'paper']"),
         (("--seeds", "1,x"), "seeds must be whole numbers"),
         (("--seeds", "1,1"), "seeds must be distinct"),
         (("--dataset", "nothing"), "no data at"),
