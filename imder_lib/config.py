@@ -1,23 +1,23 @@
 """Configuration: frozen dataclasses, rules by name, presets by data set."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from imder_lib.diffusion.samplers import SAMPLERS
 from imder_lib.errors import UserError
 
-CHOICES = MappingProxyType(
+CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
     {
         "net": ("unet", "joint"),
         "parameterisation": ("score", "edm"),
         "latents": ("raw", "standardised"),
         "train_condition": ("shared", "independent", "clean"),
         "sample_condition": ("fresh", "frozen", "clean"),
-        "sampler": ("em", "heun", "dpmpp_2m", "dpmpp_2m_sde"),
+        "sampler": SAMPLERS,  # whoever adds a sampler there may name it here
         "schedule": ("released", "karras", "geometric"),
     }
 )
-RECOVERERS = ("zero", "mean", "regression", "network", "diffusion")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Rules:
             the noise cancels in their mean.
         linear_mean: diffuse around the linear-regression estimate of what is missing instead of around zero.
         refine: let a refiner, trained on squared error, change each draw.
+        condition_dropout: share of training samples that net "joint" sees without a condition; guidance needs them.
+        guidance: how far the condition pulls (Ho & Salimans, 2022): D0 + guidance (D - D0), D0 without a condition. 1:
+            the trained denoiser; 0: the condition is not heard; above 1: exaggerated. Not 1: two network calls a step.
     """
 
     net: str = "joint"
@@ -51,13 +54,22 @@ class Rules:
     antithetic: bool = True
     linear_mean: bool = True
     refine: bool = False
+    condition_dropout: float = 0.1
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise UserError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+                raise UserError(f"{name} must be one of {tuple(allowed)}, got {getattr(self, name)!r}")
         if not 0 <= self.eta <= 1:
             raise UserError(f"eta must lie in [0, 1], got {self.eta}")
+        if not 0 <= self.condition_dropout < 1:
+            raise UserError(f"condition_dropout must lie in [0, 1), got {self.condition_dropout}")
+        if self.guidance < 0 or (self.guidance != 1 and (self.net != "joint" or not self.condition_dropout)):
+            raise UserError(
+                f"guidance must be >= 0, and other than 1 it needs net 'joint' and condition_dropout > 0; got "
+                f"{self.guidance} with net {self.net!r} and condition_dropout {self.condition_dropout}"
+            )
         if self.net == "joint" and (self.parameterisation, self.latents) != ("edm", "standardised"):
             raise UserError("net 'joint' needs parameterisation 'edm' and latents 'standardised'")
         if self.net == "joint" and (self.train_condition, self.sample_condition) != ("clean", "clean"):
@@ -68,8 +80,9 @@ class Rules:
 
 KIT = Rules()
 RELEASED = Rules(
-    "unet", "score", "raw", "shared", "fresh", "em", "released", antithetic=False, linear_mean=False, refine=True
-)
+    "unet", "score", "raw", "shared", "fresh", "em", "released", antithetic=False, linear_mean=False, refine=True,
+    condition_dropout=0.0,
+)  # fmt: skip
 RULES = MappingProxyType({"kit": KIT, "released": RELEASED})
 
 
@@ -91,7 +104,7 @@ class ModelConfig:
         attention_dropout: by source modality, in the cross-modal encoders.
         embed_dropout: in all fusion encoders.
         recoverer: what stands in for a missing modality: "zero", "mean", "regression" (linear), "network" (the U-Net in
-            one deterministic pass), "diffusion".
+            one deterministic pass), "diffusion", or your own, see model/recoverers.py.
         rules: of the diffusion.
         score_channels: widths of the U-Net's levels; the first is D.
         joint_channels, joint_blocks: of the joint net.
@@ -127,8 +140,6 @@ class ModelConfig:
             raise UserError(f"a model needs at least two modalities, got {list(self.widths)}")
         if bad := [m for m in self.widths if not m or set(m) & set(".+<")]:
             raise UserError(f"modality names may not be empty or hold '.', '+' or '<': {bad}")
-        if self.recoverer not in RECOVERERS:
-            raise UserError(f"recoverer must be one of {RECOVERERS}, got {self.recoverer!r}")
         if self.steps < 1:
             raise UserError(f"steps must be at least 1, got {self.steps}")
         if self.score_channels[0] != self.dim:

@@ -11,7 +11,7 @@ from imder_lib.config import ModelConfig
 from imder_lib.diffusion.noise import Noise, SampleNoise
 from imder_lib.diffusion.samplers import Callback
 from imder_lib.errors import UserError
-from imder_lib.model.diffusers import make_recoverer
+from imder_lib.model.recoverers import make_recoverer
 from imder_lib.nets.fusion import Fusion
 from imder_lib.nets.lengths import valid_steps
 from imder_lib.nets.refiner import Refiner

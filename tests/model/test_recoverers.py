@@ -19,6 +19,7 @@ SWITCHES = [
     {"preset": "kit", "sampler": "dpmpp_2m"},
     {"preset": "kit", "sampler": "em"},
     {"preset": "kit", "schedule": "karras", "eta": 1.0},
+    {"preset": "kit", "guidance": 2.0},
     {"preset": "kit", "net": "unet"},
     {"preset": "kit", "net": "unet", "train_condition": "independent", "sample_condition": "frozen"},
     {"preset": "released"},
@@ -60,7 +61,9 @@ def test_mirrored_draws(kw):
     mirrored = model.recover(x, MIXED, SampleNoise(1, IDS), draws=4, antithetic=True)["text"][:, ~MIXED[:, 0]]
     assert torch.equal(plain[[0, 2]], mirrored[[0, 2]])
     assert not torch.equal(plain[1], mirrored[1])
-    if "linear_mean" not in kw and model.config.rules.net == "joint":  # an untrained joint net is linear and odd
+    if (
+        not {"linear_mean", "guidance"} & kw.keys() and model.config.rules.net == "joint"
+    ):  # an untrained joint net is linear and odd
         estimate = prepared(recoverer="regression").recover(x, MIXED)["text"][0, ~MIXED[:, 0]]
         for pair in (mirrored[:2], mirrored[2:]):
             torch.testing.assert_close(pair.mean(0), estimate, rtol=1e-3, atol=1e-3)
@@ -92,6 +95,30 @@ def test_draws_differ_and_depend_on_the_sample_alone(kw):
     torch.testing.assert_close(alone[:, 0], drawn[:, 2], rtol=1e-3, atol=1e-3)
 
 
+def test_guidance_sets_how_far_the_condition_pulls():
+    gone, pulls = ~MIXED[:, 0], {}
+    for w in (0.0, 1.0, 2.0):
+        drawn = [
+            prepared(guidance=w).recover(latents(seed=s), MIXED, SampleNoise(1, IDS))["text"][0, gone] for s in (0, 7)
+        ]
+        pulls[w] = (drawn[0] - drawn[1]).abs().mean().item()  # of another condition under the same noise
+    assert pulls[0.0] < 0.05 * pulls[1.0]
+    assert pulls[2.0] > 1.5 * pulls[1.0]
+
+
+def test_some_training_samples_see_no_condition():
+    seen = []
+    for p in (0.0, 0.9):
+        model = prepared(condition_dropout=p).train()
+        model.recoverer.net.register_forward_hook(lambda net, inputs, out: seen.append(inputs[2]))
+        for mode in (True, False):
+            model.train(mode).recoverer.losses(latents(), MIXED, torch.Generator().manual_seed(0))
+    without = [(known == 0).flatten(1).all(dim=1).sum().item() for known in seen]
+    assert without[:2] == [0, 0]
+    assert without[2] >= 3
+    assert without[3] == 0  # validation hears it
+
+
 def test_predictions_of_draws():
     model, x = prepared(), latents()
     out = model.predict(x, MIXED, SampleNoise(1, IDS), draws=4)
@@ -117,6 +144,10 @@ def test_bad_counts_are_refused(bad):
         {"sampler": "euler"},
         {"schedule": "cosine"},
         {"eta": 1.5},
+        {"guidance": -1.0},
+        {"guidance": 2.0, "condition_dropout": 0.0},
+        {"guidance": 2.0, "net": "unet"},
+        {"condition_dropout": 1.0},
         {"latents": "raw"},
         {"sample_condition": "fresh"},
         {"net": "unet", "latents": "raw"},

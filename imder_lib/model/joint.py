@@ -1,0 +1,86 @@
+"""The kit's recoverer: one net over all modalities, which draws everything that a sample misses at once."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from imder_lib.config import ModelConfig
+from imder_lib.diffusion.denoiser import Denoiser, EDMDenoiser
+from imder_lib.diffusion.losses import edm_error
+from imder_lib.diffusion.noise import SampleNoise, uniform
+from imder_lib.diffusion.samplers import sample
+from imder_lib.model.recovery import Latents, Recoverer, Scale
+from imder_lib.model.regression import LinearMean
+from imder_lib.nets.joint_net import JointNet
+
+
+class JointDiffusion(Recoverer):
+    """One net over all modalities: draws everything that a sample misses at once, from one condition."""
+
+    stochastic = True
+    trained = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        M, D = len(config.modalities), config.dim
+        hidden = 0.5 if config.rules.linear_mean else 0.0  # without an estimate, the net alone hears what is known
+        self.net = JointNet(M, D, config.joint_channels, config.joint_blocks, known_dropout=hidden)
+        self.scale = Scale(config.modalities, D)
+        self.linear = LinearMean(M, D) if config.rules.linear_mean else None
+
+    def prepare(self, latents: Mapping[str, Tensor]) -> Tensor | None:
+        self.scale.fit(latents)
+        return None if self.linear is None else self.linear.fit(self.scale(latents), self.scale.std[..., 0])
+
+    def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
+        """A denoiser of what is missing, around its estimate; the condition is :meth:`known`, or zero for none."""
+
+        def net(noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
+            noisy = noisy if valid is None else noisy * valid[:, None]
+            return self.net(noisy, level, condition, available)
+
+        return EDMDenoiser(net)
+
+    def guided(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
+        """The denoiser under the rules' guidance (Ho & Salimans, 2022)."""
+        denoise, w = self.denoiser(available, valid), self.config.rules.guidance
+
+        def pulled(x: Tensor, sigma: Tensor, known: Tensor) -> Tensor:
+            around = known * ~available[:, :, None, None]  # x is counted from here
+            free = denoise(x + around, sigma, torch.zeros_like(known)) - around
+            return free + w * (denoise(x, sigma, known) - free)
+
+        return denoise if w == 1 else pulled
+
+    def known(self, x: Tensor, available: Tensor, fold: Tensor | None = None) -> Tensor:
+        """Standardised latents (B, M, D, T) where available, and where missing their estimate (zero without one)."""
+        x = x * available[:, :, None, None]
+        return (
+            x if self.linear is None else torch.where(available[:, :, None, None], x, self.linear(x, available, fold))
+        )
+
+    def losses(self, latents, available, generator=None, fold=None, truth=None) -> dict[str, Tensor]:
+        x = self.scale(latents)
+        valid = self.missing_steps(latents, available)
+        known = self.known(x, available, fold)
+        if self.training and self.config.rules.condition_dropout:
+            heard = uniform(x, generator) >= self.config.rules.condition_dropout
+            known = known * heard[:, None, None, None]
+        error = edm_error(self.denoiser(available, valid), x - known, known, generator)
+        weight = (~available if truth is None else ~available & truth).to(x)[:, :, None, None]
+        weight = (weight if valid is None else weight * valid[:, None]).expand_as(error)
+        mean = (error * weight).sum(dim=(0, 2, 3)) / weight.sum(dim=(0, 2, 3)).clamp(min=1)
+        return dict(zip(self.modalities, mean, strict=True))
+
+    def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
+        rules, rows = self.config.rules, (~available.all(dim=1)).nonzero()[:, 0]
+        if not len(rows):
+            return dict(latents)
+        here, a = {m: v[rows] for m, v in latents.items()}, available[rows]
+        x, valid = self.scale(here), self.missing_steps(here, available[rows])
+        own = noise.of(rows.tolist(), "joint") if isinstance(noise, SampleNoise) else noise
+        known, n = self.known(x, a, None if fold is None else fold[rows]), steps or self.config.steps
+        drawn = sample(rules.sampler, rules.schedule, n, self.guided(a, valid), x, known, own, callback, eta=rules.eta)
+        drawn = self.fill(here, a, self.scale.back(drawn + known))
+        return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}
