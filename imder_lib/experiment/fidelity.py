@@ -30,7 +30,8 @@ def fidelity(
     """How recovered latents compare with the truth and with the conditional mean.
 
     The yardstick is what draws of the exact posterior give in this same function. Correlations are taken over all
-    samples and elements; give standardised latents, so that every channel counts alike.
+    samples and elements; give standardised latents, so that every channel counts alike. Elements that are the same in
+    every sample (an encoder's unused channels) are left out: whoever repeats them would look certain and right.
 
     Args:
         recovered: (K, N, ...) K draws of what is missing.
@@ -61,8 +62,12 @@ def fidelity(
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise UserError("recovered and truth must be finite")
     y = y.reshape(N, -1)
+    varies = y.std(axis=0) > 1e-6 * y.std()
+    if not varies.any():
+        raise UserError("truth is the same for every sample: there is nothing to compare")
     mean = conditional_mean(y, np.asarray(condition).reshape(N, -1)) if posterior is None else posterior
-    mean = np.asarray(mean, dtype=np.float64).reshape(N, -1)
+    mean = np.asarray(mean, dtype=np.float64).reshape(N, -1)[:, varies]
+    x, y = x[..., varies], y[:, varies]
     sums = {"mse": ((x[0] - y) ** 2).sum(1), "var": _moments(y, y), "one": _moments(x[0], x[0])}
     sums |= {"corr_one": _moments(x[0], mean), "corr_mean": _moments(x.mean(0), mean)}
     if K > 1:

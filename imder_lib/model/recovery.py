@@ -17,13 +17,17 @@ Latents = dict[str, Tensor]
 
 
 class Scale(nn.Module):
-    """Latents as one tensor (B, M, D, T), standardised per channel with training statistics; zero frames stay zero."""
+    """Latents as one tensor (B, M, D, T), standardised per channel with training statistics; zero frames stay zero.
+
+    A channel that never varies in training is 0, and goes back to its one value.
+    """
 
     def __init__(self, modalities: Sequence[str], dim: int) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
         self.register_buffer("mean", torch.zeros(len(modalities), dim, 1))
         self.register_buffer("std", torch.ones(len(modalities), dim, 1))
+        self.register_buffer("varies", torch.ones(len(modalities), dim, 1))
 
     def fit(self, latents: Mapping[str, Tensor]) -> None:
         """Mean and standard deviation of every channel over all frames that are not zero."""
@@ -32,15 +36,16 @@ class Scale(nn.Module):
             frames = frames[frames.ne(0).any(dim=1)]
             std = frames.std(dim=0, correction=0)
             self.mean[i, :, 0] = frames.mean(dim=0)
-            self.std[i, :, 0] = torch.where(std > 1e-6, std, torch.ones_like(std))  # a constant channel is centred only
+            self.varies[i, :, 0] = std > 1e-6
+            self.std[i, :, 0] = torch.where(std > 1e-6, std, torch.ones_like(std))
 
     def forward(self, latents: Mapping[str, Tensor]) -> Tensor:
         x = torch.stack([latents[m] for m in self.modalities], dim=1)  # (B, M, D, T)
-        return (x - self.mean) / self.std * x.ne(0).any(dim=2, keepdim=True)
+        return (x - self.mean) / self.std * self.varies * x.ne(0).any(dim=2, keepdim=True)
 
     def back(self, x: Tensor) -> Latents:
         """Standardised (B, M, D, T) to latents."""
-        return dict(zip(self.modalities, (x * self.std + self.mean).unbind(1), strict=True))
+        return dict(zip(self.modalities, (x * self.varies * self.std + self.mean).unbind(1), strict=True))
 
 
 class Recoverer(nn.Module, ABC):

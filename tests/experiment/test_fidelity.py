@@ -56,6 +56,17 @@ def test_worse_draws_are_told_apart(spoil):
     assert abs(bad["cover80"] - 0.8) > 0.1 or bad["corr_one"] < 0.1
 
 
+def test_what_never_varies_does_not_count():
+    c, y, draws = case()
+    dead = np.full((N, 6, 5), 3.0)
+    more = np.concatenate([draws, np.broadcast_to(dead, (K, *dead.shape))], axis=-1)
+    got = values(more, np.concatenate([y, dead], axis=-1), c, np.concatenate([RHO * c, dead], axis=-1))
+    want = values(draws, y, c, RHO * c)
+    assert got.drop("sliced_w2").to_dict() == pytest.approx(want.drop("sliced_w2").to_dict())
+    with pytest.raises(UserError, match="the same for every sample"):
+        fidelity(np.stack([dead, dead]), dead, c, dead)
+
+
 def test_bad_shapes_are_refused():
     c, y, draws = case()
     for args in ((draws[0], y, c), (draws, y[:-1], c), (draws, y, c[:-1]), (draws * np.nan, y, c)):

@@ -119,6 +119,15 @@ def test_some_training_samples_see_no_condition():
     assert without[3] == 0  # validation hears it
 
 
+@pytest.mark.parametrize("preset", ["kit", "released"])
+def test_a_channel_that_never_varies_comes_back_as_it_is(preset):
+    dead = lambda x: {m: torch.cat([v[:, :-1], torch.full_like(v[:, -1:], 3.0)], dim=1) for m, v in x.items()}  # noqa: E731
+    model = tiny_model(preset=preset, latents="standardised").eval()
+    prepare(model, dead(latents(40, seed=1)), torch.ones(40, 3, dtype=torch.bool))
+    drawn = model.recover(dead(latents()), MIXED, SampleNoise(1, IDS))
+    assert all((x[0, :, -1] == 3).all() for x in drawn.values())
+
+
 def test_predictions_of_draws():
     model, x = prepared(), latents()
     out = model.predict(x, MIXED, SampleNoise(1, IDS), draws=4)
