@@ -11,7 +11,7 @@ from imder_lib.model.imder import KERNEL, IMDer
 from imder_lib.nets.lengths import valid_steps
 
 PENALTIES = np.logspace(-1, 5, 25)
-WINDOWS = 60_000  # about so many tell the principal components
+WINDOWS = 30_000  # about so many tell the principal components
 
 
 @torch.no_grad()
@@ -20,8 +20,10 @@ def closed_form_start(model: IMDer, data: MultimodalData, rows: Tensor, batch_si
 
     The ridge regression takes the time averages of all standardised features to the label; its penalty is chosen by
     leaving one sample out. Channel 0 of a modality's latents is the modality's part of it, the next ones are the
-    principal components of its windows of three frames (at unit variance on average), the rest are zero. The readout
-    adds the channels 0, everything else of the prediction starts at zero.
+    principal components of its windows of three frames (at unit variance on average), the rest are zero. A component
+    counts only if it is larger than any that features without correlations would show (parallel analysis, Horn, 1965):
+    what is below fits the noise of the training samples. The readout adds the channels 0, everything else of the
+    prediction starts at zero.
 
     Args:
         model: with a readout; changed in place.
@@ -57,8 +59,9 @@ def _statistics(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Of each modality: time averages (n, D_m) over the steps that have latents; principal components of windows."""
     pooled: dict[str, list[np.ndarray]] = {m: [] for m in model.modalities}
-    moments: dict[str, list] = {m: [0, 0.0, 0.0] for m in model.modalities}
+    moments = {m: (_Moments(), _Moments()) for m in model.modalities}
     stride = max(1, len(rows) * data.steps // WINDOWS)  # every so many samples give windows
+    generator = torch.Generator().manual_seed(0)
     for part in rows.split(batch_size):
         batch = data.train.batch(part.numpy())
         for m in model.modalities:
@@ -71,20 +74,42 @@ def _statistics(
             centre = x[..., KERNEL // 2]
             counts = centre.ne(0).any(dim=2)  # (B, T')
             pooled[m].append((centre.sum(1) / counts.sum(1, keepdim=True).clamp(min=1)).numpy())
-            windows = x[::stride][counts[::stride]].flatten(1).numpy()
-            own = moments[m]
-            own[:] = own[0] + len(windows), own[1] + windows.sum(0), own[2] + windows.T @ windows
+            some = x[::stride]
+            order = torch.rand(len(some), some.shape[2], generator=generator).argsort(dim=0)  # of each feature, its own
+            mixed = some.gather(0, order[:, None, :, None].expand_as(some))
+            for own, windows in zip(moments[m], (some, mixed), strict=True):
+                own.add(windows[counts[::stride]].flatten(1).numpy())
     keep = model.config.dim - 1
     return {m: np.concatenate(x) for m, x in pooled.items()}, {m: _components(*x, keep) for m, x in moments.items()}
 
 
-def _components(count: int, total: np.ndarray, products: np.ndarray, keep: int) -> np.ndarray:
-    """At most ``keep`` principal components of standardised windows, largest first, as rows over raw windows."""
-    mean = total / max(count, 1)
-    covariance = products / max(count, 1) - np.outer(mean, mean)
-    std = np.sqrt(np.maximum(np.diag(covariance), 0))
-    std = np.where(std > 1e-6 * (1 + np.abs(mean)), std, np.inf)
-    values, vectors = np.linalg.eigh(covariance / np.outer(std, std))
+class _Moments:
+    """First and second moments of windows that come in parts."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.products = 0, 0.0, 0.0
+
+    def add(self, windows: np.ndarray) -> None:
+        self.count += len(windows)
+        self.total, self.products = self.total + windows.sum(0), self.products + windows.T @ windows
+
+    def correlation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Correlation matrix, and standard deviations; infinite where nothing varies."""
+        mean = self.total / max(self.count, 1)
+        covariance = self.products / max(self.count, 1) - np.outer(mean, mean)
+        std = np.sqrt(np.maximum(np.diag(covariance), 0))
+        std = np.where(std > 1e-6 * (1 + np.abs(mean)), std, np.inf)
+        return covariance / np.outer(std, std), std
+
+
+def _components(own: _Moments, mixed: _Moments, keep: int) -> np.ndarray:
+    """At most ``keep`` principal components of standardised windows, largest first, as rows over raw windows.
+
+    ``mixed``: of windows whose features come from different samples each; the largest component there is the floor.
+    """
+    correlation, std = own.correlation()
+    floor = max(np.linalg.eigvalsh(mixed.correlation()[0])[-1], 1e-6)
+    values, vectors = np.linalg.eigh(correlation)
     values, vectors = values[::-1][:keep], vectors[:, ::-1][:, :keep]
-    rows = (vectors[:, values > 1e-6 * max(values[0], 1e-12)]).T / std  # of a direction that does not vary: none
-    return rows / max(np.sqrt(values[: len(rows)].mean()), 1e-6)
+    rows = vectors[:, values > floor].T / std
+    return rows / max(np.sqrt(values[: len(rows)].mean()), 1e-6) if len(rows) else rows
