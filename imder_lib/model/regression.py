@@ -8,6 +8,7 @@ a fit that never saw them.
 """
 
 from collections.abc import Iterator
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -17,23 +18,29 @@ REACH = 15  # steps to each side, in windows of 1, 2, 4, 8 steps
 FOLDS = 5
 # Times the number of frames; inputs have variance 1. The last two serve small data of one step each.
 PENALTIES = tuple(10.0**k for k in (-3.5, -2.75, -2.0, -1.25, -0.5, 0.25, 1.0))
-PRIORS = (0.0, 1.0)  # weights in proportion to a channel's deviation to this power: 0 all alike, 1 favours the strong
+# What a weight is expected to be before data: in proportion to a channel's deviation to this power (0: all alike, 1:
+# strong channels count), and to this share where before and after count differently (1: alike).
+PRIORS = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.1))
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16)  # of the outputs
 DIRECTIONS = (1, 2, 3, 4, 6)  # of the channels of each available modality, in the second fit
 
 
 def windows(x: Tensor) -> Tensor:
-    """x (N, C, T) and its averages over steps 1, 2..3, 4..7, 8..15 before and after: (N, T, K C), x itself first.
+    """x (N, C, T) and its averages over steps 1, 2..3, 4..7, 8..15 before and after it: (N, T, K C), x itself first.
 
-    Steps outside the sequence count as zero.
+    Of each pair of averages stand the sum and the difference, over the root of 2: what is the same before and after
+    needs half the weights. Steps outside the sequence count as zero.
     """
     T = x.shape[-1]
     total, t, out = F.pad(x.cumsum(-1), (1, 0)), torch.arange(T, device=x.device), [x]
     near = 1
     while near <= REACH:
         far = 2 * near - 1
-        for start, end in ((t - far, t - near + 1), (t + near, t + far + 1)):
-            out.append((total[..., end.clamp(0, T)] - total[..., start.clamp(0, T)]) / near)
+        before, after = (
+            (total[..., end.clamp(0, T)] - total[..., start.clamp(0, T)]) / near
+            for start, end in ((t - far, t - near + 1), (t + near, t + far + 1))
+        )
+        out += [(before + after) / 2**0.5, (before - after) / 2**0.5]
         near *= 2
     return torch.cat(out, dim=1).transpose(1, 2)
 
@@ -81,23 +88,29 @@ class LinearMean(nn.Module):
         total = moments.sum(0)
         kept = [total - m for m in moments] + [total]
         prior = torch.ones(M, D) if std is None else std / std.amax(dim=1, keepdim=True).clamp(min=1e-12)
-        prior = prior.to(moments).clamp(min=1e-3).flatten().repeat(self.K)
+        prior = prior.to(moments).clamp(min=1e-3).flatten()
         weights = torch.zeros(FOLDS + 1, *self.weight.shape, dtype=torch.float64, device=latents.device)
-        for code, inputs, missing in self._patterns():
+        alive = (total.diagonal()[: M * D] > 0).cpu()  # channels that are always zero say and need nothing
+        for code, inputs, missing in self._patterns(alive):
             for target in missing:
-                fits = self._fit_target(kept, N * T, inputs, target, prior[inputs])
+                fits = self._fit_target(kept, N * T, inputs, target, prior)
                 weights[:, code, inputs[:, None], target] = torch.stack(fits)
         self.weight.copy_(weights[-1])
         self.folds = weights[:-1].float()
         return fold
 
-    def _patterns(self) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
-        """Of each incomplete pattern: its code, its columns of the windows, and those of each missing modality."""
-        column = torch.arange(self.K * self.M * self.D).view(self.K, self.M, self.D)
+    def _patterns(self, alive: Tensor) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
+        """Of each incomplete pattern: its code, its columns of the windows, and those of each missing modality.
+
+        ``alive``: bool (M D,), the channels that count; a modality without any is left out.
+        """
+        column, alive = torch.arange(self.K * self.M * self.D).view(self.K, -1), alive.view(self.M, self.D)
         for code in range(1, 2**self.M - 1):
-            here = [m for m in range(self.M) if code >> m & 1]
-            gone = [m for m in range(self.M) if not code >> m & 1]
-            yield code, column[:, here].flatten(), [column[0, m] for m in gone]
+            here = alive & torch.tensor([bool(code >> m & 1) for m in range(self.M)])[:, None]
+            gone = [m for m in range(self.M) if not code >> m & 1 and alive[m].any()]
+            if here.any():
+                channels = [torch.arange(self.D)[alive[m]] + m * self.D for m in gone]
+                yield code, column[:, here.flatten()].flatten(), channels
 
     def _fit_target(
         self, kept: list[Tensor], frames: int, inputs: Tensor, target: Tensor, prior: Tensor
@@ -108,30 +121,43 @@ class LinearMean(nn.Module):
             kept: second moments (K M D, K M D) of the samples of each fit.
             frames: in all samples.
             inputs, target: columns of what is available, and of what is missing.
-            prior: (inputs,) size that a weight is expected to have, relative to others.
+            prior: (M D,) deviation of each channel, relative to the modality's largest.
         """
+        size = prior[inputs % (self.M * self.D)]
         white, back = _whitening(kept[-1][target][:, target])
         gram = [k[inputs][:, inputs] for k in kept]
         cross = [k[inputs][:, target] @ white for k in kept]
-        ridges = [p * frames / prior ** (2 * power) for power in PRIORS for p in PENALTIES]
+        ridges = [
+            p * frames / (size**power * self._shares(share, size)) ** 2 for power, share in PRIORS for p in PENALTIES
+        ]
         error, best = min((_cut(_ridge(gram, cross, r), gram, cross) for r in ridges), key=lambda found: found[0])
         size = gram[-1].diagonal().clamp(min=1e-12).sqrt()
+        counts = (inputs[: len(inputs) // self.K] // self.D).unique(return_counts=True)[1].tolist()
         first = best
         for n in DIRECTIONS:
-            B = [self._directions(W * size[:, None], min(n, self.D)) for W in first]  # each fit's own
+            B = [self._directions(W * size[:, None], counts, n) for W in first]  # each fit's own
             grams = [b.T @ g @ b for b, g in zip(B, gram, strict=True)]
             crosses = [b.T @ c for b, c in zip(B, cross, strict=True)]
-            for p in PENALTIES:
-                W = _ridge(grams, crosses, torch.full_like(grams[0][0], p * frames))
+            for share, p in product(sorted({share for _, share in PRIORS}), PENALTIES):
+                W = _ridge(grams, crosses, p * frames / self._shares(share, grams[0][0]) ** 2)
                 found = _cut([b @ w for b, w in zip(B, W, strict=True)], gram, cross)
                 error, best = min((error, best), found, key=lambda found: found[0])
         return [w @ back for w in best]
 
-    def _directions(self, weight: Tensor, n: int) -> Tensor:
-        """Leading channel directions of each modality in ``weight`` (K m D, D), for all windows, (K m D, K m n)."""
-        blocks = weight.unflatten(0, (self.K, -1, self.D)).permute(1, 2, 0, 3).flatten(2)  # (m, D, K D)
-        leading = torch.linalg.svd(blocks, full_matrices=False)[0][..., :n]
-        return torch.block_diag(*[U for _ in range(self.K) for U in leading])
+    def _shares(self, share: float, like: Tensor) -> Tensor:
+        """``share`` for inputs that are differences of before and after, else 1; of ``like``'s shape (inputs,)."""
+        out = torch.ones_like(like).view(self.K, -1)  # block 0 is x, then come sums and differences in turn
+        out[2::2] = share
+        return out.flatten()
+
+    def _directions(self, weight: Tensor, counts: list[int], n: int) -> Tensor:
+        """At most n leading channel directions of each modality in ``weight`` (K C, D'), for all windows, (K C, K C').
+
+        ``counts``: channels of each modality, C in all.
+        """
+        blocks = weight.unflatten(0, (self.K, -1)).transpose(0, 1).flatten(1).split(counts)  # (C_m, K D') each
+        leading = [torch.linalg.svd(block, full_matrices=False)[0][:, :n] for block in blocks]
+        return torch.block_diag(*leading * self.K)
 
 
 def _ridge(gram: list[Tensor], cross: list[Tensor], penalty: Tensor) -> list[Tensor]:

@@ -176,14 +176,16 @@ def test_unknown_names_are_refused():
     assert rules("released") == RELEASED
 
 
-def test_windows_are_averages_around_each_step():
+def test_windows_are_sums_and_differences_of_averages_around_each_step():
     x = torch.randn(2, 3, 40)
     w = windows(x).unflatten(2, (9, 3))  # (N, T, K, C)
+    before = lambda k: (w[:, :, k] + w[:, :, k + 1]) / 2**0.5  # noqa: E731
+    after = lambda k: (w[:, :, k] - w[:, :, k + 1]) / 2**0.5  # noqa: E731
     torch.testing.assert_close(w[:, 20, 0], x[:, :, 20])
-    torch.testing.assert_close(w[:, 20, 1], x[:, :, 19])
-    torch.testing.assert_close(w[:, 20, 4], x[:, :, 22:24].mean(-1))
-    torch.testing.assert_close(w[:, 20, 7], x[:, :, 5:13].mean(-1))
-    torch.testing.assert_close(w[:, 1, 3], x[:, :, :0].sum(-1))  # before the start: zero
+    torch.testing.assert_close(before(1)[:, 20], x[:, :, 19])
+    torch.testing.assert_close(after(3)[:, 20], x[:, :, 22:24].mean(-1))
+    torch.testing.assert_close(before(7)[:, 20], x[:, :, 5:13].mean(-1))
+    torch.testing.assert_close(before(3)[:, 1], 0 * x[:, :, 0])  # before the start: zero
     assert windows(torch.ones(1, 2, 1)).shape == (1, 1, 18)
 
 
