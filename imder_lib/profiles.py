@@ -47,11 +47,11 @@ PROFILES = MappingProxyType(
                    "patience": 2, "early_stop": 6},
             draws=3,
         ),
-        # quick's nets, a training until they no longer improve: what the fidelity table is measured with.
+        # quick's fusion, a larger recoverer, trained until it no longer improves: what the fidelity table is made with.
         "full": Profile(
             sizes=MOSI_SIZES,
             limit=0,
-            model={"layers": 2, "steps": 20, "joint_channels": 64, "joint_blocks": 6},
+            model={"layers": 2, "steps": 20, "joint_channels": 128, "joint_blocks": 8},
             train={"fusion_epochs": 10, "score_epochs": 200, "refine_epochs": 4, "bank_draws": 2, "patience": 2},
             draws=16,
         ),

@@ -113,7 +113,7 @@ def score_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         validate=validate,
         size=len(data.train),
         lr=config.score_lr,
-        **_staged(config) | {"weight_decay": config.score_decay},
+        **_staged(config) | {"weight_decay": config.score_decay, "to_the_end": True},
     )
 
 

@@ -3,7 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Stage:
         size: number of training samples.
         lr: of Adam.
         cosine: the rate rises for 100 steps, then falls to 0 on a cosine; else it halves on a plateau.
+        to_the_end: no early stop: what is averaged at a high rate gets better when the rate falls.
         weight_decay: of AdamW; plain Adam at 0.
         average: weights are averaged exponentially over this share of all steps, and the average is validated and
             kept; 0: the weights themselves are.
@@ -49,6 +51,7 @@ class Stage:
     size: int
     lr: float
     cosine: bool = False
+    to_the_end: bool = False
     weight_decay: float = 0.0
     average: float = 0.0
     start: Callable[[], None] | None = None
@@ -121,7 +124,7 @@ class Trainer:
             p.best = self._validate(stage, parameters, best) if stage.keep_start and stage.epochs else p.best
         else:
             best = self._restore(optimiser, schedule)
-        while p.epoch < stage.epochs and p.epoch - p.best_epoch < self.config.early_stop:
+        while p.epoch < stage.epochs and (stage.to_the_end or p.epoch - p.best_epoch < self.config.early_stop):
             started = time.perf_counter()
             p.epoch += 1
             train = self._epoch(stage, optimiser, parameters)
@@ -146,7 +149,7 @@ class Trainer:
     def _validate(self, stage: Stage, parameters: list[nn.Parameter], values: list[Tensor]) -> float:
         """Validation loss with these values in the parameters."""
         self.model.eval()
-        with torch.no_grad(), self._seeded(stage.name, "valid"), _Loaded(parameters, values):
+        with torch.no_grad(), self._seeded(stage.name, "valid"), _loaded(parameters, values):
             return stage.validate()
 
     def finish(self, name: str) -> None:
@@ -179,8 +182,8 @@ class Trainer:
                 total += loss.item() * len(rows)
         return total / stage.size
 
-    def _seeded(self, *parts: object) -> "_Seeded":
-        return _Seeded(derive_seed(self.config.seed, "default", *parts))
+    def _seeded(self, *parts: object) -> AbstractContextManager[None]:
+        return _seeded(derive_seed(self.config.seed, "default", *parts))
 
     def _restore(self, optimiser: torch.optim.Optimizer, schedule: ReduceLROnPlateau) -> list[Tensor]:
         state = optimiser.state_dict()
@@ -216,35 +219,26 @@ class Trainer:
         write_text(self.folder / "history.csv", pd.DataFrame(p.history).to_csv(index=False))
 
 
-class _Loaded:
+@contextmanager
+def _loaded(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[None]:
     """Parameters hold other values inside the block."""
 
-    def __init__(self, parameters: list[nn.Parameter], values: list[Tensor]) -> None:
-        self.parameters, self.values = parameters, values
-
-    def _copy(self, values: list[Tensor]) -> None:
+    def copy(source: list[Tensor]) -> None:
         with torch.no_grad():
-            for q, v in zip(self.parameters, values, strict=True):
+            for q, v in zip(parameters, source, strict=True):
                 q.copy_(v)
 
-    def __enter__(self) -> None:
-        self.own = [q.detach().clone() for q in self.parameters]
-        self._copy(self.values)
+    own = [q.detach().clone() for q in parameters]
+    copy(values)
+    try:
+        yield
+    finally:
+        copy(own)
 
-    def __exit__(self, *error: object) -> None:
-        self._copy(self.own)
 
-
-class _Seeded:
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     """Torch's default generators seeded inside the block and put back after it."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.fork = torch.random.fork_rng()
-
-    def __enter__(self) -> None:
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error: object) -> None:
-        self.fork.__exit__(*error)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
