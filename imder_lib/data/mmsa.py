@@ -1,5 +1,7 @@
 """Files in the MMSA schema: {train, valid, test} -> text, audio, vision (N, T, D), regression_labels, id, ...
 
+A file with other modalities names them itself: a key "modalities" beside the splits, a list of their keys.
+
 Every check reads a large array in pieces and leaves it where it is.
 """
 
@@ -20,7 +22,7 @@ LABELS = ("regression_labels", "classification_labels")  # the second one where 
 MODALITIES = ("text", "audio", "vision")
 
 
-def check_content(content: Any, path: Path, modalities: tuple[str, ...] = MODALITIES) -> dict[str, Split]:
+def check_content(content: Any, path: Path) -> dict[str, Split]:
     """The splits of a file's content after every check.
 
     Raises:
@@ -30,6 +32,8 @@ def check_content(content: Any, path: Path, modalities: tuple[str, ...] = MODALI
         raise UserError(f"{path}: expected a dict with {SPLITS}, got {type(content).__name__}")
     if absent := [s for s in SPLITS if s not in content]:
         raise UserError(f"{path}: split {absent[0]!r} is missing; found {[str(k) for k in content]}")
+    modalities = _modalities(content.get("modalities", MODALITIES), path)
+    known = KNOWN | set(modalities) | {f"{m}_lengths" for m in modalities}
     splits: dict[str, Split] = {}
     seen: dict[str, str] = {}
     for name in SPLITS:
@@ -40,7 +44,7 @@ def check_content(content: Any, path: Path, modalities: tuple[str, ...] = MODALI
         target = LABELS[0] if LABELS[0] in part or LABELS[1] not in part else LABELS[1]
         if absent := [k for k in (*modalities, target, "id") if k not in part]:
             raise UserError(f"{where}: key {absent[0]!r} is missing; found {sorted(map(str, part))}")
-        if unknown := sorted(str(k) for k in part if k not in KNOWN and k not in modalities):
+        if unknown := sorted(str(k) for k in part if k not in known):
             warnings.warn(f"{where}: unknown keys are left out: {unknown}", stacklevel=2)
         ids = [_id(i) for i in part["id"]]
         if not ids:
@@ -64,6 +68,16 @@ def check_content(content: Any, path: Path, modalities: tuple[str, ...] = MODALI
                 want = first[m].shape[1:]
                 raise UserError(f"{path}: split {name!r}, key {m!r}: (T, D) is {x.shape[1:]}, in 'train' it is {want}")
     return splits
+
+
+def _modalities(names: Any, path: Path) -> tuple[str, ...]:
+    try:
+        found = tuple(str(m) for m in np.asarray(names, dtype=object).reshape(-1))
+    except ValueError:
+        found = ()
+    if len(found) < 2 or len(set(found)) < len(found) or set(found) & (KNOWN - set(MODALITIES)):
+        raise UserError(f"{path}, key 'modalities': expected two or more distinct keys of features, got {names!r:.100}")
+    return found
 
 
 def _id(value: Any) -> str:

@@ -272,3 +272,20 @@ def test_a_file_of_classes(tmp_path):
 def test_classes_are_whole_numbers_from_0(tmp_path, bad):
     with pytest.raises(UserError, match=r"classification_labels', row 1: .*whole numbers from 0"):
         load_data(file_of_classes(tmp_path, np.array([0.0, bad])))
+
+
+def test_a_file_may_name_its_own_modalities(save, tmp_path):
+    value = content() | {"modalities": ["text", "audio", "vision", "gesture"]}
+    for split, n in N.items():
+        value[split]["gesture"] = np.ones((n, 6, 5), np.float32)
+        value[split]["gesture_lengths"] = np.full(n, 4)
+    path = save(value)
+    data = load_data(path)
+    assert data.widths == {"text": 8, "audio": 3, "vision": 4, "gesture": 5}
+    assert data.test.batch().lengths["gesture"].tolist() == [4] * N["test"]
+    assert convert(path, tmp_path / "four").widths == data.widths
+    for bad in (["text"], ["text", "text"], ["text", "id"], 3):
+        with pytest.raises(UserError, match="key 'modalities'"):
+            load_data(save(value | {"modalities": bad}))
+    with pytest.raises(UserError, match="'face' is missing"):
+        load_data(save(value | {"modalities": ["text", "face"]}))
