@@ -1,12 +1,15 @@
 # make test        set up and run the tests          make reproduce   set up and make tables and figures (synthetic)
 # make lab         open JupyterLab                   make lint        ruff on code and notebooks
+# make notebooks   copy the exercises from the solutions, run the whole course in profile quick, keep the outputs
+# make site        the executed notebooks as a static book: build/site/index.html
+# make test-browser   run notebooks in JupyterLab in a headless Chromium; screenshots in results/browser
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OUT    ?= results/quick
 
-.PHONY: test reproduce lab lint lock clean
+.PHONY: test test-browser reproduce notebooks lab site lint lock clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml requirements.lock
@@ -18,11 +21,21 @@ $(READY): pyproject.toml requirements.lock
 test: $(READY)
 	$(BIN)/python -m pytest
 
+test-browser: $(READY)
+	.ci/chromium
+	$(BIN)/python -m pytest tests/browser
+
 reproduce: $(READY)
 	$(BIN)/imder reproduce --profile quick --dataset synthetic --out $(OUT)
 
+notebooks: $(READY)
+	$(BIN)/python -m imder_lib.runs.course results/course
+
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
+
+site: $(READY)
+	$(BIN)/python -m imder_lib.runs.site build/site
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -37,4 +50,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV) results build

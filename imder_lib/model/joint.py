@@ -8,8 +8,9 @@ from torch import Tensor
 from imder_lib.config import ModelConfig
 from imder_lib.diffusion.denoiser import Denoiser, EDMDenoiser
 from imder_lib.diffusion.losses import edm_error
-from imder_lib.diffusion.noise import SampleNoise, uniform
+from imder_lib.diffusion.noise import Noise, SampleNoise, uniform
 from imder_lib.diffusion.samplers import sample
+from imder_lib.errors import UserError
 from imder_lib.model.recovery import Latents, Recoverer, Scale
 from imder_lib.model.regression import LinearMean
 from imder_lib.nets.joint_net import JointNet
@@ -84,3 +85,26 @@ class JointDiffusion(Recoverer):
         drawn = sample(rules.sampler, rules.schedule, n, self.guided(a, valid), x, known, own, callback, eta=rules.eta)
         drawn = self.fill(here, a, self.scale.back(drawn + known))
         return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}
+
+    @torch.no_grad()
+    def walk(
+        self, latents: Latents, available: Tensor, noise: Noise = None, steps: int | None = None
+    ) -> list[tuple[float, Latents, Latents]]:
+        """One draw step by step, for those who want to watch it.
+
+        Args:
+            latents, available, noise, steps: see :meth:`forward`; every sample misses something.
+
+        Returns:
+            (sigma, noisy latents, denoised latents) of each network call from noise down; last (0, drawn, drawn)
+        """
+        if available.all(dim=1).any():
+            raise UserError("a sample misses nothing: there is no walk to watch")
+        known, path = self.known(self.scale(latents), available), []
+
+        def keep(step: int, sigma: Tensor, x: Tensor, denoised: Tensor) -> None:
+            seen = (self.fill(latents, available, self.scale.back(v + known)) for v in (x, denoised))
+            path.append((sigma.item(), *seen))
+
+        drawn = self(latents, available, noise, steps, keep)
+        return [*path, (0.0, drawn, drawn)]

@@ -8,7 +8,7 @@ import nbformat
 from imder_lib.errors import UserError
 from imder_lib.runs.notebook import notebook_parameters
 
-PARTS = ("You will know", "**Time**", "Predict", "## Exercises", "## Recap", "What could be wrong")
+PARTS = ("You will know", "**Time**", "Predict", "## Exercises", "## Recap", "What could be wrong", "**References.**")
 CELL_LINES = 15
 SIZE = 2_000_000  # bytes
 
@@ -17,7 +17,7 @@ def form_problems(path: str | Path) -> list[str]:
     """What a committed notebook lacks; empty if its form is right.
 
     Title and parts of the text, the parameters cell with a help for each, short cells, the kernel's name, outputs
-    of one whole run without an error, and a size below 2 MB.
+    of one whole run without an error, an alt text for every picture, and a size below 2 MB.
     """
     path = Path(path)
     try:
@@ -40,6 +40,10 @@ def form_problems(path: str | Path) -> list[str]:
     if not any(c.outputs for c in code) or not all(c.execution_count for c in code):
         found.append("outputs are missing: run it whole before it is committed")
     found += [f"cell {c.id} ends in an error" for c in code if any(o.output_type == "error" for o in c.outputs)]
+    for cell in code:
+        pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+        if not all(o.metadata.get("image/png", {}).get("alt") for o in pictures):
+            found.append(f"cell {cell.id} shows a picture without alt text: show it by run.save_figure")
     if path.stat().st_size >= SIZE:
         found.append(f"{path.stat().st_size} bytes, expected fewer than {SIZE}")
     return [f"{path}: {problem}" for problem in found]

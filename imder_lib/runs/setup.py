@@ -8,10 +8,15 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from IPython import get_ipython
+from IPython.display import Image as Picture
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import nn
 
 from imder_lib.config import WIDTHS, ModelConfig, TrainConfig, model_preset, train_preset
@@ -30,6 +35,7 @@ from imder_lib.profiles import profile
 OPTIONS = "options.json"  # of a run, in its folder: the notebooks of the run follow it
 BERT_FOLDER = DATA_ROOT.parent / "pt" / HUB_NAME
 BERT_CACHE = DATA_ROOT / "bert"
+FILE_DPI, SHOWN_DPI = 130, 85  # of a figure's file, and of its size on a notebook's page
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -142,7 +148,7 @@ class Run:
         )
 
     def model_folder(self, seed: int) -> Path:
-        return self.folder / "models" / f"seed{seed}"
+        return self.folder / "models" / self.data.name / f"seed{seed}"
 
     def provenance(self) -> dict[str, object]:
         """Versions, device, settings and the data's hash."""
@@ -173,13 +179,16 @@ class Run:
         write_text(folder / f"{name}.csv", table.to_csv(index=False))
         write_text(folder / f"{name}.md", table.to_markdown(index=False, floatfmt=".4g") + "\n")
 
-    def save_figure(self, figure: Figure, name: str, caption: str) -> Figure:
-        """figures/NAME.png with its caption beside it; gives the figure back."""
-        folder = self.folder / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight")
-        write_text(folder / f"{name}.json", json.dumps({"caption": caption}))
-        return figure
+    def save_figure(self, figure: Figure, name: str, caption: str) -> None:
+        """figures/NAME.png with its caption beside it. A notebook shows both; the caption is the picture's alt text."""
+        path = self.folder / "figures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=FILE_DPI, bbox_inches="tight")
+        plt.close(figure)
+        write_text(path.with_suffix(".json"), json.dumps({"caption": caption}))
+        if get_ipython() is not None:
+            width = round(Image.open(path).width * SHOWN_DPI / FILE_DPI)
+            display(Picture(path.read_bytes(), alt=caption, width=width), Markdown(f"*{caption}*"))
 
 
 def find_bert(options: Options) -> nn.Module:

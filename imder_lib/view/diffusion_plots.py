@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-MARKERS = "osD^vP"
-TRUTH = {"color": "black", "lw": 1.5, "ls": "--"}
+from imder_lib.view.style import BROWN, MARKERS, TRUTH
 
 
 def realised_rates(table: pd.DataFrame) -> Figure:
@@ -42,7 +41,7 @@ def pair_scatter(
     ends = np.array([-3.0, 3.0])
     for axis, (name, (x, c)) in zip(np.atleast_1d(axes), groups.items(), strict=True):
         axis.scatter(c, x, s=5, alpha=0.3, lw=0)
-        axis.plot(ends, slopes[name] * ends, color="C3", lw=2, label="sampled")
+        axis.plot(ends, slopes[name] * ends, color=BROWN, lw=2, label="sampled")
         axis.plot(ends, truth * ends, label="truth", **TRUTH)
         axis.set(title=f"{name}\nslope {slopes[name]:.2f}", xlabel="condition c", xlim=(-3.5, 3.5))
     np.atleast_1d(axes)[0].set(ylabel="sample of x", ylim=(-9, 9))
@@ -84,7 +83,7 @@ def luck_of_the_mask(share: np.ndarray, error: np.ndarray, xlabel: str, ylabel: 
     axis.scatter(share, error, s=25)
     ends = np.array([share.min(), share.max()])
     if ends[1] > ends[0]:
-        axis.plot(ends, np.polyval(np.polyfit(share, error, 1), ends), color="C3")
+        axis.plot(ends, np.polyval(np.polyfit(share, error, 1), ends), color=BROWN)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 

@@ -10,18 +10,19 @@ from matplotlib.figure import Figure
 RIGHT, WRONG = "#00664B", "#A03A00"  # green and red-brown that differ in lightness too; a cross marks the wrong
 
 
-def _show(axis: Axes, image: np.ndarray, title: str = "", colour: str = "black", limit: float = 1.0) -> None:
-    axis.imshow(np.ma.masked_invalid(image), cmap="Greys", vmin=-limit, vmax=limit, interpolation="nearest")
+def _show(axis: Axes, image: np.ndarray, title: str = "", colour: str = "black") -> None:
+    axis.imshow(np.ma.masked_invalid(image), cmap="Greys", vmin=-1, vmax=1, interpolation="nearest")
+    axis.grid(False)
     axis.set_facecolor("#CFE3F2")  # what is not given
     axis.set(xticks=[], yticks=[])
     axis.set_title(title, color=colour)
 
 
 def digit_strip(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    """Images (8, 8) side by side; NaN is blue, and grey values reach as far as the image's largest."""
+    """Images (8, 8) side by side, from -1 (white) to 1 (black) and what is beyond cut off; NaN is blue."""
     figure, axes = plt.subplots(1, len(images), figsize=(1.5 * len(images), 1.9), squeeze=False)
     for axis, image, title in zip(axes[0], images, titles, strict=True):
-        _show(axis, image, title, limit=max(1.0, float(np.nanmax(np.abs(image)))))
+        _show(axis, image, title)
     return figure
 
 

@@ -8,34 +8,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 
-METHOD_NAMES = {
-    "bayes": "Bayes limit",
-    "imder": "IMDer",
-    "released": "IMDer, released rules",
-    "network": "network, one pass",
-    "regression": "linear regression",
-    "dropout": "modality dropout",
-    "mean": "mean fill",
-    "zero": "zero fill",
-    "constant": "constant",
-}
-METRIC_NAMES = {
-    "acc2": "ACC2 (non-zero labels)",
-    "f1": "weighted F1 (non-zero labels)",
-    "acc7": "ACC7",
-    "acc": "accuracy",
-    "mae": "MAE (units of the label)",
-    "corr": "Pearson correlation",
-}
-COLOURS = ["#000000", "#0072B2", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#009E73", "#E69F00", "#999999"]
-PALETTE = dict(zip(METHOD_NAMES, COLOURS, strict=True))
-
-
-def use_style() -> None:
-    """One style for all figures: seaborn's, colour-blind-safe."""
-    sns.set_theme(style="whitegrid", palette="colorblind", context="notebook")
-    plt.rcParams.update({"figure.constrained_layout.use": True, "figure.dpi": 90, "axes.titlesize": "medium"})
+from imder_lib.view.style import BLUE, BROWN, GOLD, MARKERS, METHODS, METRIC_NAMES, SILVER, SKY, TRUTH
 
 
 def label_histogram(labels: Mapping[str, np.ndarray]) -> Figure:
@@ -97,7 +72,7 @@ def compare_latents(groups: Mapping[str, np.ndarray]) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     reach = 3 * components.transform(first).std(axis=0)
     span = 5 * first.std()
-    for (name, x), marker in zip(flat.items(), "osD^v", strict=False):
+    for (name, x), marker in zip(flat.items(), MARKERS, strict=False):
         xy = components.transform(x)
         outside = (np.abs(xy) > reach).any(axis=1).mean()
         left.scatter(*xy.T, s=14, alpha=0.6, marker=marker, label=f"{name} ({outside:.0%} outside)")
@@ -111,6 +86,33 @@ def compare_latents(groups: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+def tsne_by_modality(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 0) -> Figure:
+    """t-SNE of true and recovered latents, modality -> two arrays (N, D, T); one colour and marker a modality."""
+    flat = np.concatenate([x.reshape(len(x), -1) for pair in groups.values() for x in pair])
+    flat = PCA(min(30, *flat.shape), random_state=seed).fit_transform(flat)
+    perplexity = min(30.0, (len(flat) - 1) / 3)
+    xy = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
+    figure, axis = plt.subplots(figsize=(6.4, 5))
+    start = 0
+    for (m, pair), colour, marker in zip(groups.items(), (BLUE, BROWN, SKY, GOLD), MARKERS, strict=False):
+        for x, kind in zip(pair, ("true", "recovered"), strict=True):
+            part, start = xy[start : start + len(x)], start + len(x)
+            axis.scatter(*part.T, s=22, marker=marker, edgecolors=colour, linewidths=1, label=f"{m}, {kind}",
+                         facecolors=colour if kind == "true" else "none", alpha=0.8)  # fmt: skip
+    axis.set(xticks=[], yticks=[], xlabel="t-SNE: only who is near whom means something")
+    axis.grid(False)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def confusion_map(counts: np.ndarray) -> Figure:
+    """Counts (C, C), rows true classes, columns predicted ones; the diagonal is right."""
+    figure, axis = plt.subplots(figsize=(5.2, 4.6))
+    sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", cbar=False, linewidths=0.5, square=True, ax=axis)
+    axis.set(xlabel="predicted class", ylabel="true class")
+    return figure
+
+
 def draws_band(
     draws: np.ndarray, truth: np.ndarray, exact: tuple[np.ndarray, np.ndarray] | None, titles: Sequence[str]
 ) -> Figure:
@@ -120,13 +122,13 @@ def draws_band(
     for c, (axis, title) in enumerate(zip(axes[0], titles, strict=True)):
         if exact is not None:
             mean, std = exact[0][c], exact[1][c]
-            axis.fill_between(t, mean - 1.96 * std, mean + 1.96 * std, color="#999999", alpha=0.3, lw=0,
+            axis.fill_between(t, mean - 1.96 * std, mean + 1.96 * std, color=SILVER, alpha=0.3, lw=0,
                               label="exact 95 %")  # fmt: skip
-            axis.plot(t, mean, color="#000000", ls="--", label="exact mean")
-        axis.plot(t, draws[:3, c].T, color="#56B4E9", lw=0.8)
-        axis.plot([], [], color="#56B4E9", lw=0.8, label="three draws")
-        axis.plot(t, draws[:, c].mean(0), color="#0072B2", lw=2, label=f"mean of {len(draws)} draws")
-        axis.plot(t, truth[c], color="#D55E00", lw=1.2, label="truth")
+            axis.plot(t, mean, label="exact mean", **TRUTH)
+        axis.plot(t, draws[:3, c].T, color=SKY, lw=0.8)
+        axis.plot([], [], color=SKY, lw=0.8, label="three draws")
+        axis.plot(t, draws[:, c].mean(0), color=BLUE, lw=2, label=f"mean of {len(draws)} draws")
+        axis.plot(t, truth[c], color=BROWN, lw=1.2, label="truth")
         axis.set(title=title, xlabel="time step")
     axes[0][0].set_ylabel("latent (standardised)")
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
@@ -152,10 +154,9 @@ def metric_against_rate(table: pd.DataFrame, metric: str) -> Figure:
     figure, axis = plt.subplots(figsize=(6.4, 4))
     for method, part in table.groupby("method", sort=False):
         line = part.groupby("realised")[metric]
-        style = {"bayes": "--", "constant": ":"}.get(method, "-")
-        axis.plot(line.mean().index, line.mean(), style, marker="o", ms=4, color=PALETTE[method],
-                  label=METHOD_NAMES[method])  # fmt: skip
-        axis.fill_between(line.min().index, line.min(), line.max(), color=PALETTE[method], alpha=0.15, lw=0)
+        label, colour, marker, style = METHODS[method]
+        axis.plot(line.mean().index, line.mean(), style, marker=marker, color=colour, label=label)
+        axis.fill_between(line.min().index, line.min(), line.max(), color=colour, alpha=0.15, lw=0)
     axis.set(xlabel="realised missing rate (share of missing modalities)", ylabel=METRIC_NAMES[metric])
     axis.legend()
     return figure
@@ -170,8 +171,8 @@ def metric_by_pattern(table: pd.DataFrame, metric: str) -> Figure:
         values = part.groupby("condition")[metric]
         x = [conditions.index(c) + shift[method] for c in values.mean().index]
         error = [values.mean() - values.min(), values.max() - values.mean()]
-        axis.errorbar(x, values.mean(), yerr=error, fmt="D" if method == "bayes" else "o", ms=6, color=PALETTE[method],
-                      label=METHOD_NAMES[method], lw=1.5)  # fmt: skip
+        label, colour, marker, _ = METHODS[method]
+        axis.errorbar(x, values.mean(), yerr=error, fmt=marker, ms=6.5, color=colour, label=label, lw=1.5)
     axis.set(ylabel=METRIC_NAMES[metric], xticks=range(len(conditions)))
     axis.set_xticklabels([c.replace("+", "\n+ ") for c in conditions])
     axis.set_xlabel("available modalities")

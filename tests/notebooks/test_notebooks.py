@@ -8,12 +8,16 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from imder_lib.errors import UserError
+from imder_lib.runs.exercises import SOLUTIONS, follow, tagged, with_exercises
 from imder_lib.runs.form import form_problems
 from imder_lib.runs.notebook import run_notebook
 from imder_lib.runs.reproduce import NOTEBOOKS, ORDER
 
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
-ALONE = ("06_release_dissected", "07_fast_sampling")  # of the course, not of a reproduction
+SOLVED = sorted(SOLUTIONS.glob("*.ipynb"))
+# Of the course, not of a reproduction.
+ALONE = ("00_start_here", "02_score_diffusion", "06_release_dissected", "07_fast_sampling", "08_your_own_data")
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
@@ -22,7 +26,7 @@ def test_form(path):
 
 
 def edit_title(notebook):
-    notebook.cells[0].source = notebook.cells[0].source.replace("# 01", "# One")
+    notebook.cells[0].source = notebook.cells[0].source.replace("# 0", "# One ")
 
 
 def edit_recap(notebook):
@@ -63,6 +67,14 @@ def edit_error(notebook):
     code_cells(notebook)[1].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[]))
 
 
+def edit_alt(notebook):
+    next(o for c in code_cells(notebook) for o in c.outputs if "image/png" in o.get("data", {})).metadata = {}
+
+
+def edit_references(notebook):
+    notebook.cells[-1].source = notebook.cells[-1].source.replace("**References.**", "")
+
+
 def edit_size(notebook):
     notebook.cells[0].source += "x" * 2_000_000
 
@@ -85,6 +97,8 @@ def code_cells(notebook):
         (edit_count, "outputs are missing"),
         (edit_error, "ends in an error"),
         (edit_size, "bytes"),
+        (edit_alt, "without alt text"),
+        (edit_references, "References"),
     ],
 )
 def test_bad_form_is_named(tmp_path, edit, message):
@@ -107,16 +121,74 @@ def test_form_as_a_command(tmp_path):
     assert "is no notebook" in bad.stdout
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One folder for all notebooks: what one has trained, the next one reads."""
+    return tmp_path_factory.mktemp("shared")
+
+
+def run_smoke(path, shared):
+    """The executed notebook."""
+    executed = shared / f"{path.parent.name}-{path.name}"
+    run_notebook(path, executed, {"profile": "smoke", "out": str(shared / "run")})
+    notebook = nbformat.read(executed, as_version=4)
+    assert all(c.execution_count for c in code_cells(notebook))
+    return notebook
+
+
 @pytest.mark.parametrize("name", ALONE)
-def test_notebooks_outside_a_reproduction_run(tmp_path, name):
-    executed = tmp_path / f"{name}.ipynb"
-    run_notebook(NOTEBOOKS / executed.name, executed, {"profile": "smoke", "out": str(tmp_path / "run")})
-    assert all(c.execution_count for c in code_cells(nbformat.read(executed, as_version=4)))
-    assert all(list((tmp_path / "run" / folder).glob(f"{name[:2]}_*")) for folder in ("tables", "figures"))
+def test_notebooks_outside_a_reproduction_run(shared, name):
+    run_smoke(NOTEBOOKS / f"{name}.ipynb", shared)
+    assert all(list((shared / "run" / folder).glob(f"{name[:2]}_*")) for folder in ("tables", "figures"))
+
+
+@pytest.mark.parametrize("path", SOLVED, ids=lambda p: p.stem)
+def test_solutions_run_and_assert_their_claims(shared, path):
+    run_smoke(path, shared)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
+def test_exercises_come_from_the_solutions(path):
+    course, solved = nbformat.read(path, as_version=4), nbformat.read(SOLUTIONS / path.name, as_version=4)
+    assert with_exercises(course, solved) == course  # else: make notebooks
+    kinds = [next((t for t in ("exercise", "solution") if t in c.metadata.get("tags", [])), "") for c in solved.cells]
+    stubs = [i for i, c in enumerate(solved.cells) if kinds[i] == "exercise" and c.cell_type == "code"]
+    assert 2 <= len(stubs) <= 3
+    for i in stubs:
+        answer = solved.cells[i + 1]
+        assert (kinds[i + 1], answer.cell_type) == ("solution", "code")
+        assert "assert " in answer.source
+        assert "print(" in solved.cells[i].source  # a stub runs before it is solved
+
+
+def test_an_edited_exercise_is_copied_and_outputs_of_others_stay():
+    course, solved = (nbformat.read(p / ALL[0].name, as_version=4) for p in (NOTEBOOKS, SOLUTIONS))
+    first, second = tagged(solved, "exercise")[:2]
+    first.source += " More."
+    changed = with_exercises(course, solved)
+    assert tagged(changed, "exercise")[0].source.endswith(" More.")
+    kept = [c.outputs for c in tagged(course, "exercise") if c.id == second.id]
+    assert [c.outputs for c in tagged(changed, "exercise") if c.id == second.id] == kept
+    solved.cells = [c for c in solved.cells if c.id != first.id]
+    assert first.id not in [c.id for c in with_exercises(changed, solved).cells]
+
+
+def test_follow_runs_quietly_with_other_parameters(capsys):
+    names = {}
+    with pytest.raises(UserError, match="no parameter 'speed'"):
+        follow(NOTEBOOKS / "02_score_diffusion.ipynb", names, speed=1)
+    assert names == {}
+
+
+def test_extensions_are_short():
+    """What 08 adds to the kit stays below thirty lines a kind."""
+    cells = tagged(nbformat.read(NOTEBOOKS / "08_your_own_data.ipynb", as_version=4), "extension")
+    modality, marginal, named, sampler = (c.source.count("\n") + 1 for c in cells)
+    assert max(modality, marginal + named, sampler) < 30
 
 
 def test_reproduce_runs_every_notebook(tmp_path):
-    assert [p.stem for p in ALL] == [*ORDER, *ALONE]  # a new notebook must be executed here too
+    assert {p.stem for p in ALL} == {*ORDER, *ALONE}  # a new notebook must be executed here too
     out = tmp_path / "run"
     command = [sys.executable, "-m", "imder_lib.cli", "reproduce", "--profile", "smoke", "--out", str(out)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
