@@ -1,0 +1,206 @@
+"""The course as a static book: python -m imder_lib.runs.site [OUT]; nothing is executed, nothing is fetched.
+
+Sphinx reads copies of README, notebooks and docs in their own layout, so that the links between them stay as they are.
+Every figure of a notebook's outputs becomes a file with its alt text, which the gallery shows as its caption.
+"""
+
+import base64
+import json
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.resources import files
+from io import StringIO
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from sphinx.application import Sphinx
+from sphinx.util.console import strip_escape_sequences
+from sphinx.util.docutils import docutils_namespace
+
+from imder_lib.errors import UserError
+from imder_lib.runs.reproduce import NOTEBOOKS
+
+ROOT = NOTEBOOKS.parent
+MATHJAX = Path(str(files("sphinx-mathjax-offline"))) / "static/mathjax/tex-svg.js"
+README = re.compile(r"(\]\((?:\.\./)*)README\.md")  # it is the first page, index.html
+LINK = re.compile(r"\]\(([^)#\s]+)")
+PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")  # what markdown lets a backslash take the meaning from
+CONFIG: dict[str, Any] = {
+    "project": "The IMDer kit",
+    "extensions": ["myst_nb", "sphinx.ext.mathjax"],
+    "nb_execution_mode": "off",
+    "nb_merge_streams": True,
+    "nb_render_markdown_format": "myst",  # figures stand in outputs as directives
+    "nb_ipywidgets_js": {},  # would come from the network
+    "myst_enable_extensions": ["amsmath", "dollarmath"],
+    "myst_heading_anchors": 4,
+    "smartquotes": False,
+    "html_theme": "furo",
+    "html_title": "The IMDer kit",
+    "html_static_path": ["_static"],
+    "html_css_files": ["site.css"],
+    "mathjax_path": "tex-svg.js",  # pictures of glyphs: needs no font files
+    "html_show_search_summary": False,  # a page that is opened from disk may not fetch others
+    "html_copy_source": False,
+    "html_show_copyright": False,
+    "html_show_sphinx": False,
+    "html_use_index": False,
+}
+STYLE = """
+article img { background: #fff } article figure { margin: 2.5rem 0 } figcaption { text-align: left }
+.cell_output { overflow-x: auto } .cell_output pre { max-height: 24rem }
+table.dataframe { border: 0; border-collapse: collapse; margin: .5rem 0 }
+table.dataframe :is(th, td) { border: 0; border-bottom: 1px solid var(--color-background-border); padding: .2rem .7rem }
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture of a notebook's outputs; its alt text is its caption."""
+
+    name: str
+    caption: str
+    width: int | None  # in which it is shown; a dense picture has more pixels
+    notebook: str  # relative to the root
+    title: str  # of the notebook, markdown
+
+
+def _escaped(text: str) -> str:
+    """Plain text as markdown."""
+    return PUNCTUATION.sub(r"\\\1", text)
+
+
+def _picture(kind: str, figure: Figure, body: str = "", **options: str) -> str:
+    """A figure or image directive."""
+    given = {"alt": json.dumps(figure.caption, ensure_ascii=False), "width": figure.width} | options
+    lines = "".join(f":{name}: {value}\n" for name, value in given.items() if value)
+    return f"```{{{kind}}} /figures/{figure.name}.png\n{lines}\n{body}\n```\n"
+
+
+def _toctree(caption: str, *entries: str) -> str:
+    """One part of the menu."""
+    return "\n".join(("\n```{toctree}", ":hidden:", f":caption: {caption}", "", *entries, "```\n"))
+
+
+def _texts(path: Path) -> list[str]:
+    """The markdown of a page."""
+    if path.suffix == ".md":
+        return [path.read_text(encoding="utf-8")]
+    return [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown"]
+
+
+def pages_and_files(root: Path) -> tuple[list[Path], list[Path]]:
+    """README, notebooks, docs and whatever they link to, relative to the root: pages in order, then other files."""
+    kinds = ("README.md", "notebooks/*.ipynb", "notebooks/solutions/*.ipynb", "docs/*.md")
+    pages = [page for kind in kinds for page in sorted(root.glob(kind))]
+    others: dict[Path, None] = {}
+    for page in pages:  # grows: a linked page has links too
+        for target in (target for text in _texts(page) for target in LINK.findall(text) if "://" not in target):
+            path = (page.parent / target).resolve()
+            if path.suffix in (".md", ".ipynb") and path.is_file() and path.is_relative_to(root):
+                if path not in pages:
+                    pages.append(path)
+            elif path.is_file() and path.is_relative_to(root):
+                others[path] = None
+    return [p.relative_to(root) for p in pages], [p.relative_to(root) for p in others]
+
+
+def _copy_notebook(path: Path, source: Path, name: Path) -> list[Figure]:
+    """Write the notebook into the source folder, each picture of its outputs as a file with its caption."""
+    notebook = nbformat.read(path, as_version=4)
+    figures: list[Figure] = []
+    title = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = README.sub(r"\1index.md", cell.source)
+            title = title or cell.source.partition("\n")[0].removeprefix("# ")
+        for output in cell.get("outputs", []):
+            if "image/png" not in output.get("data", {}):
+                continue
+            shown = output.metadata.get("image/png", {})
+            caption = " ".join(shown.get("alt", "").split())
+            if not caption:
+                raise UserError(f"{name}: cell {cell.id} has a picture without an alt text")
+            key = "-".join(("figure", *name.with_suffix("").parts[1:], str(len(figures) + 1))).replace("_", "-")
+            figure = Figure(key, caption, shown.get("width"), str(name), title)
+            (source / "figures" / f"{figure.name}.png").write_bytes(base64.b64decode(output.data["image/png"]))
+            output.data = {"text/markdown": _picture("image", figure, name=figure.name)}
+            figures.append(figure)
+    nbformat.write(notebook, source / name)
+    return figures
+
+
+def prepare(root: Path, source: Path) -> None:
+    """Everything that Sphinx reads, in a folder with the layout of the kit."""
+    pages, others = pages_and_files(root)
+    figures: list[Figure] = []
+    (source / "figures").mkdir()
+    for name in pages + others:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.suffix == ".ipynb":
+            figures += _copy_notebook(root / name, source, name)
+        elif name in pages:
+            (source / name).write_text(README.sub(r"\1index.md", (root / name).read_text("utf-8")), "utf-8")
+        else:
+            shutil.copyfile(root / name, source / name)
+    (source / "README.md").rename(source / "index.md")
+    notebooks = [str(p) for p in pages if p.suffix == ".ipynb" and len(p.parts) == 2]
+    solutions = [str(p) for p in pages if p.suffix == ".ipynb" and len(p.parts) == 3]
+    docs = [str(p) for p in pages[1:] if p.suffix == ".md"]
+    with (source / "index.md").open("a", encoding="utf-8") as index:
+        index.write(_toctree("Course", "Start <self>", *notebooks, "notebooks/solutions", "gallery"))
+        index.write(_toctree("Documents", *docs))
+    listed = "\n".join(("```{toctree}", "", *(f"/{name}" for name in solutions), "```"))
+    (source / "notebooks" / "solutions.md").write_text(f"# Solutions\n\n{listed}\n", "utf-8")
+    (source / "gallery.md").write_text(gallery(figures), "utf-8")
+    (source / "_static").mkdir()
+    (source / "_static" / "site.css").write_text(STYLE, "utf-8")
+    shutil.copyfile(MATHJAX, source / "_static" / MATHJAX.name)
+
+
+def gallery(figures: list[Figure]) -> str:
+    """Every figure with its caption and a link to where it stands."""
+    text = "# Gallery\n\nEvery figure of the notebooks, as they were last run.\n"
+    for notebook, group in groupby(figures, key=lambda f: f.notebook):
+        for k, f in enumerate(group):
+            text += "" if k else f"\n## [{f.title}]({notebook})\n"
+            where = f"[{f.title}]({notebook}#{f.name})"
+            text += "\n" + _picture("figure", f, f"{_escaped(f.caption)}\n\n{where}")
+    return text
+
+
+def build_site(out: Path, root: Path = ROOT) -> None:
+    """Build the book; an earlier one in its place is replaced once the new one is whole.
+
+    Raises:
+        UserError: the place holds something else, a figure has no alt text, or Sphinx warned (of a dead link, say).
+    """
+    out = out.resolve()
+    if out.exists() and not (out / "searchindex.js").is_file():
+        raise UserError(f"{out} exists already and is no site: name another folder")
+    with tempfile.TemporaryDirectory() as folder:
+        source, html = Path(folder, "source"), Path(folder, "html")
+        source.mkdir()
+        prepare(root, source)
+        warnings = StringIO()
+        trees = Path(folder, "trees")
+        with docutils_namespace():  # a second build in one process starts afresh
+            Sphinx(source, None, html, trees, "html", CONFIG, status=None, warning=warnings).build()
+        if found := strip_escape_sequences(warnings.getvalue()).replace(f"{source}/", ""):
+            raise UserError(f"the site has faults:\n{found}")
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(html, out, ignore=shutil.ignore_patterns(".buildinfo", "objects.inv"))
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1] if len(sys.argv) > 1 else "build/site")
+    try:
+        build_site(place)
+    except UserError as error:
+        sys.exit(str(error))
+    print(f"open {place / 'index.html'}")
