@@ -1,0 +1,96 @@
+"""Milliseconds from a control's change to the panel's new figure: python benchmarks/panels.py.
+
+Moves each control through its values in RecoveryPanel (digits in profile quick, trained in about a minute and kept in
+OUT; synthetic data in profile smoke) and in MissingRatePanel; the rest stays as at the start. The last row of a
+RecoveryPanel goes through the samples with all the others at what takes longest. What the browser adds is not in it.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterable
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+
+from imder_lib import evaluate
+from imder_lib.data.digits import image
+from imder_lib.model.decoding import Decoder
+from imder_lib.model.imder import IMDer
+from imder_lib.runs.setup import Run, start_run
+from imder_lib.view.panels import MissingRatePanel, Panel, RecoveryPanel
+from imder_lib.view.style import use_style
+
+LIMIT = 300  # ms
+MOST = 12  # values of one control
+SLOWEST = {"sampler": "heun", "steps": 20, "draws": 8, "guidance": 3.0}
+
+
+def values(control: widgets.Widget) -> list:
+    """Those that a control can take; of many, the first."""
+    if isinstance(control, widgets.Checkbox):
+        return [not control.value, control.value]
+    if hasattr(control, "options"):
+        return [option[1] if isinstance(option, tuple) else option for option in control.options]
+    return np.arange(control.min, control.max + control.step / 2, control.step)[:MOST].tolist()
+
+
+def milliseconds(panel: Panel, name: str, rounds: int) -> list[float]:
+    """Of every change of one control that brings a figure."""
+    control, found = panel.controls[name], []
+    start = control.value
+    for value in [*values(control), start] * rounds:
+        if value == control.value:
+            continue
+        began = time.perf_counter()
+        control.value = value  # observed: when this returns, the figure is there
+        if not panel.message.value:
+            found.append(1000 * (time.perf_counter() - began))
+    return found
+
+
+def report(title: str, panel: Panel, rounds: int) -> bool:
+    """One line for each control; whether all stay below the limit."""
+    print(f"{title}\n  {'control':16}{'changes':>8}{'median':>8}{'most':>8} ms, limit {LIMIT}")
+
+    def line(label: str, times: Iterable[float]) -> bool:
+        times = list(times)
+        print(f"  {label:16}{len(times):8}{np.median(times):8.0f}{max(times):8.0f}", flush=True)
+        return max(times) < LIMIT
+
+    fine = [line(name, milliseconds(panel, name, rounds)) for name in panel.controls]
+    if isinstance(panel, RecoveryPanel):
+        for name, value in SLOWEST.items():
+            panel.controls[name].value = value
+        fine.append(line("sample, slowest", milliseconds(panel, "sample", rounds)))
+    return all(fine)
+
+
+def recovery_panel(run: Run, model: IMDer) -> RecoveryPanel:
+    if run.data.name != "digits":
+        return RecoveryPanel(model, run.data.test, run.data.modalities[0])
+    decoder = Decoder(model, run.data.steps)
+    pictures = lambda latents: image({m: x.cpu().numpy() for m, x in decoder(latents).items()})  # noqa: E731
+    return RecoveryPanel(model, run.data.test, "bottom", pictures)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", default="results/panels")
+    args = parser.parse_args()
+    use_style()
+    fine = []
+    for dataset, profile in (("digits", "quick"), ("synthetic", "smoke")):
+        run = start_run(dataset, profile, "1", f"{args.out}/{profile}")
+        model = run.train(1).model
+        print(f"{torch.get_num_threads()} threads, load of the machine {os.getloadavg()[0]:.1f}")
+        fine.append(report(f"RecoveryPanel, {dataset}, {profile}", recovery_panel(run, model), args.rounds))
+    table = evaluate(model, run.data.test, ["random"], [1])
+    fine.append(report("MissingRatePanel", MissingRatePanel(table, ["acc2", "mae", "corr"]), args.rounds))
+    print("every change stays below the limit" if all(fine) else "NOT every change stays below the limit")
+
+
+if __name__ == "__main__":
+    main()
