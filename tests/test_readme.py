@@ -35,8 +35,8 @@ def test_hashes_and_keys_are_those_of_the_library():
 def test_commands_exist():
     commands = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
     assert set(re.findall(r"^    \.venv/bin/imder (\w+)", README, flags=re.MULTILINE)) == commands
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert set(re.findall(r"`make (\w+)`", README)) <= set(targets)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(re.findall(r"`make ([\w-]+)`", README)) <= set(targets)
     for notebook, rest in re.findall(r"^    \.venv/bin/imder run (\S+) \S+ (.*)$", README, flags=re.MULTILINE):
         check_parameters(ROOT / notebook, dict(pair.split("=") for pair in re.findall(r"-p (\S+)", rest)))
 
