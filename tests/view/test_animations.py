@@ -1,0 +1,28 @@
+"""GIFs: every frame of one size, the last one held."""
+
+import numpy as np
+from PIL import Image
+
+from imder_lib.view.animations import HOLD, cloud_gif, digits_gif
+from imder_lib.view.style import use_style
+
+
+def test_frames_of_one_layout(tmp_path):
+    use_style()
+    rng, levels = np.random.default_rng(0), [5.0, 1.0, 0.0]
+    cloud_gif(
+        [s * rng.standard_normal((20, 2)) for s in (5, 2, 1)], levels, rng.standard_normal((30, 2)), tmp_path / "a.gif"
+    )
+    walk = [np.clip(s * rng.standard_normal((2, 8, 8)), -1, 1) for s in (5, 1, 0.5)]
+    digits_gif(walk, levels, walk[-1], tmp_path / "b.gif")
+    for name in ("a", "b"):
+        gif = Image.open(tmp_path / f"{name}.gif")
+        first, total = np.array(gif.convert("L"), float), 0
+        for k in range(gif.n_frames):
+            gif.seek(k)
+            total += gif.info["duration"]
+        last = np.array(gif.convert("L"), float)
+        assert total == (3 + HOLD) * 100  # ms
+        assert first.shape == last.shape
+        still = np.abs(first - last)[-8:]  # the lower edge: no axis has moved
+        assert still.max() < 60
