@@ -1,11 +1,20 @@
 """A tiny data set and model that every test may share; nothing here is changed by a test."""
 
+import matplotlib.pyplot as plt
 import pytest
 
 from imder_lib import IMDer, ModelConfig, TrainConfig, load_data
 from imder_lib.config import rules
 
 WIDTHS = {"text": 12, "audio": 5, "vision": 8}
+
+
+@pytest.fixture(autouse=True)
+def plain_style():
+    """A style that a test sets is its own: without this, what later tests see of a figure hangs on the order."""
+    with plt.rc_context():
+        yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")
