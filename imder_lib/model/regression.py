@@ -1,20 +1,23 @@
-"""The linear estimate of what is missing: reduced-rank ridge regression on time windows of what is available.
+"""The linear estimate of what is missing: reduced-rank ridge regression on windows of what is available.
 
-For each pattern of available modalities, the latents of a missing one at step t are a linear function of window
-averages around t of the available ones. Few directions of a modality's channels matter, whatever the window: a first
+For each pattern of available modalities, the latents of a missing one at step t are a linear function of exponential
+windows around t of the available ones. Few directions of a modality's channels matter, whatever the window: a first
 fit on all channels finds them, a second one regresses on them alone. One set of second moments of all windows, per
 fold, serves every pattern. What there is to choose is chosen by cross-validation; training samples can be estimated by
 a fit that never saw them.
 """
 
+import math
 from collections.abc import Iterator
 from itertools import product
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-REACH = 15  # steps to each side, in windows of 1, 2, 4, 8 steps
+SPANS = (1, 2, 4, 8)  # steps
+# The best estimate of a steady process near an end is that of an endless one with an image added: none of it where
+# steps are independent, all of it where they hardly change.
+MIRROR = 1 / 3
 FOLDS = 5
 # Times the number of frames; inputs have variance 1. The last two serve small data of one step each.
 PENALTIES = tuple(10.0**k for k in (-3.5, -2.75, -2.0, -1.25, -0.5, 0.25, 1.0))
@@ -26,22 +29,21 @@ DIRECTIONS = (1, 2, 3, 4, 6)  # of the channels of each available modality, in t
 
 
 def windows(x: Tensor) -> Tensor:
-    """x (N, C, T) and its averages over steps 1, 2..3, 4..7, 8..15 before and after it: (N, T, K C), x itself first.
+    """x (N, C, T) and its exponential windows before and after each step: (N, T, K C), x itself first.
 
-    Of each pair of averages stand the sum and the difference, over the root of 2: what is the same before and after
-    needs half the weights. Steps outside the sequence count as zero.
+    A neighbour k steps away counts exp((1 - k) / span), for each of SPANS. Of each pair of windows stand the sum and
+    the difference, over the root of 2: what is the same before and after needs half the weights. Beyond its ends the
+    sequence goes on as its mirror image, at the share MIRROR.
     """
-    T = x.shape[-1]
-    total, t, out = F.pad(x.cumsum(-1), (1, 0)), torch.arange(T, device=x.device), [x]
-    near = 1
-    while near <= REACH:
-        far = 2 * near - 1
-        before, after = (
-            (total[..., end.clamp(0, T)] - total[..., start.clamp(0, T)]) / near
-            for start, end in ((t - far, t - near + 1), (t + near, t + far + 1))
-        )
-        out += [(before + after) / 2**0.5, (before - after) / 2**0.5]
-        near *= 2
+    t = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
+    here, there = t[:, None], t[None, :]
+    out = [x]
+    for span in SPANS:
+        faded = lambda k, span=span: torch.exp((1 - k) / span) * (k > 0)  # noqa: E731
+        before = faded(here - there) + MIRROR * faded(here + there + 1)
+        before = before * (1 - math.exp(-1 / span)) ** 0.5
+        past, future = x @ before.T, x @ before.flip(0, 1).T
+        out += [(past + future) / 2**0.5, (past - future) / 2**0.5]
     return torch.cat(out, dim=1).transpose(1, 2)
 
 

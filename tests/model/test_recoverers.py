@@ -1,5 +1,7 @@
 """Every recoverer and every switch behind one interface."""
 
+import math
+
 import pytest
 import torch
 from conftest import WIDTHS, tiny_model
@@ -176,16 +178,19 @@ def test_unknown_names_are_refused():
     assert rules("released") == RELEASED
 
 
-def test_windows_are_sums_and_differences_of_averages_around_each_step():
-    x = torch.randn(2, 3, 40)
+def test_windows_are_sums_and_differences_of_what_fades_before_and_after():
+    x = torch.randn(2, 3, 60, dtype=torch.float64)
     w = windows(x).unflatten(2, (9, 3))  # (N, T, K, C)
     before = lambda k: (w[:, :, k] + w[:, :, k + 1]) / 2**0.5  # noqa: E731
     after = lambda k: (w[:, :, k] - w[:, :, k + 1]) / 2**0.5  # noqa: E731
     torch.testing.assert_close(w[:, 20, 0], x[:, :, 20])
-    torch.testing.assert_close(before(1)[:, 20], x[:, :, 19])
-    torch.testing.assert_close(after(3)[:, 20], x[:, :, 22:24].mean(-1))
-    torch.testing.assert_close(before(7)[:, 20], x[:, :, 5:13].mean(-1))
-    torch.testing.assert_close(before(3)[:, 1], 0 * x[:, :, 0])  # before the start: zero
+    for k, span in ((1, 1), (7, 8)):
+        fades = torch.exp(-torch.arange(30.0, dtype=torch.float64) / span)
+        fades = fades * (1 - math.exp(-1 / span)) ** 0.5  # the images beyond both ends are far away
+        torch.testing.assert_close(before(k)[:, 30], x[:, :, :30].flip(2) @ fades, atol=0.03, rtol=0)
+        torch.testing.assert_close(after(k)[:, 29], x[:, :, 30:] @ fades, atol=0.03, rtol=0)
+    image = x[:, :, :50] @ torch.exp(-torch.arange(50.0, dtype=torch.float64)) * (1 - math.exp(-1)) ** 0.5 / 3
+    torch.testing.assert_close(before(1)[:, 0], image, atol=1e-6, rtol=0)  # before the start: the mirror image's third
     assert windows(torch.ones(1, 2, 1)).shape == (1, 1, 18)
 
 
