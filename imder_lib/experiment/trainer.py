@@ -39,7 +39,7 @@ class Stage:
         average: weights are averaged exponentially over this share of all steps, and the average is validated and
             kept; 0: the weights themselves are.
         start: called once before the first epoch of a stage that begins anew.
-        keep_start: the weights that the stage begins with are validated too and may be the best.
+        keep_start: the weights that the stage begins with are validated too, as epoch 0, and may be the best.
         slow, slow_lr: the last of ``parts``, if it learns at a rate of its own (BERT).
     """
 
@@ -121,7 +121,10 @@ class Trainer:
         if new:
             p.stage, p.epoch, p.best, p.best_epoch, p.schedule = stage.name, 0, float("inf"), 0, {}
             best = [q.detach().clone() for q in parameters]
-            p.best = self._validate(stage, parameters, best) if stage.keep_start and stage.epochs else p.best
+            if stage.keep_start and stage.epochs:
+                p.best = self._validate(stage, parameters, best)
+                start = {"epoch": 0, "train": None, "valid": p.best, "lr": 0.0, "seconds": 0.0}
+                p.history.append({"stage": stage.name, **start})
         else:
             best = self._restore(optimiser, schedule)
         while p.epoch < stage.epochs and (stage.to_the_end or p.epoch - p.best_epoch < self.config.early_stop):

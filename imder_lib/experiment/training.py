@@ -23,7 +23,7 @@ class FitResult:
 
     Attributes:
         model: with the weights that validation picked, in eval mode.
-        history: a row for each stage and epoch: train and valid loss, lr, seconds.
+        history: a row for each stage and epoch: train and valid loss, lr, seconds; epoch 0 is the start, not trained.
         path: of model.safetensors (None after ``until``).
         seconds: of this call.
     """

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import RidgeCV
@@ -82,6 +83,10 @@ def test_training_keeps_the_start_where_nothing_validates_better(tmp_path, tiny_
     model, start = untrained(WIDTHS), untrained(WIDTHS)
     config = replace(tiny_config, lr=1.0, fusion_epochs=2)  # a rate that spoils everything
     closed_form_start(start, data, torch.arange(96))
-    Trainer(model, config, tmp_path, resume=False).run(fusion_stage(model, data, config))
+    trainer = Trainer(model, config, tmp_path, resume=False)
+    trainer.run(fusion_stage(model, data, config))
+    history = pd.DataFrame(trainer.progress.history)
+    assert history["epoch"].tolist() == [0, 1, 2]  # the start stands in the history, as epoch 0
+    assert history["valid"].idxmin() == 0
     assert torch.equal(model.fusion.readout.weight, start.fusion.readout.weight)
     assert torch.equal(model.encoders["text"].weight, start.encoders["text"].weight)
