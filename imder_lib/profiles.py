@@ -45,7 +45,7 @@ PROFILES = MappingProxyType(
             model={"layers": 2, "steps": 20, "joint_channels": 64, "joint_blocks": 6},
             train={"fusion_epochs": 10, "score_epochs": 40, "refine_epochs": 4, "bank_draws": 2,
                    "patience": 2, "early_stop": 6},
-            draws=3,
+            draws=4,  # even: in a pair of opposite draws the noise cancels
         ),
         # quick's fusion, a larger recoverer, trained until it no longer improves: what the fidelity table is made with.
         "full": Profile(
