@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class VESDE:
-    """Variance-exploding SDE; all times are tensors in (0, 1].
+    """Variance-exploding SDE; times are tensors > 0; the release's end at 1.
 
     Args:
         sigma: base of the diffusion coefficient, > 1. The release uses 25: std(1) = 9.845.

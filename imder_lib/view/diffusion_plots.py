@@ -80,7 +80,7 @@ def metrics_by_row(
 def luck_of_the_mask(share: np.ndarray, error: np.ndarray, xlabel: str, ylabel: str) -> Figure:
     """One point an epoch: how often something was available against a score, with the least-squares line."""
     figure, axis = plt.subplots(figsize=(5.5, 3.6))
-    axis.scatter(share, error, s=25)
+    axis.scatter(share, error, s=45, alpha=0.5)
     ends = np.array([share.min(), share.max()])
     if ends[1] > ends[0]:
         axis.plot(ends, np.polyval(np.polyfit(share, error, 1), ends), color=BROWN)
@@ -96,7 +96,7 @@ def quality_against_calls(
     limits: Mapping[str, tuple[float, float]] | None = None,
     log: bool = False,
 ) -> Figure:
-    """Quality against network calls, one panel a metric and one line a sampler.
+    """Quality against calls of the denoiser, one panel a metric and one line a sampler.
 
     Args:
         table: columns sampler, calls, metric, value, low, high (low and high may be NaN).
@@ -115,7 +115,7 @@ def quality_against_calls(
         if metric in reference:
             axis.axhline(reference[metric], **TRUTH)
         ticks = [c for c in (5, 10, 20, 50, 100, 200) if table["calls"].min() <= c <= table["calls"].max()]
-        axis.set(xscale="log", xlabel="network calls", title=title, xticks=ticks)
+        axis.set(xscale="log", xlabel="calls of the denoiser", title=title, xticks=ticks)
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.xaxis.set_minor_locator(plt.NullLocator())
         if log:

@@ -27,24 +27,31 @@ def digit_strip(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
 
 
 def completions(
-    truth: np.ndarray, given: np.ndarray, draws: np.ndarray, answers: np.ndarray, labels: Sequence[int]
+    truth: np.ndarray,
+    given: np.ndarray,
+    draws: np.ndarray,
+    answers: np.ndarray,
+    together: np.ndarray,
+    labels: Sequence[int],
 ) -> Figure:
-    """Digits, what is available of each, and draws of the rest; above each the class that the classifier gives it.
+    """Digits, what is available of each, draws of the rest, and their mean; above each the class that it is given.
 
     Args:
         truth: (N, 8, 8).
         given: (N, 8, 8), NaN where missing.
         draws: (K, N, 8, 8).
         answers: whole (K, N), the class of each draw.
+        together: whole (N,), the class of all draws together: it stands above their mean.
         labels: N true classes.
     """
     K, N = answers.shape
-    figure, axes = plt.subplots(N, K + 2, figsize=(1.05 * (K + 2), 1.3 * N), squeeze=False)
+    figure, axes = plt.subplots(N, K + 3, figsize=(1.05 * (K + 3), 1.3 * N), squeeze=False)
     for n in range(N):
         _show(axes[n][0], truth[n], f"true {labels[n]}")
         _show(axes[n][1], given[n], "given")
-        for k in range(K):
-            right = answers[k, n] == labels[n]
-            title = str(answers[k, n]) if right else f"{answers[k, n]} ×"
-            _show(axes[n][k + 2], draws[k, n], title, RIGHT if right else WRONG)
+        pictures, found = [*draws[:, n], draws[:, n].mean(0)], [*answers[:, n], together[n]]
+        for k, (picture, answer) in enumerate(zip(pictures, found, strict=True)):
+            right = answer == labels[n]
+            title = f"{'all: ' * (k == K)}{answer}{'' if right else ' ×'}"
+            _show(axes[n][k + 2], picture, title, RIGHT if right else WRONG)
     return figure

@@ -12,7 +12,10 @@ Curves = Mapping[str, np.ndarray]  # name -> values on a grid
 
 
 def density_and_score(grid: np.ndarray, density: Curves, score: Curves) -> Figure:
-    """Density (above) and score (below) over x, a column a noise level; arrows point where the score points."""
+    """Density (above) and score (below) over x, a column a noise level.
+
+    Arrows point where the score points; a dot stands where it falls through 0, a hump, a ring where it rises.
+    """
     figure, axes = plt.subplots(2, len(density), figsize=(2.9 * len(density), 4.4), sharex=True, sharey="row")
     for upper, lower, (name, p), s in zip(*axes, density.items(), score.values(), strict=True):
         upper.fill_between(grid, p, color=BLUE, alpha=0.25, lw=0)
@@ -20,7 +23,10 @@ def density_and_score(grid: np.ndarray, density: Curves, score: Curves) -> Figur
         lower.plot(grid, s, color=BROWN)
         lower.axhline(0, color=SILVER, lw=1)
         at = np.linspace(0, len(grid) - 1, 13).astype(int)[1:-1]
-        lower.quiver(grid[at], 0 * at, np.sign(s[at]), 0 * at, color=SILVER, scale=18, width=0.012)
+        lower.quiver(grid[at], 0 * at - 5.3, np.sign(s[at]), 0 * at, color=SILVER, scale=18, width=0.012)
+        zeros = np.flatnonzero(np.sign(s[1:]) != np.sign(s[:-1]))
+        falls = np.where(s[zeros] > 0, BROWN, "white")
+        lower.scatter(grid[zeros], 0 * zeros, s=36, c=falls, edgecolors=BROWN, zorder=3)
         upper.set(title=name)
         lower.set(xlabel="x", ylim=(-6, 6))
     axes[0][0].set_ylabel("density p(x)")
@@ -33,7 +39,8 @@ def paths(
 ) -> Figure:
     """Walks of x, (S, N) each, over noise levels or times (S,), one panel a name; at the right the target's density.
 
-    A logarithmic axis runs from noise at the left to data at the right.
+    Three walks are coloured, by where they start. A logarithmic axis runs from noise at the left to data at the
+    right.
     """
     figure, axes = plt.subplots(
         1, 2 * len(walks), figsize=(5.2 * len(walks), 3.5), width_ratios=(4, 1) * len(walks), sharey=True
@@ -41,7 +48,10 @@ def paths(
     for i, (name, x) in enumerate(walks.items()):
         walk, side = axes[2 * i], axes[2 * i + 1]
         shown = levels[: len(x)]
-        walk.plot(shown, x[:, :40], lw=0.8, alpha=0.7, color=BLUE)
+        walk.plot(shown, x[:, :30], lw=0.7, alpha=0.5, color=SILVER)
+        strong = np.argsort(x[0])[(np.array([0.2, 0.5, 0.8]) * x.shape[1]).astype(int)]  # low, middle and high starts
+        for k, colour in zip(strong, (BLUE, BROWN, GOLD), strict=True):
+            walk.plot(shown, x[:, k], lw=1.3, color=colour)
         walk.set(title=name, xlabel=xlabel, ylim=(grid[0], grid[-1]))
         if log:
             walk.set_xscale("log")
@@ -67,6 +77,7 @@ def two_answers(
     right.plot(grid, exact, label="exact p(x | c)", **TRUTH)
     right.axvline(mean, color=GOLD, lw=2, label="mean: the best single guess")
     right.set(xlabel="x", ylabel="density", title=f"what x may be, given c = {c:g}")
+    right.set_ylim(top=1.45 * right.get_ylim()[1])  # room for the legend
     right.legend()
     return figure
 

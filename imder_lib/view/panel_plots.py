@@ -91,11 +91,14 @@ def _densities(axis: Axes, values: Mapping[str, np.ndarray]) -> None:
 
 def _walks(axis: Axes, seen: Recovery) -> None:
     axis.plot(np.maximum(seen.levels, PRECISION / 2), seen.walks.T, color=BLUE, lw=1, alpha=0.8)
-    axis.axhline(seen.entry, **TRUTH)
-    axis.axvline(max(seen.sigma, PRECISION / 2), color=SILVER, lw=1)
+    axis.axhline(seen.entry, label="true", **TRUTH)
+    axis.axvline(max(seen.sigma, PRECISION / 2), color=SILVER, lw=3, alpha=0.5, label="level shown")
     axis.set(xscale="log", xlabel="noise level sigma", title="denoised value of one entry")
     axis.minorticks_off()
     axis.invert_xaxis()
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high + 0.4 * (high - low))  # room for the legend
+    axis.legend(loc="upper right", ncols=2, fontsize="small")
 
 
 def _numbers(axis: Axes, prediction: np.ndarray, label: float) -> None:

@@ -99,7 +99,7 @@ class RecoveryPanel(Panel):
         split: samples to choose from, the first ``limit``.
         missing: dropped at the start.
         pictures: latents of one sample, modality -> (D, T), to a picture (H, W), NaN where a modality is not given;
-            None: the latent of the first missing modality.
+            None: the standardised latent of the first missing modality.
         seed: of the draws.
     """
 
@@ -186,8 +186,9 @@ class RecoveryPanel(Panel):
 
     def _pictures(self, n: int, missing: str, noisy: Latents, sigma: float) -> dict[str, np.ndarray]:
         i = self.model.modalities.index(missing)
-        used = self.model.recoverer.scale.varies[i, :, 0].bool()
-        show = self.pictures or (lambda one: one[missing][used].cpu().numpy())
+        scale = self.model.recoverer.scale
+        used = scale.varies[i, :, 0].bool()
+        show = self.pictures or (lambda one: scale({m: x[None] for m, x in one.items()})[0, i][used].cpu().numpy())
         true = {m: x[n] for m, x in self.latents.items()}
         found = {"true": show(true)}
         if self.pictures is not None:

@@ -49,12 +49,12 @@ def availability_map(available: Mapping[str, np.ndarray], modalities: Sequence[s
     return figure
 
 
-def latent_strip(latents: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    """Latents (D, T) side by side, each on its own colour scale (its standard deviation stands in the title)."""
+def latent_strip(latents: Sequence[np.ndarray], titles: Sequence[str], limit: float | None = None) -> Figure:
+    """Latents (D, T) side by side, their deviations above; ``limit``: where the colours end, None: each its own."""
     figure, axes = plt.subplots(1, len(latents), figsize=(2.1 * len(latents), 2.6), sharey=True)
     for axis, x, title in zip(axes, latents, titles, strict=True):
-        limit = np.abs(x).max() or 1.0
-        axis.imshow(x, aspect="auto", cmap="vlag", vmin=-limit, vmax=limit, interpolation="nearest")
+        end = limit or np.abs(x).max() or 1.0
+        axis.imshow(x, aspect="auto", cmap="vlag", vmin=-end, vmax=end, interpolation="nearest")
         axis.set(title=f"{title}\nstd {x.std():.2f}", xlabel="time step")
         axis.grid(False)
     axes[0].set_ylabel("latent channel")
@@ -62,26 +62,34 @@ def latent_strip(latents: Sequence[np.ndarray], titles: Sequence[str]) -> Figure
 
 
 def compare_latents(groups: Mapping[str, np.ndarray]) -> Figure:
-    """Groups of latents (N, D, T): first two principal components of the first group, and the density of all values.
+    """Groups of latents (N, D, T): each on the first two principal components of the first group, and all values.
 
-    The first group sets axes and components; points that fall outside the shown range are counted in the legend.
+    The first group sets axes and components, and stands grey behind each of the others; how many of their points
+    fall outside the frame is said above.
     """
     flat = {name: x.reshape(len(x), -1) for name, x in groups.items()}
     first = next(iter(flat.values()))
     components = PCA(2).fit(first)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    figure, axes = plt.subplots(1, len(flat), figsize=(3.7 * len(flat), 3.7), squeeze=False)
+    *clouds, right = axes[0]
     reach = 3 * components.transform(first).std(axis=0)
     span = 5 * first.std()
-    for (name, x), marker in zip(flat.items(), MARKERS, strict=False):
+    for axis, (name, x), colour in zip(clouds, list(flat.items())[1:], (BROWN, BLUE, GOLD), strict=False):
         xy = components.transform(x)
         outside = (np.abs(xy) > reach).any(axis=1).mean()
-        left.scatter(*xy.T, s=14, alpha=0.6, marker=marker, label=f"{name} ({outside:.0%} outside)")
+        axis.scatter(*components.transform(first).T, s=14, color=SILVER, alpha=0.5, label=next(iter(flat)))
+        axis.scatter(*xy.T, s=14, color=colour, alpha=0.6, marker="^", label=name)
+        axis.set(
+            xlim=(-reach[0], reach[0]), ylim=(-reach[1], 1.35 * reach[1]), title=f"{outside:.0%} outside the frame"
+        )
+        axis.set(xlabel="first principal component of true", ylabel="second")
+        axis.legend(loc="upper center", ncols=2, fontsize="small")
+    for (name, x), colour, line in zip(flat.items(), (SILVER, BROWN, BLUE, GOLD), ("-", "--", "-", ":"), strict=False):
         values = x[np.abs(x) <= span]
-        sns.kdeplot(x=values[:: max(1, len(values) // 20000)], ax=right, label=f"{name} (std {x.std():.2f})")
-    left.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
-    left.set(xlabel="first principal component of true", ylabel="second", title="each point one sample")
+        values = values[:: max(1, len(values) // 20000)]
+        sns.kdeplot(x=values, ax=right, color=colour, linestyle=line, label=f"{name} (std {x.std():.2f})")
     right.set(xlabel="latent value", ylabel="density", title="all values", xlim=(-span, span))
-    left.legend(fontsize="small")
+    right.set_ylim(top=1.5 * right.get_ylim()[1])  # room for the legend
     right.legend(fontsize="small")
     return figure
 
@@ -136,13 +144,15 @@ def draws_band(
 
 
 def training_curves(history: pd.DataFrame) -> Figure:
-    """Training and validation loss of each stage."""
+    """Training and validation loss of each stage; a ring around the epoch that is kept, 0 for the start."""
     stages = list(history["stage"].unique())
     figure, axes = plt.subplots(1, len(stages), figsize=(4.2 * len(stages), 3.2), squeeze=False)
     for axis, stage in zip(axes[0], stages, strict=True):
         part = history[history["stage"] == stage]
         for column, style in (("train", "o-"), ("valid", "s--")):
             axis.plot(part["epoch"], part[column], style, label=column, markersize=4)
+        kept = part.loc[part["valid"].idxmin()]
+        axis.plot(kept["epoch"], kept["valid"], "o", ms=11, mfc="none", mec=BROWN, mew=1.5, label="kept")
         axis.set(title=f"stage {stage}", xlabel="epoch", ylabel="loss")
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0][0].legend()
@@ -172,7 +182,7 @@ def metric_by_pattern(table: pd.DataFrame, metric: str) -> Figure:
         x = [conditions.index(c) + shift[method] for c in values.mean().index]
         error = [values.mean() - values.min(), values.max() - values.mean()]
         label, colour, marker, _ = METHODS[method]
-        axis.errorbar(x, values.mean(), yerr=error, fmt=marker, ms=6.5, color=colour, label=label, lw=1.5)
+        axis.errorbar(x, values.mean(), yerr=error, fmt=marker, ms=6.5, color=colour, label=label, lw=1.5, alpha=0.85)
     axis.set(ylabel=METRIC_NAMES[metric], xticks=range(len(conditions)))
     axis.set_xticklabels([c.replace("+", "\n+ ") for c in conditions])
     axis.set_xlabel("available modalities")

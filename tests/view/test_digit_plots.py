@@ -12,9 +12,10 @@ def test_completions_mark_wrong_answers():
     x = np.random.default_rng(0).uniform(-1, 1, (3, 2, 8, 8))
     given = x[0].copy()
     given[:, 5:] = np.nan
-    figure = digit_plots.completions(x[0], given, x, np.array([[1, 2], [1, 3], [4, 2]]), [1, 2])
+    figure = digit_plots.completions(x[0], given, x, np.array([[1, 2], [1, 3], [4, 2]]), np.array([1, 3]), [1, 2])
     titles = [a.get_title("left") for a in figure.axes]
-    assert titles == ["true 1", "given", "1", "1", "4 ×", "true 2", "given", "2", "3 ×", "2"]
+    first, second = ["true 1", "given", "1", "1", "4 ×", "all: 1"], ["true 2", "given", "2", "3 ×", "2", "all: 3 ×"]
+    assert titles == first + second
     assert figure.axes[1].images[0].get_array().mask[5:].all()  # what is missing is not drawn
 
 
