@@ -1,4 +1,6 @@
-"""A start in closed form: principal components as encoders, ridge regression as the readout."""
+"""A start in closed form: components as encoders, ridge regression as the readout."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from imder_lib.nets.lengths import valid_steps
 
 PENALTIES = np.logspace(-1, 5, 25)
 WINDOWS = 30_000  # about so many tell the principal components
+SHUFFLES = 4  # to tell components from chance
+SHARE = 0.95  # of the squared covariance with the others; weaker directions say next to nothing
 
 
 @torch.no_grad()
@@ -20,10 +24,11 @@ def closed_form_start(model: IMDer, data: MultimodalData, rows: Tensor, batch_si
 
     The ridge regression takes the time averages of all standardised features to the label; its penalty is chosen by
     leaving one sample out. Channel 0 of a modality's latents is the modality's part of it, the next ones are the
-    principal components of its windows of three frames (at unit variance on average), the rest are zero. A component
-    counts only if it is larger than any that features without correlations would show (parallel analysis, Horn, 1965):
-    what is below fits the noise of the training samples. The readout adds the channels 0, everything else of the
-    prediction starts at zero.
+    components of its windows of three frames (at unit variance on average), the rest are zero: principal components, or
+    the directions that covary most with the others' principal components, whichever are more. Where noise hides what a
+    modality says, the others tell where to look. The k-th component counts, if those before it do, where it is larger
+    than the k-th after shuffling (parallel analysis, Horn, 1965): what is below fits the noise of the training
+    samples. The readout adds the channels 0, everything else of the prediction starts at zero.
 
     Args:
         model: with a readout; changed in place.
@@ -57,59 +62,107 @@ def closed_form_start(model: IMDer, data: MultimodalData, rows: Tensor, batch_si
 def _statistics(
     model: IMDer, data: MultimodalData, rows: Tensor, batch_size: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Of each modality: time averages (n, D_m) over the steps that have latents; principal components of windows."""
+    """Of each modality: time averages (n, D_m) over the steps that have latents; components of its windows."""
     pooled: dict[str, list[np.ndarray]] = {m: [] for m in model.modalities}
-    moments = {m: (_Moments(), _Moments()) for m in model.modalities}
+    moments = {m: [_Moments() for _ in range(1 + SHUFFLES)] for m in model.modalities}
     stride = max(1, len(rows) * data.steps // WINDOWS)  # every so many samples give windows
     generator = torch.Generator().manual_seed(0)
+    for batch in _windows(model, data, rows, batch_size):
+        for m, (x, valid) in batch.items():
+            centre = x[..., KERNEL // 2]
+            pooled[m].append((centre.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)).numpy())
+            x, valid = x[::stride], valid[::stride]
+            moments[m][0].add(x[valid].flatten(1).numpy())
+            for mixed in moments[m][1:]:  # each feature from another sample
+                order = torch.rand(len(x), x.shape[2], generator=generator).argsort(dim=0)
+                mixed.add(x.gather(0, order[:, None, :, None].expand_as(x))[valid].flatten(1).numpy())
+    keep = model.config.dim - 1
+    principal = {m: _principal(*x, keep=keep) for m, x in moments.items()}
+    common = {m: (_Moments(), moments[m][0]) for m in model.modalities}
+    for batch in _windows(model, data, rows, batch_size):
+        parts = {m: (x.flatten(2), valid) for m, (x, valid) in batch.items()}
+        for m, (x, valid) in parts.items():
+            others = torch.cat([y @ torch.from_numpy(principal[o]).T for o, (y, _) in parts.items() if o != m], dim=2)
+            valid = torch.stack([there for _, there in parts.values()]).all(dim=0)
+            rolled = torch.cat([others.roll(k, 0) for k in range(1 + SHUFFLES)], dim=2)  # then those of other samples
+            common[m][0].add(x[valid].numpy(), rolled[valid].numpy())
+    pooled = {m: np.concatenate(x) for m, x in pooled.items()}
+    return pooled, {m: max(principal[m], _common(*x, keep=keep), key=len) for m, x in common.items()}
+
+
+def _windows(
+    model: IMDer, data: MultimodalData, rows: Tensor, batch_size: int
+) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Of each batch and modality: what each latent step sees (B, T', D_m, KERNEL), and bool (B, T'), is there any."""
     for part in rows.split(batch_size):
-        batch = data.train.batch(part.numpy())
+        batch, out = data.train.batch(part.numpy()), {}
         for m in model.modalities:
             x = batch.features[m].double()  # (B, T, D_m)
             x = F.pad(x, (0, 0, 1, 1)) if x.shape[1] < KERNEL else x
-            x = x.unfold(1, KERNEL, 1)  # (B, T', D_m, KERNEL), what one latent step sees
+            x = x.unfold(1, KERNEL, 1)
             if batch.lengths is not None and model.config.lengths:
                 lost = data.steps - x.shape[1]
                 x = x * valid_steps((batch.lengths[m] - lost).clamp(min=1), x.shape[1])[:, 0, :, None, None]
-            centre = x[..., KERNEL // 2]
-            counts = centre.ne(0).any(dim=2)  # (B, T')
-            pooled[m].append((centre.sum(1) / counts.sum(1, keepdim=True).clamp(min=1)).numpy())
-            some = x[::stride]
-            order = torch.rand(len(some), some.shape[2], generator=generator).argsort(dim=0)  # of each feature, its own
-            mixed = some.gather(0, order[:, None, :, None].expand_as(some))
-            for own, windows in zip(moments[m], (some, mixed), strict=True):
-                own.add(windows[counts[::stride]].flatten(1).numpy())
-    keep = model.config.dim - 1
-    return {m: np.concatenate(x) for m, x in pooled.items()}, {m: _components(*x, keep) for m, x in moments.items()}
+            out[m] = x, x[..., KERNEL // 2].ne(0).any(dim=2)
+        yield out
 
 
 class _Moments:
-    """First and second moments of windows that come in parts."""
+    """First and second moments of windows x, with each other or with y, that come in parts."""
 
     def __init__(self) -> None:
-        self.count, self.total, self.products = 0, 0.0, 0.0
+        self.count, self.x, self.y, self.products = 0, 0.0, 0.0, 0.0
+        self.squares = (0.0, 0.0)
 
-    def add(self, windows: np.ndarray) -> None:
-        self.count += len(windows)
-        self.total, self.products = self.total + windows.sum(0), self.products + windows.T @ windows
+    def add(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
+        y = x if y is None else y
+        self.count += len(x)
+        self.x, self.y, self.products = self.x + x.sum(0), self.y + y.sum(0), self.products + x.T @ y
+        self.squares = self.squares[0] + (x * x).sum(0), self.squares[1] + (y * y).sum(0)
 
     def correlation(self) -> tuple[np.ndarray, np.ndarray]:
-        """Correlation matrix, and standard deviations; infinite where nothing varies."""
-        mean = self.total / max(self.count, 1)
-        covariance = self.products / max(self.count, 1) - np.outer(mean, mean)
-        std = np.sqrt(np.maximum(np.diag(covariance), 0))
-        std = np.where(std > 1e-6 * (1 + np.abs(mean)), std, np.inf)
-        return covariance / np.outer(std, std), std
+        """Correlation matrix, and standard deviations of x; infinite where nothing varies."""
+        n, deviations = max(self.count, 1), []
+        for total, squares in zip((self.x, self.y), self.squares, strict=True):
+            mean = total / n
+            std = np.sqrt(np.maximum(squares / n - mean**2, 0))
+            deviations.append(np.where(std > 1e-6 * (1 + np.abs(mean)), std, np.inf))
+        covariance = self.products / n - np.outer(self.x, self.y) / n**2
+        return covariance / np.outer(*deviations), deviations[0]
 
 
-def _components(own: _Moments, mixed: _Moments, keep: int) -> np.ndarray:
+def _principal(own: _Moments, *mixed: _Moments, keep: int) -> np.ndarray:
     """At most ``keep`` principal components of standardised windows, largest first, as rows over raw windows.
 
-    ``mixed``: of windows whose features come from different samples each; the largest component there is the floor.
+    ``mixed``: of windows whose features come from different samples each; their k-th component is the k-th's floor.
+    """
+    correlation, _ = own.correlation()
+    floor = np.max([np.linalg.eigvalsh(m.correlation()[0])[::-1] for m in mixed], axis=0)
+    values, vectors = np.linalg.eigh(correlation)
+    return _rows(vectors[:, ::-1][:, :keep], values[::-1][:keep] > np.maximum(floor[:keep], 1e-6), own)
+
+
+def _common(cross: _Moments, own: _Moments, keep: int) -> np.ndarray:
+    """At most ``keep`` directions of windows that hold SHARE of what covaries with the others' components.
+
+    Singular vectors of the cross-correlation (partial least squares), as rows over raw windows.
+
+    ``cross``: of windows with those of the same sample, and then with those of other samples, the floor.
+    """
+    parts = np.split(cross.correlation()[0], 1 + SHUFFLES, axis=1)
+    vectors, values, _ = np.linalg.svd(parts[0], full_matrices=False)
+    floor = np.max([np.linalg.svd(p, compute_uv=False) for p in parts[1:]], axis=0)
+    real = np.where((values > np.maximum(floor, 1e-6)).cumprod(), values**2, 0)
+    before = real.cumsum() - real
+    return _rows(vectors[:, :keep], ((real > 0) & (before < SHARE * real.sum()))[:keep], own)
+
+
+def _rows(vectors: np.ndarray, above: np.ndarray, own: _Moments) -> np.ndarray:
+    """Those vectors over standardised windows before the first that is not above, as rows over raw windows.
+
+    Their values have variance 1 on average.
     """
     correlation, std = own.correlation()
-    floor = max(np.linalg.eigvalsh(mixed.correlation()[0])[-1], 1e-6)
-    values, vectors = np.linalg.eigh(correlation)
-    values, vectors = values[::-1][:keep], vectors[:, ::-1][:, :keep]
-    rows = vectors[:, values > floor].T / std
-    return rows / max(np.sqrt(values[: len(rows)].mean()), 1e-6) if len(rows) else rows
+    kept = vectors[:, : int(above.cumprod().sum())]
+    variance = ((correlation @ kept) * kept).sum() / max(kept.shape[1], 1)
+    return kept.T / std / max(np.sqrt(variance), 1e-6)

@@ -67,6 +67,20 @@ def test_noise_has_no_components():
     assert used[2] <= 2  # the ridge regression's channel, and by chance one more
 
 
+def test_what_noise_hides_is_found_by_what_the_others_show():
+    data = load_data("synthetic", sizes={"train": 384, "valid": 16, "test": 16}, widths=WIDTHS, steps=9)
+    rng = np.random.default_rng(0)
+    shown, hidden = rng.standard_normal((384, 9, 1)), rng.standard_normal(20)
+    data.train.features["text"][:] = shown + rng.standard_normal((384, 9, 12))
+    data.train.features["audio"][:] = rng.standard_normal((384, 9, 5))
+    data.train.features["vision"][:] = 0.06 * shown * hidden + rng.standard_normal((384, 9, 20))
+    model = untrained(WIDTHS)
+    closed_form_start(model, data, torch.arange(384))
+    text, audio, vision = (m.weight.detach().numpy() for m in model.encoders.values())
+    assert [np.abs(w).any(axis=(1, 2)).sum() for w in (text, audio, vision)] == [4, 1, 4]  # one of each frame; none
+    assert max(abs(np.corrcoef(w[:, 1], hidden)[0, 1]) for w in vision[1:4]) > 0.9
+
+
 def test_a_constant_feature_and_a_modality_without_encoder_change_nothing_else():
     widths = WIDTHS | {"audio": 16}
     data = load_data("synthetic", sizes=SIZES, widths=widths, steps=4)
