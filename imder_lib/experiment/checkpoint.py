@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from imder_lib.config import ModelConfig, Rules
 from imder_lib.errors import UserError
@@ -52,6 +52,17 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except Exception as error:  # missing, cut short or foreign: to the user it is one thing
         raise UserError(
             f"no checkpoint can be read in {folder} ({error!s:.120}): start anew in another folder"
+        ) from None
+
+
+def restore(model: nn.Module, folder: Path, tensors: dict[str, Tensor]) -> None:
+    """The model's weights of a checkpoint that :func:`load_state` read in ``folder``."""
+    try:
+        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    except RuntimeError as error:  # of other settings, or of a version of the kit with another architecture
+        short = " ".join(str(error).split())
+        raise UserError(
+            f"the checkpoint in {folder} is of another model ({short:.160}): start anew in another folder"
         ) from None
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from imder_lib.config import TrainConfig
 from imder_lib.diffusion.noise import derive_seed
-from imder_lib.experiment.checkpoint import load_state, save_state, write_text
+from imder_lib.experiment.checkpoint import load_state, restore, save_state, write_text
 
 WARM_UP = 100  # steps, and at most a tenth of all
 
@@ -105,7 +105,7 @@ class Trainer:
             self.saved, state = load_state(folder)
             state.pop("tensors")
             self.progress = Progress(**state)
-            model.load_state_dict({k[6:]: v for k, v in self.saved.items() if k.startswith("model.")})
+            restore(model, folder, self.saved)
 
     def run(self, stage: Stage) -> None:
         """Train one stage to its end and leave the best epoch's weights in the model; a finished stage is skipped."""

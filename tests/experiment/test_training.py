@@ -129,6 +129,8 @@ def test_bad_calls_are_refused(data, tiny_config, tmp_path):
         fit(tiny_model(), data, tiny_config, tmp_path / "run")
     with pytest.raises(UserError, match="score_epochs"):
         fit(tiny_model(), data, replace(tiny_config, score_epochs=9), tmp_path / "run", resume=True)
+    with pytest.raises(UserError, match="of another model"):
+        fit(tiny_model(net="unet"), data, tiny_config, tmp_path / "run", resume=True)
     with pytest.raises(UserError, match="until"):
         fit(tiny_model(), data, tiny_config, tmp_path / "new", until="joint")
     with pytest.raises(UserError, match="widths"):
