@@ -3,8 +3,8 @@
 For each pattern of available modalities, the latents of a missing one at step t are a linear function of exponential
 windows around t of the available ones. Few directions of a modality's channels matter, whatever the window: a first
 fit on all channels finds them, a second one regresses on them alone. One set of second moments of all windows, per
-fold, serves every pattern. What there is to choose is chosen by cross-validation; training samples can be estimated by
-a fit that never saw them.
+fold, serves every pattern. What there is to choose, the windows among it, is chosen by cross-validation; training
+samples can be estimated by a fit that never saw them.
 """
 
 import math
@@ -14,10 +14,15 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-SPANS = (1, 2, 4, 8)  # steps
+SPANS = (1, 2, 4, 6, 8)  # steps
+SETS = ((6,), (1, 2, 4, 8))  # of spans: few weights, or many shapes
 # The best estimate of a steady process near an end is that of an endless one with an image added: none of it where
-# steps are independent, all of it where they hardly change.
-MIRROR = 1 / 3
+# steps are independent, all of it where they hardly change, a fifth where one step says little and is .9 of the next.
+MIRROR = 0.2
+# A latent sees three frames. The outermost frames show in the last latent alone, so that it stands for one more.
+END = 1.0
+# The windows of each set: x itself, then the sum and the difference of each span.
+BLOCKS = [[0] + [2 * SPANS.index(s) + k for s in spans for k in (1, 2)] for spans in SETS]
 FOLDS = 5
 # Times the number of frames; inputs have variance 1. The last two serve small data of one step each.
 PENALTIES = tuple(10.0**k for k in (-3.5, -2.75, -2.0, -1.25, -0.5, 0.25, 1.0))
@@ -33,14 +38,15 @@ def windows(x: Tensor) -> Tensor:
 
     A neighbour k steps away counts exp((1 - k) / span), for each of SPANS. Of each pair of windows stand the sum and
     the difference, over the root of 2: what is the same before and after needs half the weights. Beyond its ends the
-    sequence goes on as its mirror image, at the share MIRROR.
+    sequence goes on as its last value, at the share END, and its mirror image, at the share MIRROR.
     """
     t = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
     here, there = t[:, None], t[None, :]
     out = [x]
     for span in SPANS:
         faded = lambda k, span=span: torch.exp((1 - k) / span) * (k > 0)  # noqa: E731
-        before = faded(here - there) + MIRROR * faded(here + there + 1)
+        image = faded(here + there + 1)
+        before = faded(here - there) + image * (MIRROR + END * (there == 0))
         before = before * (1 - math.exp(-1 / span)) ** 0.5
         past, future = x @ before.T, x @ before.flip(0, 1).T
         out += [(past + future) / 2**0.5, (past - future) / 2**0.5]
@@ -95,14 +101,15 @@ class LinearMean(nn.Module):
         alive = (total.diagonal()[: M * D] > 0).cpu()  # channels that are always zero say and need nothing
         for code, inputs, missing in self._patterns(alive):
             for target in missing:
-                fits = self._fit_target(kept, N * T, inputs, target, prior)
-                weights[:, code, inputs[:, None], target] = torch.stack(fits)
+                fits = [(self._fit_target(kept, N * T, inputs[b], target, prior), b) for b in BLOCKS]
+                (_, best), blocks = min(fits, key=lambda fit: fit[0][0])
+                weights[:, code, inputs[blocks].flatten()[:, None], target] = torch.stack(best)
         self.weight.copy_(weights[-1])
         self.folds = weights[:-1].float()
         return fold
 
     def _patterns(self, alive: Tensor) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
-        """Of each incomplete pattern: its code, its columns of the windows, and those of each missing modality.
+        """Of each incomplete pattern: its code, its columns of each window (K, C), and those of each missing modality.
 
         ``alive``: bool (M D,), the channels that count; a modality without any is left out.
         """
@@ -112,54 +119,58 @@ class LinearMean(nn.Module):
             gone = [m for m in range(self.M) if not code >> m & 1 and alive[m].any()]
             if here.any():
                 channels = [torch.arange(self.D)[alive[m]] + m * self.D for m in gone]
-                yield code, column[:, here.flatten()].flatten(), channels
+                yield code, column[:, here.flatten()], channels
 
     def _fit_target(
         self, kept: list[Tensor], frames: int, inputs: Tensor, target: Tensor, prior: Tensor
-    ) -> list[Tensor]:
-        """One missing modality's fits, (inputs, D) each: those that leave out one fold, and the last on all.
+    ) -> tuple[float, list[Tensor]]:
+        """One missing modality: the held-out error, and fits (K' C, D) that leave out one fold each, the last on all.
 
         Args:
             kept: second moments (K M D, K M D) of the samples of each fit.
             frames: in all samples.
-            inputs, target: columns of what is available, and of what is missing.
+            inputs: (K', C) columns of what is available, of each of the windows used.
+            target: (D,) columns of what is missing.
             prior: (M D,) deviation of each channel, relative to the modality's largest.
         """
+        K, counts = len(inputs), (inputs[0] // self.D).unique(return_counts=True)[1].tolist()
+        inputs = inputs.flatten()
         size = prior[inputs % (self.M * self.D)]
         white, back = _whitening(kept[-1][target][:, target])
         gram = [k[inputs][:, inputs] for k in kept]
         cross = [k[inputs][:, target] @ white for k in kept]
         ridges = [
-            p * frames / (size**power * self._shares(share, size)) ** 2 for power, share in PRIORS for p in PENALTIES
+            p * frames / (size**power * _shares(K, share, size)) ** 2 for power, share in PRIORS for p in PENALTIES
         ]
         error, best = min((_cut(_ridge(gram, cross, r), gram, cross) for r in ridges), key=lambda found: found[0])
         size = gram[-1].diagonal().clamp(min=1e-12).sqrt()
-        counts = (inputs[: len(inputs) // self.K] // self.D).unique(return_counts=True)[1].tolist()
         first = best
         for n in DIRECTIONS:
-            B = [self._directions(W * size[:, None], counts, n) for W in first]  # each fit's own
+            B = [_directions(K, W * size[:, None], counts, n) for W in first]  # each fit's own
             grams = [b.T @ g @ b for b, g in zip(B, gram, strict=True)]
             crosses = [b.T @ c for b, c in zip(B, cross, strict=True)]
             for share, p in product(sorted({share for _, share in PRIORS}), PENALTIES):
-                W = _ridge(grams, crosses, p * frames / self._shares(share, grams[0][0]) ** 2)
+                W = _ridge(grams, crosses, p * frames / _shares(K, share, grams[0][0]) ** 2)
                 found = _cut([b @ w for b, w in zip(B, W, strict=True)], gram, cross)
                 error, best = min((error, best), found, key=lambda found: found[0])
-        return [w @ back for w in best]
+        return error, [w @ back for w in best]
 
-    def _shares(self, share: float, like: Tensor) -> Tensor:
-        """``share`` for inputs that are differences of before and after, else 1; of ``like``'s shape (inputs,)."""
-        out = torch.ones_like(like).view(self.K, -1)  # block 0 is x, then come sums and differences in turn
-        out[2::2] = share
-        return out.flatten()
 
-    def _directions(self, weight: Tensor, counts: list[int], n: int) -> Tensor:
-        """At most n leading channel directions of each modality in ``weight`` (K C, D'), for all windows, (K C, K C').
+def _shares(K: int, share: float, like: Tensor) -> Tensor:
+    """``share`` for inputs that are differences of before and after, else 1; of ``like``'s shape, K times channels."""
+    out = torch.ones_like(like).view(K, -1)  # block 0 is x, then come sums and differences in turn
+    out[2::2] = share
+    return out.flatten()
 
-        ``counts``: channels of each modality, C in all.
-        """
-        blocks = weight.unflatten(0, (self.K, -1)).transpose(0, 1).flatten(1).split(counts)  # (C_m, K D') each
-        leading = [torch.linalg.svd(block, full_matrices=False)[0][:, :n] for block in blocks]
-        return torch.block_diag(*leading * self.K)
+
+def _directions(K: int, weight: Tensor, counts: list[int], n: int) -> Tensor:
+    """At most n leading channel directions of each modality in ``weight`` (K C, D'), for all windows, (K C, K C').
+
+    ``counts``: channels of each modality, C in all.
+    """
+    blocks = weight.unflatten(0, (K, -1)).transpose(0, 1).flatten(1).split(counts)  # (C_m, K D') each
+    leading = [torch.linalg.svd(block, full_matrices=False)[0][:, :n] for block in blocks]
+    return torch.block_diag(*leading * K)
 
 
 def _ridge(gram: list[Tensor], cross: list[Tensor], penalty: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ from imder_lib import UserError
 from imder_lib.config import RELEASED, rules
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.experiment.stages import prepare
+from imder_lib.model import regression
 from imder_lib.model.regression import LinearMean, windows
 
 MIXED = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 1]], dtype=torch.bool)
@@ -180,18 +181,54 @@ def test_unknown_names_are_refused():
 
 def test_windows_are_sums_and_differences_of_what_fades_before_and_after():
     x = torch.randn(2, 3, 60, dtype=torch.float64)
-    w = windows(x).unflatten(2, (9, 3))  # (N, T, K, C)
+    w = windows(x).unflatten(2, (11, 3))  # (N, T, K, C)
     before = lambda k: (w[:, :, k] + w[:, :, k + 1]) / 2**0.5  # noqa: E731
     after = lambda k: (w[:, :, k] - w[:, :, k + 1]) / 2**0.5  # noqa: E731
     torch.testing.assert_close(w[:, 20, 0], x[:, :, 20])
-    for k, span in ((1, 1), (7, 8)):
+    for k, span in ((1, 1), (9, 8)):
         fades = torch.exp(-torch.arange(30.0, dtype=torch.float64) / span)
         fades = fades * (1 - math.exp(-1 / span)) ** 0.5  # the images beyond both ends are far away
         torch.testing.assert_close(before(k)[:, 30], x[:, :, :30].flip(2) @ fades, atol=0.03, rtol=0)
         torch.testing.assert_close(after(k)[:, 29], x[:, :, 30:] @ fades, atol=0.03, rtol=0)
-    image = x[:, :, :50] @ torch.exp(-torch.arange(50.0, dtype=torch.float64)) * (1 - math.exp(-1)) ** 0.5 / 3
-    torch.testing.assert_close(before(1)[:, 0], image, atol=1e-6, rtol=0)  # before the start: the mirror image's third
-    assert windows(torch.ones(1, 2, 1)).shape == (1, 1, 18)
+    image = 0.2 * x[:, :, :50] @ torch.exp(-torch.arange(50.0, dtype=torch.float64))  # before the start: a fifth
+    started = (image + x[:, :, 0]) * (1 - math.exp(-1)) ** 0.5  # of the mirror image, and the first step once more
+    torch.testing.assert_close(before(1)[:, 0], started, atol=1e-6, rtol=0)
+    assert windows(torch.ones(1, 2, 1)).shape == (1, 1, 22)
+
+
+def noisy_steps(n: int, steps: int, noise: float) -> torch.Tensor:
+    """Latents (n, 2, 2, steps) of a state that keeps .9 of itself: seen through noise, and as it is."""
+    g = torch.Generator().manual_seed(0)
+    state = [torch.randn(n, 2, generator=g)]
+    for _ in range(steps + 1):
+        state.append(0.9 * state[-1] + 0.19**0.5 * torch.randn(n, 2, generator=g))
+    frames = torch.stack(state, dim=2)  # one more at each end than latents: a latent sees three
+    seen = frames + noise * torch.randn(frames.shape, generator=g)
+    x = torch.stack([y.unfold(2, 3, 1).mean(dim=3) for y in (seen, frames)], dim=1)
+    return x / x.std(dim=(0, 3), keepdim=True)
+
+
+def end_error(x: torch.Tensor, train: int) -> float:
+    """Squared error of the estimate at both ends, beyond that train samples."""
+    linear = LinearMean(2, 2)
+    linear.fit(x[:train])
+    found = linear(x[train:], torch.tensor([[True, False]]).expand(len(x) - train, 2))
+    return (found - x[train:])[:, 1, :, [0, -1]].square().mean().item()
+
+
+def test_the_last_latent_counts_once_more_at_the_ends(monkeypatch):
+    x = noisy_steps(2400, steps=30, noise=2.0)
+    error = end_error(x, 400)
+    monkeypatch.setattr(regression, "END", 0.0)
+    assert error < 0.98 * end_error(x, 400)
+
+
+@pytest.mark.parametrize("noise, spans", [(4.0, 1), (0.1, 4)])
+def test_windows_are_chosen_by_cross_validation(noise, spans):
+    linear = LinearMean(2, 2)
+    linear.fit(noisy_steps(400, steps=30, noise=noise))
+    used = linear.weight[1].unflatten(0, (linear.K, -1)).flatten(1).any(dim=1)  # of the windows, x first
+    assert used.sum() == 1 + 2 * spans
 
 
 def test_linear_mean_finds_a_linear_truth_and_held_out_folds_are_worse():
