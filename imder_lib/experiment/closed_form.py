@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.sparse.linalg import eigsh
 from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
@@ -137,9 +138,17 @@ def _principal(own: _Moments, *mixed: _Moments, keep: int) -> np.ndarray:
     ``mixed``: of windows whose features come from different samples each; their k-th component is the k-th's floor.
     """
     correlation, _ = own.correlation()
-    floor = np.max([np.linalg.eigvalsh(m.correlation()[0])[::-1] for m in mixed], axis=0)
+    floor = np.max([_largest(m.correlation()[0], keep) for m in mixed], axis=0)
     values, vectors = np.linalg.eigh(correlation)
-    return _rows(vectors[:, ::-1][:, :keep], values[::-1][:keep] > np.maximum(floor[:keep], 1e-6), own)
+    return _rows(vectors[:, ::-1][:, :keep], values[::-1][:keep] > np.maximum(floor, 1e-6), own)
+
+
+def _largest(matrix: np.ndarray, keep: int) -> np.ndarray:
+    """At most ``keep`` eigenvalues of a symmetric matrix, largest first."""
+    if 10 * keep > len(matrix):
+        return np.linalg.eigvalsh(matrix)[::-1][:keep]
+    shifted = matrix + np.eye(len(matrix))  # Lanczos, a tenth of the time, cannot start where the matrix is zero
+    return np.sort(eigsh(shifted, keep, v0=np.ones(len(matrix)), return_eigenvectors=False))[::-1] - 1
 
 
 def _common(cross: _Moments, own: _Moments, keep: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from imder_lib import IMDer, ModelConfig, load_data
-from imder_lib.experiment.closed_form import PENALTIES, closed_form_start
+from imder_lib.experiment.closed_form import PENALTIES, _largest, closed_form_start
 from imder_lib.experiment.stages import fusion_stage
 from imder_lib.experiment.trainer import Trainer
 from imder_lib.model.recovery import encode_split
@@ -79,6 +79,12 @@ def test_what_noise_hides_is_found_by_what_the_others_show():
     text, audio, vision = (m.weight.detach().numpy() for m in model.encoders.values())
     assert [np.abs(w).any(axis=(1, 2)).sum() for w in (text, audio, vision)] == [4, 1, 4]  # one of each frame; none
     assert max(abs(np.corrcoef(w[:, 1], hidden)[0, 1]) for w in vision[1:4]) > 0.9
+
+
+def test_the_largest_eigenvalues_are_those_of_the_whole_matrix():
+    x = np.random.default_rng(0).standard_normal((200, 400))
+    for matrix in (x.T @ x, np.zeros((400, 400)), np.eye(400)):
+        np.testing.assert_allclose(_largest(matrix, 16), np.linalg.eigvalsh(matrix)[::-1][:16], atol=1e-9)
 
 
 def test_a_constant_feature_and_a_modality_without_encoder_change_nothing_else():
