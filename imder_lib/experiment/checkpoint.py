@@ -56,7 +56,7 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore(model: nn.Module, folder: Path, tensors: dict[str, Tensor]) -> None:
-    """The model's weights of a checkpoint that :func:`load_state` read in ``folder``."""
+    """Set the model's weights to those that :func:`load_state` read in ``folder``; UserError if they do not fit."""
     try:
         model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     except RuntimeError as error:  # of other settings, or of a version of the kit with another architecture
