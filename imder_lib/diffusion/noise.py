@@ -5,7 +5,8 @@ sample depend on (seed, sample id, stream) only: not on the batch, its order, or
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -15,6 +16,14 @@ def derive_seed(*parts: object) -> int:
     """A 63-bit seed from any printable parts, stable across processes and machines."""
     digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's default generators seeded inside the block and put back after it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 class SampleNoise:

@@ -50,15 +50,16 @@ def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
     return {k: float(v) for k, v in out.items()}
 
 
-def task_loss(prediction: Tensor, labels: Tensor) -> Tensor:
+def task_loss(prediction: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
     """What fusion is trained on: L1 of (B, 1) and numbers, or cross-entropy of logits (B, C) and int64 classes.
 
     Args:
         labels: (B, 1).
+        reduction: "mean" over samples, or "none".
     """
     if labels.is_floating_point():
-        return F.l1_loss(prediction, labels)
-    return F.cross_entropy(prediction, labels[:, 0])
+        return F.l1_loss(prediction, labels, reduction=reduction)
+    return F.cross_entropy(prediction, labels[:, 0], reduction=reduction)
 
 
 def class_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, float]:

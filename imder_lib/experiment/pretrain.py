@@ -14,7 +14,7 @@ from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import STATE, write_tensors, write_text
 from imder_lib.experiment.metrics import task_loss
-from imder_lib.experiment.stages import mean_of_batches
+from imder_lib.experiment.stages import in_batches
 from imder_lib.experiment.trainer import Stage, Trainer
 from imder_lib.experiment.training import fit
 from imder_lib.model.bert import BERT_LR, last_hidden
@@ -93,7 +93,7 @@ def _stage(model: IMDer, bert: nn.Module, data: MultimodalData, config: TrainCon
         [model.encoders, model.fusion, bert],
         config.fusion_epochs,
         loss=lambda rows, generator: error("train", rows),
-        validate=lambda: mean_of_batches(len(data.valid), config.batch_size, lambda rows: error("valid", rows)),
+        validate=lambda: in_batches(len(data.valid), config.batch_size, lambda rows: error("valid", rows)),
         size=len(data.train),
         lr=config.lr,
         slow=bert,

@@ -22,10 +22,9 @@ from imder_lib.model.recovery import Latents, encode_split
 LOSS_WEIGHT = 0.1  # of the score and refiner losses beside the error of the prediction (section 7)
 
 
-def mean_of_batches(size: int, batch_size: int, loss: Callable[[Tensor], Tensor]) -> float:
-    """Mean of batch means of ``loss(rows)`` over rows in order."""
-    values = [float(loss(rows)) for rows in torch.arange(size).split(batch_size)]
-    return sum(values) / len(values)
+def in_batches(size: int, batch_size: int, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """``loss(rows)`` over rows in order, joined: a value for each sample, or for each batch if it gives scalars."""
+    return torch.cat([loss(rows).cpu().double().flatten() for rows in torch.arange(size).split(batch_size)])
 
 
 def observed_modalities(model: IMDer, data: MultimodalData, config: TrainConfig) -> Tensor:
@@ -39,21 +38,30 @@ def observed_modalities(model: IMDer, data: MultimodalData, config: TrainConfig)
 
 
 def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
-    """Encoders and fusion on complete data. The release's pretraining, and the first stage of "staged"."""
+    """Encoders and fusion on complete data. The release's pretraining, and the first stage of "staged".
+
+    Channels that the closed form leaves empty stay so: Adam moves each weight by the same step however little it
+    matters, which would fill them with mixtures of the others, and the diffusion draws degenerate latents too narrowly.
+    """
     device = next(model.parameters()).device
     complete = observed_modalities(model, data, config).all(dim=1).nonzero()[:, 0]
     closed_form = model.config.readout and not data.classes
 
-    def error(split: str, rows: Tensor) -> Tensor:
+    def error(split: str, rows: Tensor, reduction: str = "mean") -> Tensor:
         batch = data.splits[split].batch(rows.numpy()).to(device)
-        return task_loss(model.fusion(model.encode(batch.features, batch.lengths))[0], batch.labels)
+        latents = model.encode(batch.features, batch.lengths)
+        for m, encoder in model.encoders.items() if closed_form else ():
+            latents[m] = latents[m] * encoder.weight.detach().ne(0).any(dim=2).any(dim=1)[:, None]  # no gradient to 0
+        return task_loss(model.fusion(latents)[0], batch.labels, reduction)
+
+    each = "mean" if config.recipe == "released" else "none"  # the release takes the mean of batch means
 
     return Stage(
         "fusion",
         [model.encoders, model.fusion],
         config.fusion_epochs,
         loss=lambda rows, generator: error("train", complete[rows]),
-        validate=lambda: mean_of_batches(len(data.valid), config.batch_size, lambda rows: error("valid", rows)),
+        validate=lambda: in_batches(len(data.valid), config.batch_size, lambda rows: error("valid", rows, each)),
         size=len(complete),
         lr=config.lr,
         start=(lambda: closed_form_start(model, data, complete)) if closed_form else None,
@@ -101,9 +109,9 @@ def score_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         folds = None if fold is None else fold[rows]
         return sum(model.recoverer.losses(here, available, generator, folds, truth).values())
 
-    def validate() -> float:
+    def validate() -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "score", "valid"))
-        return mean_of_batches(len(data.valid), config.batch_size, lambda rows: loss("valid", rows, generator))
+        return in_batches(len(data.valid), config.batch_size, lambda rows: loss("valid", rows, generator))
 
     return Stage(
         "score",
@@ -147,12 +155,10 @@ def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
         error, refine = losses("train", rows, draw)
         return error + LOSS_WEIGHT * refine if full else error  # the refiners' target is not known
 
-    def validate() -> float:
+    def validate() -> Tensor:
         K = banks["valid"].draws
         parts = [
-            mean_of_batches(
-                len(data.valid), 256, lambda rows, k=k: losses("valid", rows, torch.full((len(rows),), k))[0]
-            )
+            in_batches(len(data.valid), 256, lambda rows, k=k: losses("valid", rows, torch.full((len(rows),), k))[0])
             for k in range(-1, K)
         ]
         return complete * parts[0] + (1 - complete) * sum(parts[1:]) / K
@@ -214,7 +220,7 @@ def joint_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         [model.recoverer, model.refiners, model.fusion],
         config.joint_epochs,
         loss=loss,
-        validate=lambda: mean_of_batches(len(data.valid), config.batch_size, error),
+        validate=lambda: in_batches(len(data.valid), config.batch_size, error),
         size=len(data.train),
         lr=config.lr,
     )

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
 from imder_lib.config import TrainConfig
-from imder_lib.diffusion.noise import derive_seed
+from imder_lib.diffusion.noise import derive_seed, seeded
 from imder_lib.experiment.checkpoint import load_state, restore, save_state, write_text
 
 WARM_UP = 100  # steps, and at most a tenth of all
@@ -30,7 +30,7 @@ class Stage:
         parts: modules that learn.
         epochs: at most.
         loss: (rows, generator) -> scalar; ``rows`` are of the training split.
-        validate: () -> validation loss, lower is better; its noise is the same every epoch.
+        validate: () -> (n,) losses of validation samples or batches; their noise is the same every epoch.
         size: number of training samples.
         lr: of Adam.
         cosine: the rate rises for 100 steps, then falls to 0 on a cosine; else it halves on a plateau.
@@ -38,8 +38,9 @@ class Stage:
         weight_decay: of AdamW; plain Adam at 0.
         average: weights are averaged exponentially over this share of all steps, and the average is validated and
             kept; 0: the weights themselves are.
-        start: called once before the first epoch of a stage that begins anew.
-        keep_start: the weights that the stage begins with are validated too, as epoch 0, and may be the best.
+        start: sets the weights in closed form, once before the first epoch of a stage that begins anew.
+        keep_start: the weights that the stage begins with are validated too, as epoch 0, and may be the best. A closed
+            form is, unless an epoch is lower by a standard error of the difference: few samples tell less by chance.
         slow, slow_lr: the last of ``parts``, if it learns at a rate of its own (BERT).
     """
 
@@ -47,7 +48,7 @@ class Stage:
     parts: list[nn.Module]
     epochs: int
     loss: Callable[[Tensor, torch.Generator], Tensor]
-    validate: Callable[[], float]
+    validate: Callable[[], Tensor]
     size: int
     lr: float
     cosine: bool = False
@@ -86,6 +87,7 @@ class Progress:
     epoch: int = 0
     best: float = float("inf")
     best_epoch: int = 0
+    start: list[float] = field(default_factory=list)  # losses of the closed form
     schedule: dict = field(default_factory=dict)
     history: list[dict] = field(default_factory=list)
 
@@ -119,10 +121,11 @@ class Trainer:
         self.average = [q.detach().clone() for q in parameters] if stage.average else []
         schedule = ReduceLROnPlateau(optimiser, factor=0.5, patience=self.config.patience)
         if new:
-            p.stage, p.epoch, p.best, p.best_epoch, p.schedule = stage.name, 0, float("inf"), 0, {}
+            p.stage, p.epoch, p.best, p.best_epoch, p.start, p.schedule = stage.name, 0, math.inf, 0, [], {}
             best = [q.detach().clone() for q in parameters]
             if stage.keep_start and stage.epochs:
-                p.best = self._validate(stage, parameters, best)
+                losses = self._validate(stage, parameters, best)
+                p.best, p.start = float(losses.mean()), losses.tolist() if stage.start else []
                 start = {"epoch": 0, "train": None, "valid": p.best, "lr": 0.0, "seconds": 0.0}
                 p.history.append({"stage": stage.name, **start})
         else:
@@ -132,11 +135,12 @@ class Trainer:
             p.epoch += 1
             train = self._epoch(stage, optimiser, parameters)
             kept = self.average or parameters
-            valid = self._validate(stage, parameters, kept)
+            losses = self._validate(stage, parameters, kept)
+            valid = float(losses.mean())
             lr = optimiser.param_groups[0]["lr"]
             if not stage.cosine:
                 schedule.step(valid)
-            if valid < p.best:
+            if valid < p.best and _clearly_lower(losses, p.start):
                 p.best, p.best_epoch = valid, p.epoch
                 best = [q.detach().clone() for q in kept]
             row = {"stage": stage.name, "epoch": p.epoch, "train": train, "valid": valid, "lr": lr}
@@ -149,8 +153,8 @@ class Trainer:
                 q.copy_(value)
         self.finish(stage.name)
 
-    def _validate(self, stage: Stage, parameters: list[nn.Parameter], values: list[Tensor]) -> float:
-        """Validation loss with these values in the parameters."""
+    def _validate(self, stage: Stage, parameters: list[nn.Parameter], values: list[Tensor]) -> Tensor:
+        """Validation losses with these values in the parameters."""
         self.model.eval()
         with torch.no_grad(), self._seeded(stage.name, "valid"), _loaded(parameters, values):
             return stage.validate()
@@ -186,7 +190,7 @@ class Trainer:
         return total / stage.size
 
     def _seeded(self, *parts: object) -> AbstractContextManager[None]:
-        return _seeded(derive_seed(self.config.seed, "default", *parts))
+        return seeded(derive_seed(self.config.seed, "default", *parts))
 
     def _restore(self, optimiser: torch.optim.Optimizer, schedule: ReduceLROnPlateau) -> list[Tensor]:
         state = optimiser.state_dict()
@@ -222,6 +226,12 @@ class Trainer:
         write_text(self.folder / "history.csv", pd.DataFrame(p.history).to_csv(index=False))
 
 
+def _clearly_lower(losses: Tensor, start: list[float]) -> bool:
+    """Whether losses lie below those of the closed form, if any, by more than the standard error of the difference."""
+    gain = torch.tensor(start, dtype=torch.float64) - losses if start else None
+    return gain is None or bool(gain.mean() > gain.std() / len(gain) ** 0.5)
+
+
 @contextmanager
 def _loaded(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[None]:
     """Parameters hold other values inside the block."""
@@ -237,11 +247,3 @@ def _loaded(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[No
         yield
     finally:
         copy(own)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Torch's default generators seeded inside the block and put back after it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from imder_lib import IMDer, ModelConfig, load_data
 from imder_lib.experiment.closed_form import PENALTIES, _largest, closed_form_start
 from imder_lib.experiment.stages import fusion_stage
-from imder_lib.experiment.trainer import Trainer
+from imder_lib.experiment.trainer import Stage, Trainer
 from imder_lib.model.recovery import encode_split
 
 SIZES = {"train": 96, "valid": 16, "test": 40}
@@ -110,3 +110,34 @@ def test_training_keeps_the_start_where_nothing_validates_better(tmp_path, tiny_
     assert history["valid"].idxmin() == 0
     assert torch.equal(model.fusion.readout.weight, start.fusion.readout.weight)
     assert torch.equal(model.encoders["text"].weight, start.encoders["text"].weight)
+
+
+def test_channels_that_the_start_leaves_empty_stay_empty(tiny_config):
+    data = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=4)
+    model = untrained(WIDTHS)
+    stage = fusion_stage(model, data, tiny_config)
+    stage.start()
+    used = {m: e.weight.detach().flatten(1).any(dim=1) for m, e in model.encoders.items()}
+    assert all(0 < u.sum() < 16 for u in used.values())
+    optimiser = torch.optim.AdamW(stage.parameters())
+    before = {m: e.weight.detach().clone() for m, e in model.encoders.items()}
+    for _ in range(3):
+        optimiser.zero_grad()
+        stage.loss(torch.arange(32), torch.Generator()).backward()
+        optimiser.step()
+    for m, e in model.encoders.items():
+        assert torch.equal((e.weight != before[m]).flatten(1).any(dim=1), used[m])
+
+
+@pytest.mark.parametrize(("closed_form", "spread", "better"), [(True, 4, False), (True, 0.1, True), (False, 4, True)])
+def test_a_closed_form_gives_way_to_what_is_clearly_better_only(closed_form, spread, better, tiny_config, tmp_path):
+    """The loss falls by 1 on average: chance where samples fall and rise by 4 around that, and clear where by .1."""
+    part = torch.nn.Linear(1, 1, bias=False)
+    weight, start = part.weight.detach().clone(), torch.arange(6, dtype=torch.float64)
+    losses = [start, start - 1 + spread * torch.tensor([1, -1, 1, -1, 1, -1])]
+    stage = Stage("any", [part], 1, lambda rows, _: part.weight.sum(), lambda: losses.pop(0), 4, 0.1, keep_start=True)
+    stage.start = (lambda: None) if closed_form else None
+    trainer = Trainer(part, tiny_config, tmp_path, resume=False)
+    trainer.run(stage)
+    assert [h["valid"] for h in trainer.progress.history] == [2.5, 1.5]
+    assert torch.equal(part.weight, weight) is not better
