@@ -126,7 +126,7 @@ class Trainer:
             if stage.keep_start and stage.epochs:
                 losses = self._validate(stage, parameters, best)
                 p.best, p.start = float(losses.mean()), losses.tolist() if stage.start else []
-                start = {"epoch": 0, "train": None, "valid": p.best, "lr": 0.0, "seconds": 0.0}
+                start = {"epoch": 0, "train": None, "valid": p.best, "lr": 0.0, "kept": True, "seconds": 0.0}
                 p.history.append({"stage": stage.name, **start})
         else:
             best = self._restore(optimiser, schedule)
@@ -140,10 +140,11 @@ class Trainer:
             lr = optimiser.param_groups[0]["lr"]
             if not stage.cosine:
                 schedule.step(valid)
-            if valid < p.best and _clearly_lower(losses, p.start):
+            better = valid < p.best and _clearly_lower(losses, p.start)
+            if better:
                 p.best, p.best_epoch = valid, p.epoch
                 best = [q.detach().clone() for q in kept]
-            row = {"stage": stage.name, "epoch": p.epoch, "train": train, "valid": valid, "lr": lr}
+            row = {"stage": stage.name, "epoch": p.epoch, "train": train, "valid": valid, "lr": lr, "kept": better}
             p.history.append(row | {"seconds": round(time.perf_counter() - started, 2)})
             print(f"{stage.name} epoch {p.epoch}/{stage.epochs}: train {train:.4f}, valid {valid:.4f}, lr {lr:.2g}, "
                   f"{p.history[-1]['seconds']:.1f} s", flush=True)  # fmt: skip

@@ -23,7 +23,8 @@ class FitResult:
 
     Attributes:
         model: with the weights that validation picked, in eval mode.
-        history: a row for each stage and epoch: train and valid loss, lr, seconds; epoch 0 is the start, not trained.
+        history: a row for each stage and epoch: train and valid loss, lr, kept, seconds; epoch 0 is the start, not
+            trained. The last row of a stage that says kept is the one whose weights the stage left.
         path: of model.safetensors (None after ``until``).
         seconds: of this call.
     """

@@ -151,7 +151,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
         part = history[history["stage"] == stage]
         for column, style in (("train", "o-"), ("valid", "s--")):
             axis.plot(part["epoch"], part[column], style, label=column, markersize=4)
-        kept = part.loc[part["valid"].idxmin()]
+        kept = part[part["kept"]].iloc[-1]
         axis.plot(kept["epoch"], kept["valid"], "o", ms=11, mfc="none", mec=BROWN, mew=1.5, label="kept")
         axis.set(title=f"stage {stage}", xlabel="epoch", ylabel="loss")
         axis.xaxis.get_major_locator().set_params(integer=True)

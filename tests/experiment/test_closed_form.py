@@ -107,7 +107,7 @@ def test_training_keeps_the_start_where_nothing_validates_better(tmp_path, tiny_
     trainer.run(fusion_stage(model, data, config))
     history = pd.DataFrame(trainer.progress.history)
     assert history["epoch"].tolist() == [0, 1, 2]  # the start stands in the history, as epoch 0
-    assert history["valid"].idxmin() == 0
+    assert history["kept"].tolist() == [True, False, False]
     assert torch.equal(model.fusion.readout.weight, start.fusion.readout.weight)
     assert torch.equal(model.encoders["text"].weight, start.encoders["text"].weight)
 
@@ -139,5 +139,5 @@ def test_a_closed_form_gives_way_to_what_is_clearly_better_only(closed_form, spr
     stage.start = (lambda: None) if closed_form else None
     trainer = Trainer(part, tiny_config, tmp_path, resume=False)
     trainer.run(stage)
-    assert [h["valid"] for h in trainer.progress.history] == [2.5, 1.5]
+    assert [(h["valid"], h["kept"]) for h in trainer.progress.history] == [(2.5, True), (1.5, better)]
     assert torch.equal(part.weight, weight) is not better
