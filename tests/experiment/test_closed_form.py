@@ -141,3 +141,24 @@ def test_a_closed_form_gives_way_to_what_is_clearly_better_only(closed_form, spr
     trainer.run(stage)
     assert [(h["valid"], h["kept"]) for h in trainer.progress.history] == [(2.5, True), (1.5, better)]
     assert torch.equal(part.weight, weight) is not better
+
+
+def test_a_resumed_run_still_compares_with_the_start(tiny_config, tmp_path):
+    data, models = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=4), [untrained(WIDTHS) for _ in range(3)]
+    config = replace(tiny_config, fusion_epochs=3)
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    whole = Trainer(models[0], config, tmp_path / "whole", resume=False)
+    whole.run(fusion_stage(models[0], data, config))
+    stage, calls = fusion_stage(models[1], data, config), []
+    validate = stage.validate
+    stage.validate = lambda: validate() if calls.append(1) or len(calls) < 3 else 1 / 0  # the start, epoch 1, the end
+    with pytest.raises(ZeroDivisionError):
+        Trainer(models[1], config, tmp_path / "cut", resume=False).run(stage)
+    resumed = Trainer(models[2], config, tmp_path / "cut", resume=True)
+    assert len(resumed.progress.start) == SIZES["valid"]
+    resumed.run(fusion_stage(models[2], data, config))
+    assert resumed.progress.start == whole.progress.start
+    assert [h["valid"] for h in resumed.progress.history] == [h["valid"] for h in whole.progress.history]
+    for a, b in zip(models[0].parameters(), models[2].parameters(), strict=True):
+        assert torch.equal(a, b)
