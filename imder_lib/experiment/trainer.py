@@ -40,7 +40,7 @@ class Stage:
             kept; 0: the weights themselves are.
         start: sets the weights in closed form, once before the first epoch of a stage that begins anew.
         keep_start: the weights that the stage begins with are validated too, as epoch 0, and may be the best. A closed
-            form is, unless an epoch is lower by a standard error of the difference: few samples tell less by chance.
+            form stays unless an epoch is lower by more than a standard error of the difference: less can be chance.
         slow, slow_lr: the last of ``parts``, if it learns at a rate of its own (BERT).
     """
 
