@@ -14,6 +14,7 @@ from imder_lib import IMDer, model_preset, train_preset
 from imder_lib.config import WIDTHS
 from imder_lib.data.fake import SIZES
 from imder_lib.data.missing import available_columns, patterns
+from imder_lib.experiment.bank import DRAWS
 from imder_lib.profiles import profile
 from imder_lib.runs.setup import default_device
 
@@ -62,16 +63,16 @@ def main(name: str) -> None:
             return sum(model.recoverer.losses(latents, available).values())
 
         def refine(model: IMDer = model, latents: dict = latents) -> torch.Tensor:
-            return F.l1_loss(
-                model.fusion({m: model.refine(m, v) if m in model.refiners else v for m, v in latents.items()})[0], y
-            )
+            refined = ({m: model.refine(m, v) if m in model.refiners else v for m, v in latents.items()}
+                       for _ in range(DRAWS))  # fmt: skip
+            return F.l1_loss(sum(model.fusion(z)[0] for z in refined) / DRAWS, y)
 
         epoch = {k: batches * best_of(lambda f=f: backward(f())) for k, f in
                  (("fusion", fusion), ("score", score), ("refine", refine))}  # fmt: skip
         with torch.no_grad():  # one sample, one incomplete pattern, a whole draw
             two = best_of(lambda: model.recover(part, gone, None, 2))  # noqa: B023
             draw = two / SAMPLER * steps / 2
-        bank, test = len(table) * everyone * draw, len(table) * sizes["test"] * draw * budget.draws
+        bank, test = DRAWS * len(table) * everyone * draw, len(table) * sizes["test"] * draw * budget.draws
         print(f"  {preset}, {steps} sampler steps")
         for k, v in (epoch | {"bank": bank, "test": test}).items():
             print(f"    {'one epoch of ' if k in epoch else ''}{k}: {v:.0f} s")

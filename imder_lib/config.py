@@ -170,7 +170,7 @@ class TrainConfig:
         score_lr, score_decay: of the score nets (recipe staged): peak of the cosine schedule, AdamW's weight decay.
         weight_decay: of the other stages of recipe staged.
         average: of recipe staged: weights are averaged over about this share of a stage's steps; these are kept.
-        bank_draws: incomplete patterns that each training sample is recovered under (0: every one).
+        bank_patterns: incomplete patterns that each training sample is recovered under, twice (0: every one).
         bank_steps: network calls of the sampler when the bank is filled; 0: the model's own.
         rate: missing rate of the released recipe's protocol, and of supervision "observed".
         supervision: "full": training sees the true features of what it calls missing. "observed": each training sample
@@ -193,7 +193,7 @@ class TrainConfig:
     score_decay: float = 0.05
     weight_decay: float = 0.01
     average: float = 0.1
-    bank_draws: int = 0
+    bank_patterns: int = 0
     bank_steps: int = 0
     rate: float = 0.3
     supervision: str = "full"

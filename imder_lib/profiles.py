@@ -35,7 +35,7 @@ PROFILES = MappingProxyType(
             limit=64,
             model={"layers": 1, "steps": 4, "score_channels": (32, 64, 64, 64), "refiner_blocks": 2,
                    "joint_channels": 32, "joint_blocks": 2},
-            train={"fusion_epochs": 2, "score_epochs": 1, "refine_epochs": 1, "bank_draws": 1},
+            train={"fusion_epochs": 2, "score_epochs": 1, "refine_epochs": 1, "bank_patterns": 1},
             draws=2,
         ),
         # minutes on two cores: MOSI's sizes, two fusion layers for four, a narrower joint net, a short training.
@@ -43,7 +43,7 @@ PROFILES = MappingProxyType(
             sizes=MOSI_SIZES,
             limit=0,
             model={"layers": 2, "steps": 20, "joint_channels": 64, "joint_blocks": 6},
-            train={"fusion_epochs": 10, "score_epochs": 40, "refine_epochs": 4, "bank_draws": 2,
+            train={"fusion_epochs": 10, "score_epochs": 40, "refine_epochs": 4, "bank_patterns": 2,
                    "patience": 2, "early_stop": 6},
             draws=4,  # even: in a pair of opposite draws the noise cancels
         ),
@@ -52,7 +52,7 @@ PROFILES = MappingProxyType(
             sizes=MOSI_SIZES,
             limit=0,
             model={"layers": 2, "steps": 20, "joint_channels": 128, "joint_blocks": 8},
-            train={"fusion_epochs": 10, "score_epochs": 200, "refine_epochs": 4, "bank_draws": 2, "patience": 2},
+            train={"fusion_epochs": 10, "score_epochs": 200, "refine_epochs": 4, "bank_patterns": 2, "patience": 2},
             draws=16,
         ),
         # the released sizes and budgets: an hour for each seed on two cores under the kit's rules.

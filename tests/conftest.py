@@ -42,6 +42,6 @@ def tiny_config():
         score_epochs=2,
         refine_epochs=2,
         joint_epochs=2,
-        bank_draws=2,
+        bank_patterns=2,
         bank_steps=3,
     )

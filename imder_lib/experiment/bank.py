@@ -11,28 +11,34 @@ from imder_lib.diffusion.noise import SampleNoise, derive_seed
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents
 
+DRAWS = 2  # of each pattern: a prediction is the mean over draws, and fusion is trained on what it will be used for
+
 
 @dataclass
 class Bank:
     """Recovered latents of a split under incomplete patterns.
 
     Attributes:
-        available: bool (N, K, M), the pattern of each draw.
-        recovered: modality -> (N, K, D, T); zeros where the modality is available.
+        available: bool (N, P, M), the patterns of each sample.
+        recovered: modality -> (K, N, P, D, T), K draws of each; zeros where the modality is available.
     """
 
     available: Tensor
     recovered: Latents
 
     @property
-    def draws(self) -> int:
+    def patterns(self) -> int:
         return self.available.shape[1]
+
+    @property
+    def draws(self) -> int:
+        return len(next(iter(self.recovered.values())))
 
 
 def choose_patterns(
-    ids: Sequence[str], modalities: Sequence[str], draws: int, seed: int, observed: Tensor | None = None
+    ids: Sequence[str], modalities: Sequence[str], count: int, seed: int, observed: Tensor | None = None
 ) -> Tensor:
-    """Incomplete patterns for each sample, bool (N, K, M): ``draws`` different ones by (seed, id), all of them if 0.
+    """Incomplete patterns for each sample, bool (N, P, M): ``count`` different ones by (seed, id), all of them if 0.
 
     ``observed``: bool (N, M), patterns keep to what is observed; one that would be empty is all that is observed.
     """
@@ -41,7 +47,7 @@ def choose_patterns(
     for i in ids:
         generator = torch.Generator().manual_seed(derive_seed(seed, i, "bank"))
         order = torch.randperm(len(table), generator=generator)
-        picks.append(order[:draws] if draws else torch.arange(len(table)))
+        picks.append(order[:count] if count else torch.arange(len(table)))
     chosen = table[torch.stack(picks)]
     if observed is None:
         return chosen
@@ -54,33 +60,34 @@ def fill_bank(
     model: IMDer,
     latents: Latents,
     ids: Sequence[str],
-    draws: int,
+    patterns: int,
     seed: int,
     steps: int | None = None,
     observed: Tensor | None = None,
     fold: Tensor | None = None,
     batch_size: int = 256,
 ) -> Bank:
-    """Recover every sample under its patterns.
+    """Recover every sample under its patterns; DRAWS times, in opposite pairs if the rules say so, where draws differ.
 
     Args:
         latents: modality -> (N, D, T), true.
-        draws: patterns for each sample; 0: every incomplete one.
+        patterns: for each sample; 0: every incomplete one.
         seed: of patterns and noise.
         steps: network calls of the sampler; the model's own if None.
         observed: bool (N, M), what may be read; None: everything.
         fold: (N,), see Recoverer.prepare: training samples are recovered by fits that never saw them.
     """
-    available = choose_patterns(ids, model.modalities, draws, seed, observed)
-    device = next(iter(latents.values())).device
-    recovered = {m: x.new_zeros(len(x), available.shape[1], *x.shape[1:]) for m, x in latents.items()}
-    for k in range(available.shape[1]):
+    available = choose_patterns(ids, model.modalities, patterns, seed, observed)
+    device, P = next(iter(latents.values())).device, available.shape[1]
+    draws, antithetic = DRAWS if model.recoverer.stochastic else 1, model.config.rules.antithetic
+    recovered = {m: x.new_zeros(draws, len(x), P, *x.shape[1:]) for m, x in latents.items()}
+    for p in range(P):
         for start in range(0, len(ids), batch_size):
             end = min(start + batch_size, len(ids))
-            here = available[start:end, k].to(device)
-            noise = SampleNoise(seed, ids[start:end], f"bank{k}")
+            here = available[start:end, p].to(device)
+            noise = SampleNoise(seed, ids[start:end], f"bank{p}")
             part, own = {m: x[start:end] for m, x in latents.items()}, None if fold is None else fold[start:end]
-            drawn = model.recover(part, here, noise, steps, fold=own)
+            drawn = model.recover(part, here, noise, steps, draws, fold=own, antithetic=antithetic)
             for i, m in enumerate(model.modalities):
-                recovered[m][start:end, k] = drawn[m][0] * ~here[:, i, None, None]
+                recovered[m][:, start:end, p] = drawn[m] * ~here[:, i, None, None]
     return Bank(available.to(device), recovered)

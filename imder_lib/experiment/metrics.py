@@ -1,5 +1,6 @@
 """Metrics of the field, as MMSA and the release compute them (architecture: section 8); those of classes; losses."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -60,6 +61,14 @@ def task_loss(prediction: Tensor, labels: Tensor, reduction: str = "mean") -> Te
     if labels.is_floating_point():
         return F.l1_loss(prediction, labels, reduction=reduction)
     return F.cross_entropy(prediction, labels[:, 0], reduction=reduction)
+
+
+def mean_prediction(each: Tensor) -> Tensor:
+    """Predictions of K draws (K, B, outputs) as one (B, outputs): the mean of numbers, or of probabilities of classes.
+
+    The latter as logarithms, which are logits again.
+    """
+    return each.mean(dim=0) if each.shape[-1] == 1 else each.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(each))
 
 
 def class_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, float]:

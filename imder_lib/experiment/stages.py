@@ -14,7 +14,7 @@ from imder_lib.diffusion.noise import SampleNoise, derive_seed
 from imder_lib.errors import UserError
 from imder_lib.experiment.bank import Bank, fill_bank
 from imder_lib.experiment.closed_form import closed_form_start
-from imder_lib.experiment.metrics import task_loss
+from imder_lib.experiment.metrics import mean_prediction, task_loss
 from imder_lib.experiment.trainer import Stage
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents, encode_split
@@ -126,7 +126,11 @@ def score_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
 
 
 def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
-    """Refiners and fusion on banks of recovered latents; every pattern, the complete one too, is equally likely."""
+    """Refiners and fusion on banks of recovered latents; every pattern, the complete one too, is equally likely.
+
+    The error is that of the mean prediction over a pattern's draws, which is what :meth:`IMDer.predict` is used for.
+    Fusion trained on single draws learns to distrust them, and then distrusts their mean.
+    """
     device = next(model.parameters()).device
     observed = {"train": observed_modalities(model, data, config).to(device), "valid": None}
     latents = {name: encode_split(model, data.splits[name]) for name in observed}
@@ -138,30 +142,33 @@ def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
         print(f"bank: recovering {len(split)} {name} samples", flush=True)
         seed, steps = derive_seed(config.seed, "bank", name), config.bank_steps or None
         kept = None if full else observed[name]
-        banks[name] = fill_bank(model, latents[name], split.ids, config.bank_draws, seed, steps, kept, folds[name])
+        banks[name] = fill_bank(model, latents[name], split.ids, config.bank_patterns, seed, steps, kept, folds[name])
     complete = 1 / (2 ** len(model.modalities) - 1)  # the complete pattern's share
 
-    def losses(name: str, rows: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
-        """Error of the prediction and refiner loss; ``draw`` (B,) picks from the bank, -1 is the complete pattern."""
-        rows, draw = rows.to(device), draw.to(device)
+    def losses(name: str, rows: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
+        """Errors of the prediction (B,), refiner loss; ``pattern`` (B,) picks from the bank, -1 is the complete one."""
+        rows, pattern, bank = rows.to(device), pattern.to(device), banks[name]
         if observed[name] is not None:
-            draw = torch.where((draw < 0) & ~observed[name][rows].all(dim=1), 0, draw)  # not complete to begin with
-        filled, refine = _refined(model, {m: x[rows] for m, x in latents[name].items()}, banks[name], rows, draw)
-        return task_loss(model.fusion(filled)[0], labels[name][rows]), refine
+            pattern = torch.where((pattern < 0) & ~observed[name][rows].all(dim=1), 0, pattern)  # not complete at first
+        true = {m: x[rows] for m, x in latents[name].items()}
+        draws = bank.draws if bool((pattern >= 0).any()) else 1
+        filled, refine = zip(*(_refined(model, true, bank, rows, pattern, k) for k in range(draws)), strict=True)
+        mean = mean_prediction(torch.stack([model.fusion(x)[0] for x in filled]))
+        return task_loss(mean, labels[name][rows], "none").flatten(), sum(refine) / draws
 
     def train_loss(rows: Tensor, generator: torch.Generator) -> Tensor:
-        draw = torch.randint(banks["train"].draws, (len(rows),), generator=generator)
-        draw[torch.rand(len(rows), generator=generator) < complete] = -1
-        error, refine = losses("train", rows, draw)
-        return error + LOSS_WEIGHT * refine if full else error  # the refiners' target is not known
+        pattern = torch.randint(banks["train"].patterns, (len(rows),), generator=generator)
+        pattern[torch.rand(len(rows), generator=generator) < complete] = -1
+        error, refine = losses("train", rows, pattern)
+        return error.mean() + LOSS_WEIGHT * refine if full else error.mean()  # the refiners' target is not known
 
     def validate() -> Tensor:
-        K = banks["valid"].draws
+        P = banks["valid"].patterns
         parts = [
-            in_batches(len(data.valid), 256, lambda rows, k=k: losses("valid", rows, torch.full((len(rows),), k))[0])
-            for k in range(-1, K)
+            in_batches(len(data.valid), 256, lambda rows, p=p: losses("valid", rows, torch.full((len(rows),), p))[0])
+            for p in range(-1, P)
         ]
-        return complete * parts[0] + (1 - complete) * sum(parts[1:]) / K
+        return complete * parts[0] + (1 - complete) * sum(parts[1:]) / P
 
     parts = [model.refiners, model.fusion]
     size, lr = len(data.train), config.refine_lr
@@ -169,13 +176,15 @@ def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
     return Stage("refine", parts, config.refine_epochs, train_loss, validate, size, lr, **kw)
 
 
-def _refined(model: IMDer, true: Latents, bank: Bank, rows: Tensor, draw: Tensor) -> tuple[Latents, Tensor]:
-    """Latents with refined bank entries where missing, and the sum of the refiners' MSE to the true latents."""
-    available = bank.available[rows, draw.clamp(min=0)].clone()  # (B, M)
-    available[draw < 0] = True
+def _refined(
+    model: IMDer, true: Latents, bank: Bank, rows: Tensor, pattern: Tensor, draw: int
+) -> tuple[Latents, Tensor]:
+    """Latents with a draw of the bank, refined, where missing, and the sum of the refiners' MSE to the true latents."""
+    available = bank.available[rows, pattern.clamp(min=0)].clone()  # (B, M)
+    available[pattern < 0] = True
     filled = dict(true)
     for m, gone in model.recoverer.missing_rows(available).items():
-        filled[m] = true[m].index_copy(0, gone, bank.recovered[m][rows[gone], draw[gone]])
+        filled[m] = true[m].index_copy(0, gone, bank.recovered[m][draw, rows[gone], pattern[gone]])
     filled, loss = model.refined(filled, available), true[model.modalities[0]].new_zeros(())
     for m, gone in model.recoverer.missing_rows(available).items():
         if len(gone) and m in model.refiners:

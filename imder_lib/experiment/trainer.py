@@ -39,8 +39,8 @@ class Stage:
         average: weights are averaged exponentially over this share of all steps, and the average is validated and
             kept; 0: the weights themselves are.
         start: sets the weights in closed form, once before the first epoch of a stage that begins anew.
-        keep_start: the weights that the stage begins with are validated too, as epoch 0, and may be the best. A closed
-            form stays unless an epoch is lower by more than a standard error of the difference: less can be chance.
+        keep_start: the weights that the stage begins with are validated too, as epoch 0, and stay unless an epoch is
+            lower by more than a standard error of the paired difference: less can be chance.
         slow, slow_lr: the last of ``parts``, if it learns at a rate of its own (BERT).
     """
 
@@ -87,7 +87,7 @@ class Progress:
     epoch: int = 0
     best: float = float("inf")
     best_epoch: int = 0
-    start: list[float] = field(default_factory=list)  # losses of the closed form
+    start: list[float] = field(default_factory=list)  # losses of the weights it began with, if they may stay
     schedule: dict = field(default_factory=dict)
     history: list[dict] = field(default_factory=list)
 
@@ -125,7 +125,7 @@ class Trainer:
             best = [q.detach().clone() for q in parameters]
             if stage.keep_start and stage.epochs:
                 losses = self._validate(stage, parameters, best)
-                p.best, p.start = float(losses.mean()), losses.tolist() if stage.start else []
+                p.best, p.start = float(losses.mean()), losses.tolist()
                 start = {"epoch": 0, "train": None, "valid": p.best, "lr": 0.0, "kept": True, "seconds": 0.0}
                 p.history.append({"stage": stage.name, **start})
         else:
@@ -228,7 +228,7 @@ class Trainer:
 
 
 def _clearly_lower(losses: Tensor, start: list[float]) -> bool:
-    """Whether losses lie below those of the closed form, if any, by more than the standard error of the difference."""
+    """Whether losses lie below those of a start that may stay by more than the standard error of the difference."""
     gain = torch.tensor(start, dtype=torch.float64) - losses if start else None
     return gain is None or bool(gain.mean() > gain.std() / len(gain) ** 0.5)
 

@@ -101,7 +101,7 @@ from conftest import WIDTHS, tiny_model
 from imder_lib import TrainConfig, fit, load_data
 data = load_data("synthetic", sizes={{"train": 48, "valid": 16, "test": 24}}, widths=WIDTHS, steps=10)
 epochs = {{"fusion_epochs": 30, "score_epochs": 1, "refine_epochs": 1}}
-config = TrainConfig(seed=3, batch_size=16, bank_draws=1, bank_steps=3, **epochs)
+config = TrainConfig(seed=3, batch_size=16, bank_patterns=1, bank_steps=3, **epochs)
 fit(tiny_model(), data, config, {out!r}, resume=True)
 """
 

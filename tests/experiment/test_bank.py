@@ -1,0 +1,74 @@
+"""The bank of recovered latents, and the stage that trains fusion on it."""
+
+import torch
+from conftest import WIDTHS, tiny_model
+
+from imder_lib import ModelConfig, load_data
+from imder_lib.experiment import stages
+from imder_lib.experiment.bank import Bank, fill_bank
+from imder_lib.experiment.closed_form import closed_form_start
+from imder_lib.experiment.metrics import mean_prediction, task_loss
+from imder_lib.experiment.stages import prepare, refine_stage
+from imder_lib.model.imder import IMDer
+from imder_lib.model.recovery import encode_split
+
+
+def filled(data, recoverer="diffusion", **switches):
+    model = tiny_model(recoverer=recoverer, **switches).eval()
+    latents = encode_split(model, data.train)
+    prepare(model, latents, torch.ones(len(data.train), 3, dtype=torch.bool))
+    return latents, fill_bank(model, latents, data.train.ids, 2, seed=1, steps=3)
+
+
+def test_where_draws_differ_there_are_two_of_each_pattern(data):
+    latents, bank = filled(data)
+    assert (bank.draws, bank.patterns) == (2, 2)
+    for i, m in enumerate(latents):
+        here = bank.available[..., i]
+        assert bank.recovered[m].shape == (2, len(data.train), 2, *latents[m].shape[1:])
+        assert bool((bank.recovered[m][:, here] == 0).all())
+        first, second = bank.recovered[m][:, ~here]
+        assert bool((first != second).flatten(1).any(dim=1).all())
+    assert filled(data, "regression")[1].draws == 1
+
+
+def test_the_draws_of_a_pair_are_opposite_under_rules_that_pair_them(data):
+    """Opposite noise gives draws on opposite sides of their mean, independent noise does not."""
+    apart = {}
+    for antithetic in (True, False):
+        latents, bank = filled(data, antithetic=antithetic)
+        draws = torch.cat([bank.recovered[m][:, ~bank.available[..., i]] for i, m in enumerate(latents)], dim=1)
+        centred = (draws - draws.mean(dim=(0, 1))).flatten(1)
+        apart[antithetic] = float(torch.corrcoef(centred)[0, 1])
+    assert apart[True] < apart[False] - 0.1
+
+
+def test_refine_measures_the_mean_prediction_over_draws(tiny_config, monkeypatch):
+    """A linear fusion does not hear noise that cancels in a pair; the error of either draw alone is larger."""
+    data = load_data("synthetic", sizes={"train": 60, "valid": 20, "test": 8}, widths=WIDTHS, steps=4)
+    sizes = {"dim": 16, "layers": 1, "joint_channels": 16, "joint_blocks": 2, "score_channels": (16, 32)}
+    model = IMDer(ModelConfig(WIDTHS, **sizes, readout=True), seed=0)
+    closed_form_start(model, data, torch.arange(len(data.train)))
+
+    def truth_and_noise(model, latents, ids, *_):
+        pattern = torch.tensor([False, True, True]).expand(len(ids), 1, 3)
+        noise = {m: 5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) for m, x in latents.items()}
+        return Bank(pattern, {m: torch.stack([x + noise[m], x - noise[m]])[:, :, None] for m, x in latents.items()})
+
+    monkeypatch.setattr(stages, "fill_bank", truth_and_noise)
+    stage = refine_stage(model, data, tiny_config)
+    model.eval()
+    latents, labels = encode_split(model, data.valid), torch.from_numpy(data.valid.labels)[:, None]
+    with torch.no_grad():
+        losses = stage.validate()
+        expected = task_loss(model.fusion(latents)[0], labels, "none").flatten()
+        one = {m: x[0, :, 0] for m, x in truth_and_noise(model, latents, data.valid.ids).recovered.items()}
+        alone = task_loss(model.fusion(latents | {"text": one["text"]})[0], labels)
+    torch.testing.assert_close(losses, expected.double(), atol=1e-5, rtol=1e-5)
+    assert alone > 2 * expected.mean()
+
+
+def test_the_mean_prediction_of_classes_is_of_their_probabilities():
+    logits = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mean_prediction(logits).softmax(dim=-1), logits.softmax(dim=-1).mean(dim=0))
+    torch.testing.assert_close(mean_prediction(logits[..., :1]), logits[..., :1].mean(dim=0))
