@@ -29,7 +29,9 @@ def closed_form_start(model: IMDer, data: MultimodalData, rows: Tensor, batch_si
     the directions that covary most with the others' principal components, whichever are more. Where noise hides what a
     modality says, the others tell where to look. The k-th component counts, if those before it do, where it is larger
     than the k-th after shuffling (parallel analysis, Horn, 1965): what is below fits the noise of the training
-    samples. The readout adds the channels 0, everything else of the prediction starts at zero.
+    samples. A modality whose features alone predict the label better than its channels do, clearly, has its own ridge
+    regression as one channel more: what the others say better counts where they are missing. The readout adds the
+    channels 0, everything else of the prediction starts at zero.
 
     Args:
         model: with a readout; changed in place.
@@ -39,8 +41,8 @@ def closed_form_start(model: IMDer, data: MultimodalData, rows: Tensor, batch_si
     pooled, components = _statistics(model, data, rows, batch_size)
     mean, std = {m: x.mean(0) for m, x in pooled.items()}, {m: x.std(0) for m, x in pooled.items()}
     std = {m: np.where(s > 1e-6 * (1 + np.abs(mean[m])), s, np.inf) for m, s in std.items()}  # a constant tells nothing
-    inputs = np.concatenate([(pooled[m] - mean[m]) / std[m] for m in model.modalities], axis=1)
-    ridge = RidgeCV(PENALTIES).fit(inputs, np.asarray(data.train.labels)[rows.numpy()])
+    scaled, labels = {m: (pooled[m] - mean[m]) / std[m] for m in model.modalities}, data.train.labels[rows.numpy()]
+    ridge = RidgeCV(PENALTIES).fit(np.concatenate(list(scaled.values()), axis=1), labels)
     splits = np.cumsum([pooled[m].shape[1] for m in model.modalities])[:-1]
     parts = dict(zip(model.modalities, np.split(ridge.coef_, splits), strict=True))
     readout, bias, D = model.fusion.readout, float(ridge.intercept_), model.config.dim
@@ -58,6 +60,32 @@ def closed_form_start(model: IMDer, data: MultimodalData, rows: Tensor, batch_si
         readout.weight[:, i * D] = size
         bias -= float(weight @ mean[m])
     readout.bias.fill_(bias)
+    averages = _averages(model, data, rows, batch_size)
+    for m, encoder in model.encoders.items():
+        own, errors = _left_out(scaled[m], labels)
+        worse = _left_out(averages[m], labels)[1] - errors  # cautious: channel 0 has seen the labels that are left out
+        if worse.mean() > worse.std() / len(rows) ** 0.5:
+            place = min(1 + len(components[m]), D - 1)
+            encoder.weight[place] = 0
+            size = max((scaled[m] @ own).std(), 1e-6)
+            encoder.weight[place, :, KERNEL // 2] = torch.from_numpy(own / std[m] / size)
+
+
+def _left_out(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of a ridge regression, and each sample's squared error when it is left out."""
+    fit = RidgeCV(PENALTIES, store_cv_results=True).fit(inputs, labels)
+    return fit.coef_, fit.cv_results_[:, list(PENALTIES).index(fit.alpha_)]
+
+
+def _averages(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: int) -> dict[str, np.ndarray]:
+    """Time averages of what the encoders make of each modality: modality -> (n, D)."""
+    out: dict[str, list[np.ndarray]] = {m: [] for m in model.encoders}
+    for batch in _windows(model, data, rows, batch_size):
+        for m, encoder in model.encoders.items():
+            x, valid = batch[m]
+            average = (x * valid[:, :, None, None]).sum(1).flatten(1) / valid.sum(1, keepdim=True).clamp(min=1)
+            out[m].append((average @ encoder.weight.flatten(1).T.double()).numpy())  # (B, D)
+    return {m: np.concatenate(x) for m, x in out.items()}
 
 
 def _statistics(

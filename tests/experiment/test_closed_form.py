@@ -98,6 +98,25 @@ def test_a_constant_feature_and_a_modality_without_encoder_change_nothing_else()
     assert set(model.encoders) == {"text", "vision"}
 
 
+def test_a_modality_keeps_what_others_say_better():
+    """Text tells the label, so that the regression on all hardly hears vision, whose own word is no component."""
+    data = load_data("synthetic", sizes=SIZES | {"train": 400}, widths=WIDTHS, steps=4)
+    rng, x, y = np.random.default_rng(0), data.train.features, data.train.labels[:, None]
+    for m in x:
+        x[m] = (rng.standard_normal((400, 1, 1)) + 0.5 * rng.standard_normal(x[m].shape)).astype(np.float32)
+    x["text"][..., 0] = y + 0.1 * rng.standard_normal((400, 4))
+    x["vision"][..., 5] = y + 1.5 * rng.standard_normal((400, 1))
+    model = untrained(WIDTHS).eval()
+    closed_form_start(model, data, torch.arange(400))
+    kept = encode_split(model, data.train)["vision"].mean(2).numpy()
+    told = [RidgeCV(PENALTIES).fit(z, y[:, 0]).score(z, y[:, 0]) for z in (kept, averages(data.train, 1)[:, 17:])]
+    assert told[1] > 0.3
+    assert told[0] > 0.9 * told[1]
+    others = [m for m in x if m != "vision"]
+    used = {m: int(model.encoders[m].weight.flatten(1).any(dim=1).sum()) for m in x}
+    assert used == {"vision": 3} | dict.fromkeys(others, 2)  # each its part and its one component; vision its own word
+
+
 def test_training_keeps_the_start_where_nothing_validates_better(tmp_path, tiny_config):
     data = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=4)
     model, start = untrained(WIDTHS), untrained(WIDTHS)
