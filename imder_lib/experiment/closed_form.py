@@ -84,7 +84,7 @@ def _averages(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: int)
         for m, encoder in model.encoders.items():
             x, valid = batch[m]
             average = (x * valid[:, :, None, None]).sum(1).flatten(1) / valid.sum(1, keepdim=True).clamp(min=1)
-            out[m].append((average @ encoder.weight.flatten(1).T.double()).numpy())  # (B, D)
+            out[m].append((average @ encoder.weight.detach().cpu().double().flatten(1).T).numpy())  # (B, D)
     return {m: np.concatenate(x) for m, x in out.items()}
 
 
