@@ -63,9 +63,9 @@ def main(name: str) -> None:
             return sum(model.recoverer.losses(latents, available).values())
 
         def refine(model: IMDer = model, latents: dict = latents) -> torch.Tensor:
-            refined = ({m: model.refine(m, v) if m in model.refiners else v for m, v in latents.items()}
-                       for _ in range(DRAWS))  # fmt: skip
-            return F.l1_loss(sum(model.fusion(z)[0] for z in refined) / DRAWS, y)
+            return F.l1_loss(
+                model.fusion({m: model.refine(m, v) if m in model.refiners else v for m, v in latents.items()})[0], y
+            )
 
         epoch = {k: batches * best_of(lambda f=f: backward(f())) for k, f in
                  (("fusion", fusion), ("score", score), ("refine", refine))}  # fmt: skip
@@ -73,14 +73,13 @@ def main(name: str) -> None:
             two = best_of(lambda: model.recover(part, gone, None, 2))  # noqa: B023
             draw = two / SAMPLER * steps / 2
         bank, test = DRAWS * len(table) * everyone * draw, len(table) * sizes["test"] * draw * budget.draws
+        refined = DRAWS * epoch["refine"]  # recipe staged; recipe released trains on one draw
         print(f"  {preset}, {steps} sampler steps")
-        for k, v in (epoch | {"bank": bank, "test": test}).items():
+        for k, v in (epoch | {"refine": refined, "bank": bank, "test": test}).items():
             print(f"    {'one epoch of ' if k in epoch else ''}{k}: {v:.0f} s")
         first = config.fusion_epochs * epoch["fusion"]
         if preset == "kit":
-            cells = SEEDS * (
-                config.score_epochs * epoch["score"] + bank + config.refine_epochs * epoch["refine"] + test
-            )
+            cells = SEEDS * (config.score_epochs * epoch["score"] + bank + config.refine_epochs * refined + test)
         else:  # the sampler runs for every incomplete sample of every epoch, on about two of three samples
             joint = epoch["score"] + epoch["refine"] + 2 / 3 * everyone * draw
             cells = SEEDS * (RATES * config.joint_epochs * joint + test)
