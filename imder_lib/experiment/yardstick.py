@@ -1,11 +1,14 @@
 """The yardstick: a model's recovered latents beside draws of the exact posterior, pattern by pattern."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 
+from imder_lib.config import Rules
 from imder_lib.data.missing import available_columns, patterns
 from imder_lib.data.posterior import convolution_matrix, exact_posterior
 from imder_lib.data.schema import MultimodalData, Split
@@ -31,6 +34,17 @@ def latent_posterior(
     return posterior.mean.reshape(shape), sampled.reshape(draws, *shape)
 
 
+@contextmanager
+def drawing_under(model: IMDer, rules: Rules) -> Iterator[None]:
+    """Inside the block the model draws under other rules (sampler, schedule, eta); what is trained stays."""
+    own = model.recoverer.config
+    model.recoverer.config = replace(own, rules=rules)
+    try:
+        yield
+    finally:
+        model.recoverer.config = own
+
+
 @torch.no_grad()
 def yardstick(
     model: IMDer,
@@ -41,6 +55,7 @@ def yardstick(
     steps: int | None = None,
     seed: int = 1,
     limit: int = 0,
+    solvers: Mapping[str, tuple[Rules, int]] | None = None,
 ) -> pd.DataFrame:
     """:func:`fidelity` of what a model recovers on the test split, for each incomplete pattern.
 
@@ -55,10 +70,13 @@ def yardstick(
         steps: network calls; the model's own if None.
         seed: of the noise.
         limit: at most so many test samples; 0: all.
+        solvers: other rules and network calls to draw by, by name: its own rows in place of "recovered", and the
+            differences to the first, in pairs, as "NAME - FIRST".
 
     Returns:
         columns pattern, method ("recovered", "exact"), metric, value, low, high
     """
+    solvers = solvers or {"recovered": (model.recoverer.config.rules, steps)}
     model.eval()
     split = data.test if not limit else data.test.first(limit)
     split.data = data
@@ -74,10 +92,13 @@ def yardstick(
         here = [i for i in range(len(model.modalities)) if i not in gone]
         noise = SampleNoise(seed, split.ids, "yardstick")
         rows = available.expand(len(split), -1).to(latents[model.modalities[0]].device)
-        drawn = model.recover(latents, rows, noise, steps, draws)
-        ours = np.stack([scale({m: x[k].cpu() for m, x in drawn.items()}).numpy() for k in range(draws)])
         join = lambda x, gone=gone: np.concatenate([x[..., i, :, :] for i in gone], axis=-2)  # noqa: E731
-        condition, found = true[:, here].reshape(len(split), -1), {"recovered": join(ours)}
+        condition, found = true[:, here].reshape(len(split), -1), {}
+        for name, (rules, calls) in solvers.items():
+            with drawing_under(model, rules):
+                drawn = model.recover(latents, rows, noise, calls, draws)
+            ours = np.stack([scale({m: x[k].cpu() for m, x in drawn.items()}).numpy() for k in range(draws)])
+            found[name] = join(ours)
         exact = None
         if data.process is not None:
             each = [latent_posterior(model, split, model.modalities[i], pattern, draws, seed) for i in gone]
@@ -88,5 +109,9 @@ def yardstick(
         for method, x in found.items():
             table = fidelity(x, join(true), condition, exact)
             tables.append(table.assign(pattern="+".join(pattern), method=method))
+        first, *others = solvers
+        for name in others:
+            table = fidelity(found[name], join(true), condition, exact, against=found[first])
+            tables.append(table.assign(pattern="+".join(pattern), method=f"{name} - {first}"))
     columns = ["pattern", "method", "metric", "value", "low", "high"]
     return pd.concat(tables, ignore_index=True)[columns]

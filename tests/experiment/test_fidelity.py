@@ -1,5 +1,7 @@
 """fidelity and the yardstick: exact draws reach the ideal, worse ones do not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import tiny_model
@@ -56,6 +58,17 @@ def test_worse_draws_are_told_apart(spoil):
     assert abs(bad["cover80"] - 0.8) > 0.1 or bad["corr_one"] < 0.1
 
 
+def test_differences_are_resampled_in_pairs():
+    c, y, draws = case()
+    wider = RHO * c + 1.02 * (draws - RHO * c)  # the same draws, a little wide
+    apart = fidelity(wider, y, c, RHO * c, against=draws).set_index("metric")
+    own, other = (fidelity(x, y, c, RHO * c).set_index("metric") for x in (wider, draws))
+    assert apart["value"].to_dict() == pytest.approx((own["value"] - other["value"]).to_dict())
+    assert own.loc["variance_ratio", "low"] < other.loc["variance_ratio", "high"]  # the intervals overlap,
+    assert apart.loc["variance_ratio", "low"] > 0  # and yet the difference is sure
+    assert fidelity(draws, y, c, against=draws).set_index("metric").dropna().eq(0).all().all()
+
+
 def test_what_never_varies_does_not_count():
     c, y, draws = case()
     dead = np.full((N, 6, 5), 3.0)
@@ -82,6 +95,19 @@ def test_yardstick_sets_recovered_beside_exact(data):
     assert set(table["pattern"]) == {"audio+vision", "text"}
     exact = table[table["method"] == "exact"].set_index(["pattern", "metric"])["value"]
     assert exact["text", "variance_ratio"] == pytest.approx(1, abs=0.2)
+
+
+def test_yardstick_sets_solvers_beside_the_first(data):
+    model = tiny_model().eval()
+    prepare(model, encode_split(model, data.train), np_ones(len(data.train)))
+    own = model.recoverer.config.rules
+    solvers = {"twelve": (own, 12), "same": (own, 12), "two": (replace(own, sampler="em"), 2)}
+    table = yardstick(model, data, [("text",)], draws=3, solvers=solvers).set_index(["method", "metric"])["value"]
+    assert set(table.index.unique(0)) == {*solvers, "exact", "same - twelve", "two - twelve"}
+    assert table["same - twelve"].eq(0).all()
+    assert table["two - twelve", "energy"] == pytest.approx(table["two", "energy"] - table["twelve", "energy"])
+    assert table["two - twelve", "energy"] != 0
+    assert model.recoverer.config.rules == own
 
 
 def np_ones(n):

@@ -1,0 +1,52 @@
+"""Samplers on one trained net: python benchmarks/samplers.py results/recovery/seed1/kit results/recovery/seed2/kit ...
+
+Takes folders of trained models (benchmarks/recovery.py leaves them) and draws what is missing from the same noise with
+em at 100 calls, as the release does, and with solvers that take fewer. OUT.csv holds every pattern and metric of each
+folder, beside draws of the exact posterior, and the differences to em, resampled over the same samples.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from imder_lib.experiment.checkpoint import load_model
+from imder_lib.experiment.yardstick import yardstick
+from imder_lib.runs.setup import start_run
+
+SOLVERS = {  # name -> sampler, schedule, calls; each SDE is solved whole (eta 1) but for the kit's own
+    "em 100": ("em", "released", 100),
+    "2m_sde 10": ("dpmpp_2m_sde", "geometric", 10),
+    "2m_sde 20": ("dpmpp_2m_sde", "geometric", 20),
+    "3m_sde 20": ("dpmpp_3m_sde", "geometric", 20),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", help="of trained models; the seed of the noise is their place, from 1")
+    parser.add_argument("--profile", default="full")
+    parser.add_argument("--dataset", default="synthetic")
+    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--limit", type=int, default=128, help="test samples")
+    parser.add_argument("--out", default="results/samplers.csv")
+    args = parser.parse_args()
+    run, tables = start_run(args.dataset, args.profile, "1", Path(args.out).parent), []
+    for seed, folder in enumerate(args.folders, start=1):
+        model = load_model(Path(folder) / "model.safetensors")
+        own = model.config.rules
+        solvers = {
+            name: (replace(own, sampler=sampler, schedule=schedule, eta=own.eta if "3m" in sampler else 1.0), calls)
+            for name, (sampler, schedule, calls) in SOLVERS.items()
+        }
+        table = yardstick(model, run.data, draws=args.draws, seed=seed, limit=args.limit, solvers=solvers)
+        tables.append(table.assign(folder=folder))
+        pd.concat(tables).to_csv(args.out, index=False)
+        print(f"{folder}: done", flush=True)
+    shape = {"index": ["pattern", "metric"], "columns": "method", "values": "value", "sort": False}
+    print(pd.concat(tables).pivot_table(**shape, aggfunc="median").round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
