@@ -142,7 +142,8 @@ def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
         print(f"bank: recovering {len(split)} {name} samples", flush=True)
         seed, steps = derive_seed(config.seed, "bank", name), config.bank_steps or None
         kept = None if full else observed[name]
-        banks[name] = fill_bank(model, latents[name], split.ids, config.bank_patterns, seed, steps, kept, folds[name])
+        each = config.bank_patterns if name == "train" else 0  # validation: every pattern, so that less is chance
+        banks[name] = fill_bank(model, latents[name], split.ids, each, seed, steps, kept, folds[name])
     complete = 1 / (2 ** len(model.modalities) - 1)  # the complete pattern's share
 
     def losses(name: str, rows: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ class Stage:
             kept; 0: the weights themselves are.
         start: sets the weights in closed form, once before the first epoch of a stage that begins anew.
         keep_start: the weights that the stage begins with are validated too, as epoch 0, and stay unless an epoch is
-            lower by more than a standard error of the paired difference: less can be chance.
+            lower by more than two standard errors of the paired difference: less can be chance.
         slow, slow_lr: the last of ``parts``, if it learns at a rate of its own (BERT).
     """
 
@@ -228,9 +228,9 @@ class Trainer:
 
 
 def _clearly_lower(losses: Tensor, start: list[float]) -> bool:
-    """Whether losses lie below those of a start that may stay by more than the standard error of the difference."""
+    """Whether losses lie below those of a start that may stay by more than two standard errors of the difference."""
     gain = torch.tensor(start, dtype=torch.float64) - losses if start else None
-    return gain is None or bool(gain.mean() > gain.std() / len(gain) ** 0.5)
+    return gain is None or bool(gain.mean() > 2 * gain.std() / len(gain) ** 0.5)
 
 
 @contextmanager
