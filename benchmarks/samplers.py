@@ -1,8 +1,8 @@
 """Samplers on one trained net: python benchmarks/samplers.py results/recovery/seed1/kit results/recovery/seed2/kit ...
 
-Takes folders of trained models (benchmarks/recovery.py leaves them) and draws what is missing from the same noise with
-em at 100 calls, as the release does, and with solvers that take fewer. OUT.csv holds every pattern and metric of each
-folder, beside draws of the exact posterior, and the differences to em, resampled over the same samples.
+Takes folders of trained models, which benchmarks/recovery.py without --limit leaves, and draws what is missing with em
+at 100 calls and the release's levels, and with solvers that take fewer. OUT.csv holds every pattern and metric of each
+folder, beside draws of the exact posterior, and the differences to em, each resample the same for both.
 """
 
 import argparse

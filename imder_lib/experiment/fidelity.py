@@ -40,7 +40,7 @@ def fidelity(
         condition: (N, ...) what is available; read only without a posterior.
         posterior: (N, ...) the exact conditional mean, where it is known; else a ridge regression stands in for it.
         seed: of projections and resamples.
-        against: (K', N, ...) other draws for the same samples. Then the table holds recovered minus against, each
+        against: (K, N, ...) other draws for the same samples. Then the table holds recovered minus against, each
             resample the same for both: on the same samples two intervals can overlap where the difference is sure.
 
     Returns:
@@ -54,6 +54,8 @@ def fidelity(
     Raises:
         UserError: shapes that do not fit, or numbers that are not finite.
     """
+    if against is not None and np.shape(against) != np.shape(recovered):
+        raise UserError(f"against: expected as many draws, {np.shape(recovered)}, got {np.shape(against)}")
     values = _resampled(recovered, truth, condition, posterior, seed)
     if against is not None:
         values = values - _resampled(against, truth, condition, posterior, seed)

@@ -13,6 +13,7 @@ from imder_lib.data.missing import available_columns, patterns
 from imder_lib.data.posterior import convolution_matrix, exact_posterior
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
+from imder_lib.errors import UserError
 from imder_lib.experiment.fidelity import fidelity
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Scale, encode_split
@@ -67,15 +68,20 @@ def yardstick(
         data: of its training.
         chosen: patterns of available modalities; every incomplete one if None.
         draws: K.
-        steps: network calls; the model's own if None.
+        steps: network calls, without ``solvers``; the model's own if None.
         seed: of the noise.
         limit: at most so many test samples; 0: all.
-        solvers: other rules and network calls to draw by, by name: its own rows in place of "recovered", and the
-            differences to the first, in pairs, as "NAME - FIRST".
+        solvers: name -> rules and network calls to draw by, from one seed: rows of that name in place of
+            "recovered", and of the difference to the first solver, sample by sample, as "NAME - FIRST".
 
     Returns:
-        columns pattern, method ("recovered", "exact"), metric, value, low, high
+        columns pattern, method ("recovered" or a solver's, "exact"), metric, value, low, high
+
+    Raises:
+        UserError: a solver of the name "exact".
     """
+    if "exact" in (solvers or ()):
+        raise UserError('a solver is named "exact", which stands for draws of the exact posterior: name it otherwise')
     solvers = solvers or {"recovered": (model.recoverer.config.rules, steps)}
     model.eval()
     split = data.test if not limit else data.test.first(limit)

@@ -1,5 +1,7 @@
 """The bank of recovered latents, and the stage that trains fusion on it."""
 
+from dataclasses import replace
+
 import torch
 from conftest import WIDTHS, tiny_model
 
@@ -66,6 +68,14 @@ def test_refine_measures_the_mean_prediction_over_draws(tiny_config, monkeypatch
         alone = task_loss(model.fusion(latents | {"text": one["text"]})[0], labels)
     torch.testing.assert_close(losses, expected.double(), atol=1e-5, rtol=1e-5)
     assert alone > 2 * expected.mean()
+
+
+def test_refine_trains_on_some_patterns_and_validates_on_every_one(data, tiny_config, monkeypatch):
+    banks = []
+    monkeypatch.setattr(stages, "fill_bank", lambda *args: banks.append(fill_bank(*args)) or banks[-1])
+    refine_stage(tiny_model(), data, replace(tiny_config, bank_patterns=1))
+    assert [bank.available.shape for bank in banks] == [(len(data.train), 1, 3), (len(data.valid), 6, 3)]
+    assert len(banks[1].available[0].unique(dim=0)) == 6  # not one twice
 
 
 def test_the_mean_prediction_of_classes_is_of_their_probabilities():

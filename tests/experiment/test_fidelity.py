@@ -67,6 +67,8 @@ def test_differences_are_resampled_in_pairs():
     assert own.loc["variance_ratio", "low"] < other.loc["variance_ratio", "high"]  # the intervals overlap,
     assert apart.loc["variance_ratio", "low"] > 0  # and yet the difference is sure
     assert fidelity(draws, y, c, against=draws).set_index("metric").dropna().eq(0).all().all()
+    with pytest.raises(UserError, match="as many draws"):  # the mean of more draws is better, whoever drew them
+        fidelity(draws, y, c, against=draws[:4])
 
 
 def test_what_never_varies_does_not_count():
@@ -108,6 +110,8 @@ def test_yardstick_sets_solvers_beside_the_first(data):
     assert table["two - twelve", "energy"] == pytest.approx(table["two", "energy"] - table["twelve", "energy"])
     assert table["two - twelve", "energy"] != 0
     assert model.recoverer.config.rules == own
+    with pytest.raises(UserError, match="name it otherwise"):
+        yardstick(model, data, [("text",)], draws=3, solvers={"exact": (own, 12)})
 
 
 def np_ones(n):
