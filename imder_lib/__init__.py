@@ -1,5 +1,8 @@
 """The IMDer kit: recover a missing modality by score-based diffusion, then predict sentiment."""
 
+from imder_lib.threads import WAITING  # noqa: F401  sets how threads wait, before anything imports PyTorch
+
+# isort: split
 from imder_lib.config import ModelConfig, TrainConfig, model_preset, train_preset
 from imder_lib.data.load import load_data
 from imder_lib.data.missing import availability, patterns

@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 
 from imder_lib.errors import UserError
+from imder_lib.threads import set_waiting
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 PORT_CLASH = ("Address already in use", "ZMQError", "Kernel died before replying to kernel_info")
@@ -138,6 +139,7 @@ def _child(job: str, timeout: float) -> tuple[int | None, str]:
     """Exit code (None: out of time) and standard error of one papermill process; nothing of it survives."""
     environment = os.environ | {"IMDER_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "agg"}
     environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    set_waiting(environment, loaded=False)
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD],
         stdin=subprocess.PIPE,

@@ -31,6 +31,7 @@ from imder_lib.experiment.training import FitResult
 from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
 from imder_lib.model.imder import IMDer
 from imder_lib.profiles import profile
+from imder_lib.threads import WAITING
 
 OPTIONS = "options.json"  # of a run, in its folder: the notebooks of the run follow it
 BERT_FOLDER = DATA_ROOT.parent / "pt" / HUB_NAME
@@ -161,6 +162,7 @@ class Run:
             **asdict(self.options),
             "device": str(default_device()),
             "threads": torch.get_num_threads(),
+            "threads_waiting": WAITING,
             "python": platform.python_version(),
             "versions": {p: version(p) for p in (*packages, "imder-kit")},
             "written": time.strftime("%Y-%m-%d %H:%M:%S"),
