@@ -1,4 +1,4 @@
-"""load_data: one door to synthetic data, digits, the named data sets and any file in the MMSA schema."""
+"""load_data: one door to synthetic data, digits, two moons, the named data sets and any file in the MMSA schema."""
 
 import json
 import os
@@ -15,10 +15,11 @@ from imder_lib.data.mmsa import check_content
 from imder_lib.data.pickles import pieces, read_pickle, sha256_of
 from imder_lib.data.schema import SPLITS, MultimodalData, Split, training_scale
 from imder_lib.data.synthetic import synthetic
+from imder_lib.data.two_moons import two_moons
 from imder_lib.errors import UserError
 
 MANIFEST = "manifest.json"
-NAMES = ("synthetic", "digits", *WIDTHS)
+NAMES = ("synthetic", "digits", "two_moons", *WIDTHS)
 # SHA-256 of aligned_50.pkl as its makers published it.
 PUBLISHED_SHA256 = {
     "mosi": "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9",
@@ -40,12 +41,14 @@ def load_data(
     """A data set, checked.
 
     Args:
-        source: "synthetic"; "digits" (scikit-learn's, in classes); "mosi" or "mosei" (a converted set in ROOT/NAME, or
-            ROOT/NAME/aligned_50.pkl or ROOT/NAME.pkl); or a path to a pickle in the MMSA schema or a converted folder.
+        source: "synthetic"; "digits" (scikit-learn's, in classes); "two_moons"; "mosi" or "mosei" (a converted set in
+            ROOT/NAME, or ROOT/NAME/aligned_50.pkl or ROOT/NAME.pkl); or a path to a pickle in the MMSA schema or a
+            converted folder.
         root: where named data sets lie.
         standardise: per-feature, with the statistics of the training split; all-zero frames stay zero.
-        sizes, widths, steps: of the synthetic process.
-        seed: of the synthetic process, or of the digits' splits.
+        sizes: of the synthetic process and of two moons.
+        widths, steps: of the synthetic process.
+        seed: of the synthetic process, of two moons, or of the digits' splits.
 
     A named data set whose file is not the published one gives a warning. A path never bears a data set's name, so that
     published numbers do not come to stand beside other data.
@@ -57,6 +60,8 @@ def load_data(
         data = synthetic(sizes, widths, steps, seed)
     elif str(source) == "digits":
         data = digits(seed)
+    elif str(source) == "two_moons":
+        data = two_moons(sizes, seed)
     else:
         path, name = _find(str(source), Path(root))
         data = open_converted(path) if path.is_dir() else _read(path)

@@ -128,7 +128,7 @@ class MultimodalData:
     """Train, valid and test of one data set.
 
     Attributes:
-        name: "synthetic", "digits", "mosi", "mosei" or the path's stem.
+        name: "synthetic", "digits", "two_moons", "mosi", "mosei" or the path's stem.
         splits: "train", "valid", "test" -> Split.
         sha256: of the file, or of the generating parameters.
         process: the generating process, if its truth is known (synthetic data only).

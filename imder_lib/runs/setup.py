@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from imder_lib.config import WIDTHS, ModelConfig, TrainConfig, model_preset, train_preset
-from imder_lib.data.load import DATA_ROOT, load_data
+from imder_lib.data.load import DATA_ROOT, NAMES, load_data
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
@@ -213,7 +213,7 @@ def start_run(dataset: str, profile_name: str, seeds: str, out: str | Path, opti
     if dataset == "synthetic":
         data = load_data(dataset, sizes=budget.sizes)
     else:
-        data = load_data(dataset, standardise=dataset not in (*WIDTHS, "digits"))
+        data = load_data(dataset, standardise=dataset not in NAMES)
         if budget.limit:
             splits = {k: s.first(budget.limit) for k, s in data.splits.items()}
             data = MultimodalData(data.name, splits, data.sha256)

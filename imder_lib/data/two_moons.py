@@ -1,0 +1,87 @@
+"""Two moons (Greenberg et al., 2019): modality theta has a posterior given x that is two crescents, known exactly.
+
+theta is uniform in [-1, 1]^2. A point p lies on a crescent: its angle is uniform in (-pi/2, pi/2), its radius has mean
+.1 and standard deviation .01. x = (p1 + .25 - |theta1 + theta2| / sqrt 2, p2 + (theta2 - theta1) / sqrt 2).
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from imder_lib.data.schema import MultimodalData, Split
+from imder_lib.errors import UserError
+
+SIZES = {"train": 10000, "valid": 1000, "test": 1000}
+OFFSET = 0.25
+# The ten observations of the benchmark sbibm 1.1.0 (MIT licence; Lueckmann et al., 2021).
+OBSERVATIONS = np.array(
+    [
+        [-0.6396706, 0.16234657],
+        [-0.5676688, -0.33194834],
+        [0.00301096, -0.6457662],
+        [-0.25049388, 0.633055],
+        [-0.66463584, -0.42604533],
+        [-0.12940255, 0.3873573],
+        [0.19458583, 1.0400153],
+        [0.13603824, 0.9160449],
+        [-0.17962828, -0.5452459],
+        [0.14563406, -1.170141],
+    ]
+)
+LEAST_ACCEPTED = 1e-4  # share of the posterior's proposals
+
+
+def _crescent(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Points p of the crescent: (n, 2)."""
+    angle, radius = rng.uniform(-np.pi / 2, np.pi / 2, n), rng.normal(0.1, 0.01, n)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+def simulate(theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draws of x (N, 2) given theta (N, 2)."""
+    theta = np.asarray(theta, dtype=np.float64)
+    if theta.ndim != 2 or theta.shape[1] != 2:
+        raise UserError(f"expected theta (N, 2), got {theta.shape}")
+    total, difference = (theta[:, 0] + theta[:, 1]) / np.sqrt(2), (theta[:, 1] - theta[:, 0]) / np.sqrt(2)
+    return _crescent(len(theta), rng) + np.stack([OFFSET - np.abs(total), difference], axis=1)
+
+
+def two_moons_posterior(x: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Exact draws of theta (draws, 2) given x (2,).
+
+    Given the sign of theta1 + theta2, theta to p is a linear map of determinant +-1: the posterior is the density of p,
+    cut to the prior's square. Draws of p that lead out of the square, or to a negative absolute value, are rejected.
+
+    Raises:
+        UserError: x of another shape, draws below 1, or an x that (nearly) no theta leads to.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    if x.shape != (2,) or not np.isfinite(x).all() or draws < 1:
+        raise UserError(f"expected x of 2 finite numbers and draws >= 1, got x {x} of shape {x.shape}, draws {draws}")
+    kept, accepted, proposed = [], 0, 0
+    while accepted < draws:
+        p = _crescent(max(2 * draws, 1000), rng)
+        size, difference = p[:, 0] + OFFSET - x[0], x[1] - p[:, 1]
+        total = size * rng.choice([-1, 1], len(p))
+        theta = np.stack([total - difference, total + difference], axis=1) / np.sqrt(2)
+        kept.append(theta[(size >= 0) & (np.abs(theta) <= 1).all(axis=1)])
+        accepted, proposed = accepted + len(kept[-1]), proposed + len(p)
+        if accepted < LEAST_ACCEPTED * proposed and proposed >= 10 / LEAST_ACCEPTED:
+            raise UserError(f"expected an x that some theta in [-1, 1]^2 leads to, got {x}")
+    return np.concatenate(kept)[:draws]
+
+
+def two_moons(sizes: Mapping[str, int] | None = None, seed: int = 0) -> MultimodalData:
+    """Two moons as modalities theta (N, 1, 2) and x (N, 1, 2), one step; the label (N,) is theta's first coordinate."""
+    sizes = SIZES | dict(sizes or {})
+    if set(sizes) != set(SIZES) or min(sizes.values()) < 1:
+        raise UserError(f"sizes must give train, valid and test at least one sample each, got {sizes}")
+    splits = {}
+    for i, (name, n) in enumerate(sizes.items()):
+        rng = np.random.default_rng([seed, i])
+        theta = rng.uniform(-1, 1, (n, 2))
+        pair = {"theta": theta, "x": simulate(theta, rng)}
+        features = {m: v[:, None].astype(np.float32) for m, v in pair.items()}
+        splits[name] = Split(features, theta[:, 0].astype(np.float32), [f"two_moons/{name}/{j}" for j in range(n)], 1)
+    return MultimodalData("two_moons", splits, hashlib.sha256(repr(("two_moons", sizes, seed)).encode()).hexdigest())

@@ -1,0 +1,59 @@
+"""Two moons: the data set, and exact draws of its posterior beside those of the benchmark.
+
+two_moons.npz holds the ten observations, the parameters that made them, and 1,000 reference draws for each, out of
+sbibm 1.1.0 (https://github.com/sbi-benchmark/sbibm; Lueckmann et al., 2021; MIT licence, see two_moons.LICENSE).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imder_lib import UserError, load_data
+from imder_lib.data.two_moons import OBSERVATIONS, simulate, two_moons_posterior
+from imder_lib.experiment.c2st import c2st
+from imder_lib.runs.setup import start_run
+
+SBIBM = np.load(Path(__file__).with_name("two_moons.npz"))
+
+
+def test_the_data_set(tmp_path):
+    data = load_data("two_moons", sizes={"test": 50})
+    assert {k: len(s) for k, s in data.splits.items()} == {"train": 10000, "valid": 1000, "test": 50}
+    assert (data.widths, data.steps, data.classes) == ({"theta": 2, "x": 2}, 1, 0)
+    theta, x = data.train.features["theta"], data.train.features["x"]
+    assert theta.dtype == x.dtype == data.train.labels.dtype == np.float32
+    assert theta.shape == x.shape == (10000, 1, 2)
+    np.testing.assert_array_equal(data.train.labels, theta[:, 0, 0])
+    assert np.abs(theta).max() <= 1
+    assert all((v != 0).any(axis=-1).all() for v in (theta, x))  # no frame reads as padding
+    assert (load_data("two_moons", seed=1).test.features["x"][0] != data.test.features["x"][0]).all()
+    with pytest.raises(UserError, match="at least one sample"):
+        load_data("two_moons", sizes={"test": 0})
+    run = start_run("two_moons", "smoke", "1", tmp_path)
+    assert (run.data.train.scale, len(run.data.train)) == (None, 64)  # as stored
+
+
+def test_simulates_around_the_observations():
+    np.testing.assert_allclose(SBIBM["observation"], OBSERVATIONS, rtol=1e-6)
+    rng = np.random.default_rng(0)
+    for theta, x in zip(SBIBM["true_parameters"], OBSERVATIONS, strict=True):
+        draws = simulate(np.tile(theta, (2000, 1)), rng)
+        assert np.linalg.norm(draws - x, axis=1).min() < 0.02
+    with pytest.raises(UserError, match="theta"):
+        simulate(np.zeros(2), rng)
+
+
+@pytest.mark.parametrize("i", [0, 4])  # the fifth is cut by the prior's square
+def test_exact_draws_are_the_references(i):
+    draws = two_moons_posterior(OBSERVATIONS[i], 1000, np.random.default_rng(i))
+    assert draws.shape == (1000, 2)
+    assert 0.47 < c2st(SBIBM["reference"][i], draws) < 0.53
+
+
+def test_an_observation_cut_by_the_square_and_one_out_of_reach():
+    rng = np.random.default_rng(0)
+    assert np.abs(two_moons_posterior(OBSERVATIONS[4], 1000, rng)).max() <= 1
+    for x, draws in (([3.0, 0.0], 10), ([0.0], 10), ([0.0, np.nan], 10), ([0.0, 0.0], 0)):
+        with pytest.raises(UserError, match="expected"):
+            two_moons_posterior(np.array(x), draws, rng)
