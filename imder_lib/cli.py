@@ -23,7 +23,7 @@ Download = Annotated[bool, typer.Option("--download-bert", help="fetch bert-base
 
 @app.command()
 def reproduce(
-    dataset: Annotated[str, typer.Option(help="synthetic, digits, two_moons, mosi, mosei or a path")] = "synthetic",
+    dataset: Annotated[str, typer.Option(help="synthetic, gaussian, digits, two_moons, mosi, mosei or a path")] = "synthetic",
     profile: Annotated[str, typer.Option(help="smoke, quick, full or paper")] = "quick",
     seeds: Seeds = "",
     out: Annotated[str, typer.Option(help="a new folder")] = "results/reproduce",
@@ -47,7 +47,7 @@ def reproduce(
 
 @app.command()
 def sweep(
-    dataset: Annotated[str, typer.Option(help="synthetic, digits, two_moons, mosi, mosei or a path")] = "synthetic",
+    dataset: Annotated[str, typer.Option(help="synthetic, gaussian, digits, two_moons, mosi, mosei or a path")] = "synthetic",
     profile: Annotated[str, typer.Option(help="smoke, quick, full or paper")] = "paper",
     seeds: Seeds = "",
     out: Annotated[str, typer.Option(help="a new folder")] = "results/sweep",
@@ -70,7 +70,7 @@ def sweep(
 
 @app.command()
 def pretrain(
-    dataset: Annotated[str, typer.Argument(help="synthetic, digits, two_moons, mosi, mosei or a path")],
+    dataset: Annotated[str, typer.Argument(help="synthetic, gaussian, digits, two_moons, mosi, mosei or a path")],
     path: Annotated[Path | None, typer.Argument(help="the result; pt/pretrained-DATASET.safetensors")] = None,
     profile: Annotated[str, typer.Option(help="smoke, quick, full or paper")] = "paper",
     seed: Annotated[int, typer.Option(help="of initial weights and batch order")] = 1111,

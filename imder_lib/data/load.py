@@ -14,12 +14,12 @@ from imder_lib.data.digits import digits
 from imder_lib.data.mmsa import check_content
 from imder_lib.data.pickles import pieces, read_pickle, sha256_of
 from imder_lib.data.schema import SPLITS, MultimodalData, Split, training_scale
-from imder_lib.data.synthetic import synthetic
+from imder_lib.data.synthetic import RECIPES, synthetic
 from imder_lib.data.two_moons import two_moons
 from imder_lib.errors import UserError
 
 MANIFEST = "manifest.json"
-NAMES = ("synthetic", "digits", "two_moons", *WIDTHS)
+NAMES = (*RECIPES, "digits", "two_moons", *WIDTHS)
 # SHA-256 of aligned_50.pkl as its makers published it.
 PUBLISHED_SHA256 = {
     "mosi": "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9",
@@ -35,20 +35,20 @@ def load_data(
     standardise: bool = False,
     sizes: Mapping[str, int] | None = None,
     widths: Mapping[str, int] | None = None,
-    steps: int = 50,
+    steps: int | None = None,
     seed: int = 0,
 ) -> MultimodalData:
     """A data set, checked.
 
     Args:
-        source: "synthetic"; "digits" (scikit-learn's, in classes); "two_moons"; "mosi" or "mosei" (a converted set in
-            ROOT/NAME, or ROOT/NAME/aligned_50.pkl or ROOT/NAME.pkl); or a path to a pickle in the MMSA schema or a
-            converted folder.
+        source: "synthetic" (a process with hidden styles) or "gaussian" (one without); "digits" (scikit-learn's, in
+            classes); "two_moons"; "mosi" or "mosei" (a converted set in ROOT/NAME, or ROOT/NAME/aligned_50.pkl or
+            ROOT/NAME.pkl); or a path to a pickle in the MMSA schema or a converted folder.
         root: where named data sets lie.
         standardise: per-feature, with the statistics of the training split; all-zero frames stay zero.
-        sizes: of the synthetic process and of two moons.
-        widths, steps: of the synthetic process.
-        seed: of the synthetic process, of two moons, or of the digits' splits.
+        sizes: of a process, or of two moons; what is not given is the default.
+        widths, steps: of a process; what is not given is the process's own.
+        seed: of a process, of two moons, or of the digits' splits.
 
     A named data set whose file is not the published one gives a warning. A path never bears a data set's name, so that
     published numbers do not come to stand beside other data.
@@ -56,8 +56,8 @@ def load_data(
     Raises:
         UserError: no such data, or data that does not fit; names split, key and row.
     """
-    if str(source) == "synthetic":
-        data = synthetic(sizes, widths, steps, seed)
+    if str(source) in RECIPES:
+        data = synthetic(sizes, widths, steps, seed, str(source))
     elif str(source) == "digits":
         data = digits(seed)
     elif str(source) == "two_moons":

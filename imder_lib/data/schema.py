@@ -128,7 +128,7 @@ class MultimodalData:
     """Train, valid and test of one data set.
 
     Attributes:
-        name: "synthetic", "digits", "two_moons", "mosi", "mosei" or the path's stem.
+        name: "synthetic", "gaussian", "digits", "two_moons", "mosi", "mosei" or the path's stem.
         splits: "train", "valid", "test" -> Split.
         sha256: of the file, or of the generating parameters.
         process: the generating process, if its truth is known (synthetic data only).
@@ -196,7 +196,9 @@ class MultimodalData:
             label = f"classes {y.min()} to {y.max()}" if self.classes else label
             lines.append(f"  {name:5} N {len(s):5}: {shapes}; {label}")
         if self.process is not None:
-            lines.append("  synthetic: drawn from a known process, not measured on people")
+            styles = ", ".join(f"{s} {p:g}" for s, p in zip(self.process.styles, self.process.prior, strict=True))
+            styles = f"; hidden styles: {styles}" if len(self.process.styles) > 1 else ""
+            lines.append(f"  synthetic: drawn from a known process, not measured on people{styles}")
         if self.fake:
             lines.append("  fake: random numbers in the shape of the original, for rehearsals only")
         if not self.classes and not self.sentiment_scale:

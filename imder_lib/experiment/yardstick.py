@@ -10,7 +10,7 @@ import torch
 
 from imder_lib.config import Rules
 from imder_lib.data.missing import available_columns, patterns
-from imder_lib.data.posterior import convolution_matrix, exact_posterior
+from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.errors import UserError
@@ -19,20 +19,32 @@ from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Scale, encode_split
 
 
+def latent_posteriors(
+    model: IMDer, split: Split, given: Iterable[str], draws: int, seed: int = 0
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The exact posterior of the latents of all missing modalities given the others, on synthetic data.
+
+    Returns:
+        mean: modality -> (N, D, T')
+        draws: modality -> (K, N, D, T'), joint: a draw has one style and one affect in all modalities
+    """
+    process, given = split.data.process, list(given)
+    weights = {m: e.weight.detach().cpu().numpy() for m, e in model.encoders.items() if m not in given}
+    images = {m: convolution_matrix(w.astype(np.float64), process.steps) for m, w in weights.items()}
+    mean = {m: exact_mean(process, split.features, m, given, image) for m, image in images.items()}
+    sampled, _ = exact_draws(process, split.features, given, draws, np.random.default_rng(seed), images)
+    shape = {m: (len(split), len(w), -1) for m, w in weights.items()}
+    return {m: x.reshape(shape[m]) for m, x in mean.items()}, {
+        m: x.reshape(draws, *shape[m]) for m, x in sampled.items()
+    }
+
+
 def latent_posterior(
     model: IMDer, split: Split, missing: str, given: Iterable[str], draws: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The exact posterior of one modality's latents given other modalities, on synthetic data.
-
-    Returns:
-        mean (N, D, T') and draws (K, N, D, T')
-    """
-    process = split.data.process
-    weight = model.encoders[missing].weight.detach().cpu().numpy().astype(np.float64)
-    posterior = exact_posterior(process, split.features, missing, given, convolution_matrix(weight, process.steps))
-    shape = (len(split), weight.shape[0], -1)
-    sampled = posterior.sample(draws, np.random.default_rng(seed))
-    return posterior.mean.reshape(shape), sampled.reshape(draws, *shape)
+    """:func:`latent_posteriors` of one missing modality: mean (N, D, T') and draws (K, N, D, T')."""
+    mean, sampled = latent_posteriors(model, split, given, draws, seed)
+    return mean[missing], sampled[missing]
 
 
 @contextmanager
@@ -107,11 +119,10 @@ def yardstick(
             found[name] = join(ours)
         exact = None
         if data.process is not None:
-            each = [latent_posterior(model, split, model.modalities[i], pattern, draws, seed) for i in gone]
-            exact = np.concatenate([(m - mean[i]) / std[i] for i, (m, _) in zip(gone, each, strict=True)], axis=-2)
-            found["exact"] = np.concatenate(
-                [(x - mean[i]) / std[i] for i, (_, x) in zip(gone, each, strict=True)], axis=-2
-            )
+            means, sampled = latent_posteriors(model, split, pattern, draws, seed)
+            names = [(i, model.modalities[i]) for i in gone]
+            exact = np.concatenate([(means[m] - mean[i]) / std[i] for i, m in names], axis=-2)
+            found["exact"] = np.concatenate([(sampled[m] - mean[i]) / std[i] for i, m in names], axis=-2)
         for method, x in found.items():
             table = fidelity(x, join(true), condition, exact)
             tables.append(table.assign(pattern="+".join(pattern), method=method))

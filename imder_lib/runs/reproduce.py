@@ -125,7 +125,7 @@ def reproduce(
     Profile "paper" first runs the grid of :mod:`imder_lib.runs.sweep`; its notebooks show the first seed.
 
     Args:
-        dataset: "synthetic", "mosi", "mosei" or a path.
+        dataset: "synthetic", "gaussian", "mosi", "mosei" or a path.
         profile: "smoke", "quick", "full" or "paper".
         seeds: "1" or "1,2,3"; one model each. "": 1, or 1111 to 1119 in profile "paper".
         out: a folder that does not exist yet (or, with ``resume``, that of a run with the same settings).

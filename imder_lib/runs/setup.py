@@ -22,6 +22,7 @@ from torch import nn
 from imder_lib.config import WIDTHS, ModelConfig, TrainConfig, model_preset, train_preset
 from imder_lib.data.load import DATA_ROOT, NAMES, load_data
 from imder_lib.data.schema import MultimodalData
+from imder_lib.data.synthetic import RECIPES
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.comparison import train_compared
@@ -210,7 +211,7 @@ def start_run(dataset: str, profile_name: str, seeds: str, out: str | Path, opti
     """
     options = _written_options(Path(out)) if options is None else options
     budget = profile(profile_name)
-    if dataset == "synthetic":
+    if dataset in RECIPES:
         data = load_data(dataset, sizes=budget.sizes)
     else:
         data = load_data(dataset, standardise=dataset not in NAMES)

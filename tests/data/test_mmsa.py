@@ -157,7 +157,7 @@ def test_named_data_other_than_published_warn_and_go_on(save, tmp_path, monkeypa
 
 
 def test_a_path_never_bears_a_data_set_s_name(save, tmp_path):
-    for name in ("mosi", "mosei", "synthetic"):
+    for name in ("mosi", "mosei", "synthetic", "gaussian"):
         path = save(content()).rename(tmp_path / f"{name}.pkl")
         assert load_data(path).name == f"{name} (file)"
 

@@ -47,7 +47,7 @@ def test_the_draws_of_a_pair_are_opposite_under_rules_that_pair_them(data):
 
 def test_refine_measures_the_mean_prediction_over_draws(tiny_config, monkeypatch):
     """A linear fusion does not hear noise that cancels in a pair; the error of either draw alone is larger."""
-    data = load_data("synthetic", sizes={"train": 60, "valid": 20, "test": 8}, widths=WIDTHS, steps=4)
+    data = load_data("gaussian", sizes={"train": 60, "valid": 20, "test": 8}, widths=WIDTHS, steps=4)
     sizes = {"dim": 16, "layers": 1, "joint_channels": 16, "joint_blocks": 2, "score_channels": (16, 32)}
     model = IMDer(ModelConfig(WIDTHS, **sizes, readout=True), seed=0)
     closed_form_start(model, data, torch.arange(len(data.train)))

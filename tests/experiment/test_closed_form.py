@@ -30,7 +30,7 @@ def averages(split, cut):
 
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_an_untrained_model_predicts_what_ridge_regression_does(steps):
-    data = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=steps)
+    data = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=steps)
     model = untrained(WIDTHS).eval()
     closed_form_start(model, data, torch.arange(96))
     cut = int(steps >= 3)
@@ -42,7 +42,7 @@ def test_an_untrained_model_predicts_what_ridge_regression_does(steps):
 
 
 def test_principal_components_are_uncorrelated_and_no_sample_beyond_rows_is_read():
-    data = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=9)
+    data = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=9)
     model, other = untrained(WIDTHS).eval(), untrained(WIDTHS).eval()
     closed_form_start(model, data, torch.arange(80))
     for x in (data.train.features["text"], data.train.labels):
@@ -58,7 +58,7 @@ def test_principal_components_are_uncorrelated_and_no_sample_beyond_rows_is_read
 
 
 def test_noise_has_no_components():
-    data = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=9)
+    data = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=9)
     data.train.features["vision"][:] = np.random.default_rng(0).standard_normal((96, 9, 20))
     model = untrained(WIDTHS)
     closed_form_start(model, data, torch.arange(96))
@@ -68,7 +68,7 @@ def test_noise_has_no_components():
 
 
 def test_what_noise_hides_is_found_by_what_the_others_show():
-    data = load_data("synthetic", sizes={"train": 384, "valid": 16, "test": 16}, widths=WIDTHS, steps=9)
+    data = load_data("gaussian", sizes={"train": 384, "valid": 16, "test": 16}, widths=WIDTHS, steps=9)
     rng = np.random.default_rng(0)
     shown, hidden = rng.standard_normal((384, 9, 1)), rng.standard_normal(20)
     data.train.features["text"][:] = shown + rng.standard_normal((384, 9, 12))
@@ -89,7 +89,7 @@ def test_the_largest_eigenvalues_are_those_of_the_whole_matrix():
 
 def test_a_constant_feature_and_a_modality_without_encoder_change_nothing_else():
     widths = WIDTHS | {"audio": 16}
-    data = load_data("synthetic", sizes=SIZES, widths=widths, steps=4)
+    data = load_data("gaussian", sizes=SIZES, widths=widths, steps=4)
     data.train.features["text"][..., 3] = 7.0
     model = untrained(widths)
     closed_form_start(model, data, torch.arange(96))
@@ -100,7 +100,7 @@ def test_a_constant_feature_and_a_modality_without_encoder_change_nothing_else()
 
 def test_a_modality_keeps_what_others_say_better():
     """Text tells the label, so that the regression on all hardly hears vision, whose own word is no component."""
-    data = load_data("synthetic", sizes=SIZES | {"train": 400}, widths=WIDTHS, steps=4)
+    data = load_data("gaussian", sizes=SIZES | {"train": 400}, widths=WIDTHS, steps=4)
     rng, x, y = np.random.default_rng(0), data.train.features, data.train.labels[:, None]
     for m in x:
         x[m] = (rng.standard_normal((400, 1, 1)) + 0.5 * rng.standard_normal(x[m].shape)).astype(np.float32)
@@ -118,7 +118,7 @@ def test_a_modality_keeps_what_others_say_better():
 
 
 def test_training_keeps_the_start_where_nothing_validates_better(tmp_path, tiny_config):
-    data = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=4)
+    data = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=4)
     model, start = untrained(WIDTHS), untrained(WIDTHS)
     config = replace(tiny_config, lr=1.0, fusion_epochs=2)  # a rate that spoils everything
     closed_form_start(start, data, torch.arange(96))
@@ -132,7 +132,7 @@ def test_training_keeps_the_start_where_nothing_validates_better(tmp_path, tiny_
 
 
 def test_channels_that_the_start_leaves_empty_stay_empty(tiny_config):
-    data = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=4)
+    data = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=4)
     model = untrained(WIDTHS)
     stage = fusion_stage(model, data, tiny_config)
     stage.start()
@@ -162,7 +162,7 @@ def test_a_good_start_gives_way_to_what_is_clearly_better_only(spread, better, t
 
 
 def test_a_resumed_run_still_compares_with_the_start(tiny_config, tmp_path):
-    data, models = load_data("synthetic", sizes=SIZES, widths=WIDTHS, steps=4), [untrained(WIDTHS) for _ in range(3)]
+    data, models = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=4), [untrained(WIDTHS) for _ in range(3)]
     config = replace(tiny_config, fusion_epochs=3)
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
