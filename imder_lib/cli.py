@@ -18,12 +18,14 @@ Text = Annotated[str, typer.Option(help="features, bert-frozen or bert-finetune"
 Start = Annotated[str, typer.Option(help="a pretrained model instead of stage 1: .safetensors or the authors' .pth")]
 Epochs = Annotated[int, typer.Option(help="at most, for every stage; 0: the profile's")]
 Steps = Annotated[int, typer.Option(help="network calls of the sampler; 0: the profile's")]
+DATASETS = "synthetic, gaussian, digits, two_moons, mosi, mosei or a path"
+Dataset = Annotated[str, typer.Option(help=DATASETS)]
 Download = Annotated[bool, typer.Option("--download-bert", help="fetch bert-base-uncased if it is not in pt/")]
 
 
 @app.command()
 def reproduce(
-    dataset: Annotated[str, typer.Option(help="synthetic, gaussian, digits, two_moons, mosi, mosei or a path")] = "synthetic",
+    dataset: Dataset = "synthetic",
     profile: Annotated[str, typer.Option(help="smoke, quick, full or paper")] = "quick",
     seeds: Seeds = "",
     out: Annotated[str, typer.Option(help="a new folder")] = "results/reproduce",
@@ -47,7 +49,7 @@ def reproduce(
 
 @app.command()
 def sweep(
-    dataset: Annotated[str, typer.Option(help="synthetic, gaussian, digits, two_moons, mosi, mosei or a path")] = "synthetic",
+    dataset: Dataset = "synthetic",
     profile: Annotated[str, typer.Option(help="smoke, quick, full or paper")] = "paper",
     seeds: Seeds = "",
     out: Annotated[str, typer.Option(help="a new folder")] = "results/sweep",
@@ -70,7 +72,7 @@ def sweep(
 
 @app.command()
 def pretrain(
-    dataset: Annotated[str, typer.Argument(help="synthetic, gaussian, digits, two_moons, mosi, mosei or a path")],
+    dataset: Annotated[str, typer.Argument(help=DATASETS)],
     path: Annotated[Path | None, typer.Argument(help="the result; pt/pretrained-DATASET.safetensors")] = None,
     profile: Annotated[str, typer.Option(help="smoke, quick, full or paper")] = "paper",
     seed: Annotated[int, typer.Option(help="of initial weights and batch order")] = 1111,
