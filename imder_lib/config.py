@@ -112,9 +112,11 @@ class ModelConfig:
         refiner_blocks: residual channel-attention blocks.
         sigma: base of the VE SDE.
         steps: network calls of the sampler.
+        encoders: "learned": convolutions of three frames, trained with fusion, as in the release. "components":
+            principal components of single frames, fixed; a modality no wider than ``dim`` loses nothing.
         lengths: padding neither attends nor counts; False: it does, as in the release.
-        readout: a linear readout of the latents' time averages beside the fusion's own prediction; the release has
-            none. Recipe staged starts it, and the encoders, in closed form, where the label is a number.
+        readout: a small readout of the latents' time averages beside the fusion's own prediction, fitted before the
+            first stage; for labels that are numbers. The release has none.
         outputs: 1 for a label that is a number, else the number of classes.
     """
 
@@ -132,6 +134,7 @@ class ModelConfig:
     refiner_blocks: int = 20
     sigma: float = 25.0
     steps: int = 20
+    encoders: str = "learned"
     lengths: bool = False
     readout: bool = False
     outputs: int = 1
@@ -143,6 +146,8 @@ class ModelConfig:
             raise UserError(f"modality names may not be empty or hold '.', '+' or '<': {bad}")
         if self.steps < 1:
             raise UserError(f"steps must be at least 1, got {self.steps}")
+        if self.encoders not in ("learned", "components"):
+            raise UserError(f"encoders must be 'learned' or 'components', got {self.encoders!r}")
         if self.score_channels[0] != self.dim:
             raise UserError(f"score_channels start with {self.score_channels[0]}, expected dim = {self.dim}")
 
@@ -167,6 +172,7 @@ class TrainConfig:
         refine_epochs: at most, for refiners and fusion on the bank (recipe staged).
         joint_epochs: at most, for joint training (recipe released).
         refine_lr: learning rate of the refine stage; fusion is trained already and must not be shaken.
+        score_batch: batch size of the score nets (recipe staged).
         score_lr, score_decay: of the score nets (recipe staged): peak of the cosine schedule, AdamW's weight decay.
         weight_decay: of the other stages of recipe staged.
         average: of recipe staged: weights are averaged over about this share of a stage's steps; these are kept.
@@ -189,6 +195,7 @@ class TrainConfig:
     refine_epochs: int = 30
     joint_epochs: int = 100
     refine_lr: float = 5e-4
+    score_batch: int = 64
     score_lr: float = 2e-3
     score_decay: float = 0.05
     weight_decay: float = 0.01
@@ -233,7 +240,8 @@ def model_preset(
         "mosei": {"layers": 6, "attention_dropout": {}, "embed_dropout": 0.0},
     }[name]
     released |= {"rules": rules(preset), "steps": 100 if preset == "released" else 20, "lengths": preset != "released",
-                 "readout": preset != "released"}  # fmt: skip
+                 "readout": preset != "released",
+                 "encoders": "learned" if preset == "released" else "components"}  # fmt: skip
     return ModelConfig(widths=dict(widths or WIDTHS[name]), **(released | changes))
 
 

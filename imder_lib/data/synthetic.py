@@ -55,8 +55,8 @@ RECIPES = {
     "synthetic": Recipe(
         prior={"sincere": 0.4, "ironic": 0.2, "masked": 0.4},
         label={"sincere": 1, "ironic": -1, "masked": 1},
-        snr={"text": (256, 256, 256, 0), "audio": (0, 0.6, 0.6, 0.3), "vision": (0.3, 0.3, 0, 0.3)},
-        tones={"text": (0, 0, 0), "audio": (-0.2, 0, 0.2), "vision": (-1.2, 0, 1.2)},
+        snr={"text": (256, 256, 256, 0), "audio": (0.6, 0.6, 0.6, 0.3), "vision": (0.3, 0.3, 0, 0.3)},
+        tones={"text": (0, 0, 0), "audio": (-0.2, 0, 0.2), "vision": (-2.0, 0, 2.0)},
         signs={("vision", "masked"): (-1, -1, 1, -1)},
         sizes={"train": 4000, "valid": 500, "test": 2000},
         steps=16,

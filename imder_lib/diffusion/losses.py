@@ -11,9 +11,9 @@ from imder_lib.diffusion.sde import VESDE, per_sample
 from imder_lib.errors import UserError
 
 T_MIN = 1e-5  # times below are never drawn: std(0) = 0 divides
-# Of EDM's log-normal noise levels, for sigma_data = 1. Higher and wider than for images: a sequence's slow modes are
-# many times its frame's size, and what the condition says about them is decided at high noise.
-P_MEAN, P_STD = 0.8, 1.5
+# Of EDM's log-normal noise levels, for sigma_data = 1. Wider than for images on both sides: a sequence's slow modes are
+# many times its frame's size, and thin structure shows at levels far below it.
+P_MEAN, P_STD = -0.5, 1.7
 
 
 def train_condition(condition: Any, std: Tensor, z: Tensor, mode: str, generator: torch.Generator | None = None) -> Any:

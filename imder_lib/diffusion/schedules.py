@@ -9,7 +9,7 @@ from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError
 
 T_END = 1e-3  # the release stops here: std = 0.0317
-SIGMA_MIN, SIGMA_MAX, RHO = 0.03, 40.0, 7.0  # of "karras" and "geometric", for standardised latents
+SIGMA_MIN, SIGMA_MAX, RHO = 0.005, 40.0, 7.0  # of "karras" and "geometric", for standardised latents
 
 
 def released_times(steps: int) -> Tensor:

@@ -64,7 +64,6 @@ def fill_bank(
     seed: int,
     steps: int | None = None,
     observed: Tensor | None = None,
-    fold: Tensor | None = None,
     batch_size: int = 256,
 ) -> Bank:
     """Recover every sample under its patterns; DRAWS times, in opposite pairs if the rules say so, where draws differ.
@@ -75,7 +74,6 @@ def fill_bank(
         seed: of patterns and noise.
         steps: network calls of the sampler; the model's own if None.
         observed: bool (N, M), what may be read; None: everything.
-        fold: (N,), see Recoverer.prepare: training samples are recovered by fits that never saw them.
     """
     available = choose_patterns(ids, model.modalities, patterns, seed, observed)
     device, P = next(iter(latents.values())).device, available.shape[1]
@@ -86,8 +84,8 @@ def fill_bank(
             end = min(start + batch_size, len(ids))
             here = available[start:end, p].to(device)
             noise = SampleNoise(seed, ids[start:end], f"bank{p}")
-            part, own = {m: x[start:end] for m, x in latents.items()}, None if fold is None else fold[start:end]
-            drawn = model.recover(part, here, noise, steps, draws, fold=own, antithetic=antithetic)
+            part = {m: x[start:end] for m, x in latents.items()}
+            drawn = model.recover(part, here, noise, steps, draws, antithetic=antithetic)
             for i, m in enumerate(model.modalities):
                 recovered[m][:, start:end, p] = drawn[m] * ~here[:, i, None, None]
     return Bank(available.to(device), recovered)

@@ -13,7 +13,7 @@ from imder_lib.data.schema import MultimodalData
 from imder_lib.diffusion.noise import SampleNoise, derive_seed
 from imder_lib.errors import UserError
 from imder_lib.experiment.bank import Bank, fill_bank
-from imder_lib.experiment.closed_form import closed_form_start
+from imder_lib.experiment.closed_form import fit_encoders, fit_readout
 from imder_lib.experiment.metrics import mean_prediction, task_loss
 from imder_lib.experiment.trainer import Stage
 from imder_lib.model.imder import IMDer
@@ -38,34 +38,38 @@ def observed_modalities(model: IMDer, data: MultimodalData, config: TrainConfig)
 
 
 def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
-    """Encoders and fusion on complete data. The release's pretraining, and the first stage of "staged".
-
-    Channels that the closed form leaves empty stay so: Adam moves each weight by the same step however little it
-    matters, which would fill them with mixtures of the others, and the diffusion draws degenerate latents too narrowly.
-    """
+    """Fusion on complete data, and encoders if they are learned. The release's pretraining; the first of "staged"."""
     device = next(model.parameters()).device
     complete = observed_modalities(model, data, config).all(dim=1).nonzero()[:, 0]
-    closed_form = model.config.readout and not data.classes
+    fixed, readout = model.config.encoders == "components", model.config.readout and not data.classes
+
+    def start() -> None:
+        if fixed:
+            fit_encoders(model, data, complete)
+        if readout:
+            averages = [model.fusion.averages(encode_split(model, s)).cpu().numpy() for s in (data.train, data.valid)]
+            fit_readout(
+                model,
+                (averages[0][complete.numpy()], data.train.labels[complete.numpy()]),
+                (averages[1], data.valid.labels),
+            )
 
     def error(split: str, rows: Tensor, reduction: str = "mean") -> Tensor:
         batch = data.splits[split].batch(rows.numpy()).to(device)
-        latents = model.encode(batch.features, batch.lengths)
-        for m, encoder in model.encoders.items() if closed_form else ():
-            latents[m] = latents[m] * encoder.weight.detach().ne(0).any(dim=2).any(dim=1)[:, None]  # no gradient to 0
-        return task_loss(model.fusion(latents)[0], batch.labels, reduction)
+        return task_loss(model.fusion(model.encode(batch.features, batch.lengths))[0], batch.labels, reduction)
 
     each = "mean" if config.recipe == "released" else "none"  # the release takes the mean of batch means
 
     return Stage(
         "fusion",
-        [model.encoders, model.fusion],
+        [model.fusion] if fixed else [model.encoders, model.fusion],
         config.fusion_epochs,
         loss=lambda rows, generator: error("train", complete[rows]),
         validate=lambda: in_batches(len(data.valid), config.batch_size, lambda rows: error("valid", rows, each)),
         size=len(complete),
         lr=config.lr,
-        start=(lambda: closed_form_start(model, data, complete)) if closed_form else None,
-        keep_start=closed_form,
+        start=start,
+        keep_start=readout,
         **_staged(config),
     )
 
@@ -77,16 +81,12 @@ def _staged(config: TrainConfig) -> dict[str, Any]:
     return {"cosine": True, "weight_decay": config.weight_decay, "average": config.average}
 
 
-def prepare(model: IMDer, train: Latents, observed: Tensor) -> Tensor | None:
-    """Fit the recoverer's closed forms on complete training samples; the fold of every training sample, if any.
-
-    A sample that is not complete was in no fit: any fold serves it.
-    """
+def prepare(model: IMDer, train: Latents, observed: Tensor) -> None:
+    """Fit the recoverer's closed forms on complete training samples."""
     complete = observed.all(dim=1).nonzero()[:, 0].to(next(iter(train.values())).device)
     if not len(complete):
         raise UserError("no training sample is complete: lower the rate of supervision 'observed'")
-    fold = model.recoverer.prepare({m: x[complete] for m, x in train.items()})
-    return None if fold is None else torch.zeros_like(fold[:1]).repeat(len(observed)).index_copy(0, complete, fold)
+    model.recoverer.prepare({m: x[complete] for m, x in train.items()})
 
 
 def score_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
@@ -95,7 +95,7 @@ def score_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     device = next(model.parameters()).device
     table = available_columns(patterns(model.modalities, complete=False), model.modalities).to(device)
     observed = observed_modalities(model, data, config).to(device)
-    fold = prepare(model, latents["train"], observed)
+    prepare(model, latents["train"], observed)
 
     def loss(split: str, rows: Tensor, generator: torch.Generator) -> Tensor:
         pick = torch.randint(len(table), (len(rows),), generator=generator).to(device)
@@ -106,8 +106,7 @@ def score_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         truth = observed[rows]
         kept = available & truth  # a pattern that leaves nothing leaves everything: no loss from it
         available = torch.where(kept.any(dim=1, keepdim=True), kept, truth)
-        folds = None if fold is None else fold[rows]
-        return sum(model.recoverer.losses(here, available, generator, folds, truth).values())
+        return sum(model.recoverer.losses(here, available, generator, truth).values())
 
     def validate() -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "score", "valid"))
@@ -121,6 +120,7 @@ def score_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         validate=validate,
         size=len(data.train),
         lr=config.score_lr,
+        batch_size=config.score_batch,
         **_staged(config) | {"weight_decay": config.score_decay, "to_the_end": True},
     )
 
@@ -134,7 +134,7 @@ def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
     device = next(model.parameters()).device
     observed = {"train": observed_modalities(model, data, config).to(device), "valid": None}
     latents = {name: encode_split(model, data.splits[name]) for name in observed}
-    folds = {"train": prepare(model, latents["train"], observed["train"]), "valid": None}
+    prepare(model, latents["train"], observed["train"])
     full = config.supervision == "full"
     banks, labels = {}, {}
     for name, split in ((k, data.splits[k]) for k in observed):
@@ -143,7 +143,7 @@ def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
         seed, steps = derive_seed(config.seed, "bank", name), config.bank_steps or None
         kept = None if full else observed[name]
         each = config.bank_patterns if name == "train" else 0  # validation: every pattern, so that less is chance
-        banks[name] = fill_bank(model, latents[name], split.ids, each, seed, steps, kept, folds[name])
+        banks[name] = fill_bank(model, latents[name], split.ids, each, seed, steps, kept)
     complete = 1 / (2 ** len(model.modalities) - 1)  # the complete pattern's share
 
     def losses(name: str, rows: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,7 @@ class Stage:
         validate: () -> (n,) losses of validation samples or batches; their noise is the same every epoch.
         size: number of training samples.
         lr: of Adam.
+        batch_size: 0: the configuration's.
         cosine: the rate rises for 100 steps, then falls to 0 on a cosine; else it halves on a plateau.
         to_the_end: no early stop: what is averaged at a high rate gets better when the rate falls.
         weight_decay: of AdamW; plain Adam at 0.
@@ -51,6 +52,7 @@ class Stage:
     validate: Callable[[], Tensor]
     size: int
     lr: float
+    batch_size: int = 0
     cosine: bool = False
     to_the_end: bool = False
     weight_decay: float = 0.0
@@ -171,7 +173,7 @@ class Trainer:
             part.train()
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, stage.name, self.progress.epoch))
         order = torch.randperm(stage.size, generator=generator)
-        batches = order.split(self.config.batch_size)
+        batches = order.split(stage.batch_size or self.config.batch_size)
         total, step = 0.0, (self.progress.epoch - 1) * len(batches)
         with self._seeded(stage.name, self.progress.epoch):  # dropout draws from torch's default generator
             for rows in tqdm(batches, desc=stage.name, leave=False, disable=not sys.stderr.isatty()):

@@ -44,10 +44,11 @@ class UNets(Recoverer):
         rank = {"text": 0, "vision": 1, "audio": 2}
         return tuple(sorted(self.modalities, key=lambda m: rank.get(m, 3)))
 
-    def prepare(self, latents: Mapping[str, Tensor]) -> Tensor | None:
+    def prepare(self, latents: Mapping[str, Tensor]) -> None:
         if self.scale is not None:
             self.scale.fit(latents)
-        return None if self.linear is None else self.linear.fit(self.scale(latents), self.scale.std[..., 0])
+        if self.linear is not None:
+            self.linear.fit(self.scale(latents))
 
     def condition(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor:
         """The condition of each sample, (B, D, T); rows of ``available`` (B, M) are neither empty nor full."""
@@ -82,21 +83,19 @@ class UNets(Recoverer):
             return ScoreDenoiser(partial(self.score, modality, valid=valid), self.sde)
         return EDMDenoiser(partial(self._net, modality, valid=valid))
 
-    def _scaled(
-        self, latents: Mapping[str, Tensor], available: Tensor, fold: Tensor | None = None
-    ) -> tuple[Latents, Latents]:
+    def _scaled(self, latents: Mapping[str, Tensor], available: Tensor) -> tuple[Latents, Latents]:
         """Latents as the nets see them, and what to diffuse around (empty: zero)."""
         if self.scale is None:
             return dict(latents), {}
         x = self.scale(latents)
-        around = {} if self.linear is None else self.linear(x, available, fold)
+        around = {} if self.linear is None else self.linear(x, available)
         around = around if self.linear is None else dict(zip(self.modalities, around.unbind(1), strict=True))
         return dict(zip(self.modalities, x.unbind(1), strict=True)), around
 
-    def losses(self, latents, available, generator=None, fold=None, truth=None) -> dict[str, Tensor]:
+    def losses(self, latents, available, generator=None, truth=None) -> dict[str, Tensor]:
         out = super().losses(latents, available)
         wanted = available if truth is None else available | ~truth  # what is not known counts as nothing to learn
-        scaled, around = self._scaled(latents, available, fold)
+        scaled, around = self._scaled(latents, available)
         for m, rows in self.missing_rows(wanted).items():
             if len(rows):
                 here, valid = self._rows(scaled, latents, available, rows)
@@ -120,9 +119,9 @@ class UNets(Recoverer):
         error = edm_error(self.denoiser(m, valid), x0, condition, generator, mode)
         return error.mean() if valid is None else (error * valid).sum() / valid.expand_as(error).sum()
 
-    def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
+    def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
         out = dict(latents)
-        scaled, around = self._scaled(latents, available, fold)
+        scaled, around = self._scaled(latents, available)
         values: Latents = {}
         for m, rows in self.missing_rows(available).items():
             if len(rows):

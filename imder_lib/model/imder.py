@@ -16,7 +16,7 @@ from imder_lib.nets.fusion import Fusion
 from imder_lib.nets.lengths import valid_steps
 from imder_lib.nets.refiner import Refiner
 
-KERNEL = 3  # of the encoders, no padding: 50 steps become 48
+KERNELS = {"learned": 3, "components": 1}  # of the encoders, no padding: 3 makes 48 steps of 50, 1 keeps them all
 
 
 @dataclass
@@ -59,8 +59,9 @@ class IMDer(nn.Module):
         self.config, self.modalities = config, config.modalities
         D = config.dim
         # A modality that is D wide already has no encoder.
+        self.kernel = KERNELS[config.encoders]
         self.encoders = nn.ModuleDict(
-            {m: nn.Conv1d(w, D, KERNEL, bias=False) for m, w in config.widths.items() if w != D}
+            {m: nn.Conv1d(w, D, self.kernel, bias=False) for m, w in config.widths.items() if w != D}
         )
         self.recoverer = make_recoverer(config)
         refine = config.rules.refine and config.recoverer == "diffusion"
@@ -73,7 +74,8 @@ class IMDer(nn.Module):
     def encode(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Features, modality -> (B, T, D_m), to latents, modality -> (B, D, T').
 
-        T' = T - 2; a sequence shorter than 3 steps is zero-padded on both sides instead and keeps its length.
+        Encoders "components" keep T. Of "learned" ones T' = T - 2; a sequence shorter than 3 steps is zero-padded on
+        both sides instead and keeps its length.
         The release runs this without gradient in joint training; a caller does so with torch.no_grad().
 
         Args:
@@ -88,7 +90,7 @@ class IMDer(nn.Module):
             T = x.shape[-1]
             x = x if lengths is None else x * valid_steps(lengths[m], T)
             if m in self.encoders:
-                x = self.encoders[m](F.pad(x, (1, 1)) if T < KERNEL else x)
+                x = self.encoders[m](F.pad(x, (1, 1)) if self.kernel > T else x)
             if lengths is not None:
                 x = x * valid_steps((lengths[m] - (T - x.shape[-1])).clamp(min=1), x.shape[-1])
             latents[m] = x
@@ -105,7 +107,6 @@ class IMDer(nn.Module):
         steps: int | None = None,
         draws: int = 1,
         callback: Callback | None = None,
-        fold: Tensor | None = None,
         antithetic: bool = False,
     ) -> dict[str, Tensor]:
         """Draw what is missing K times, without gradient and before any refiner.
@@ -117,7 +118,6 @@ class IMDer(nn.Module):
             steps: network calls; the configuration's if None.
             draws: K >= 1.
             callback: see diffusion/samplers.py.
-            fold: (B,), see Recoverer.prepare; for training samples.
             antithetic: every second draw mirrors the noise of the one before; needs a SampleNoise. Each draw is
                 as good as without, their mean is better; the draws are no longer independent.
 
@@ -135,7 +135,7 @@ class IMDer(nn.Module):
                 own = noise.of(rows, f"draw{first}") if first else noise
                 own = own.mirrored() if first < k else own
             with torch.no_grad():
-                out.append(self.recoverer(latents, available, own, steps, callback, fold))
+                out.append(self.recoverer(latents, available, own, steps, callback))
         return {m: torch.stack([drawn[m] for drawn in out]) for m in self.modalities}
 
     def refined(self, recovered: Mapping[str, Tensor], available: Tensor) -> dict[str, Tensor]:

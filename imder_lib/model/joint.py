@@ -25,14 +25,14 @@ class JointDiffusion(Recoverer):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         M, D = len(config.modalities), config.dim
-        hidden = 0.5 if config.rules.linear_mean else 0.0  # without an estimate, the net alone hears what is known
-        self.net = JointNet(M, D, config.joint_channels, config.joint_blocks, known_dropout=hidden)
+        self.net = JointNet(M, D, config.joint_channels, config.joint_blocks)
         self.scale = Scale(config.modalities, D)
         self.linear = LinearMean(M, D) if config.rules.linear_mean else None
 
-    def prepare(self, latents: Mapping[str, Tensor]) -> Tensor | None:
+    def prepare(self, latents: Mapping[str, Tensor]) -> None:
         self.scale.fit(latents)
-        return None if self.linear is None else self.linear.fit(self.scale(latents), self.scale.std[..., 0])
+        if self.linear is not None:
+            self.linear.fit(self.scale(latents))
 
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
         """A denoiser of what is missing, around its estimate; the condition is :meth:`known`, or zero for none."""
@@ -54,17 +54,15 @@ class JointDiffusion(Recoverer):
 
         return denoise if w == 1 else pulled
 
-    def known(self, x: Tensor, available: Tensor, fold: Tensor | None = None) -> Tensor:
+    def known(self, x: Tensor, available: Tensor) -> Tensor:
         """Standardised latents (B, M, D, T) where available, and where missing their estimate (zero without one)."""
         x = x * available[:, :, None, None]
-        return (
-            x if self.linear is None else torch.where(available[:, :, None, None], x, self.linear(x, available, fold))
-        )
+        return x if self.linear is None else torch.where(available[:, :, None, None], x, self.linear(x, available))
 
-    def losses(self, latents, available, generator=None, fold=None, truth=None) -> dict[str, Tensor]:
+    def losses(self, latents, available, generator=None, truth=None) -> dict[str, Tensor]:
         x = self.scale(latents)
         valid = self.missing_steps(latents, available)
-        known = self.known(x, available, fold)
+        known = self.known(x, available)
         if self.training and self.config.rules.condition_dropout:
             heard = uniform(x, generator) >= self.config.rules.condition_dropout
             known = known * heard[:, None, None, None]
@@ -74,14 +72,14 @@ class JointDiffusion(Recoverer):
         mean = (error * weight).sum(dim=(0, 2, 3)) / weight.sum(dim=(0, 2, 3)).clamp(min=1)
         return dict(zip(self.modalities, mean, strict=True))
 
-    def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
+    def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
         rules, rows = self.config.rules, (~available.all(dim=1)).nonzero()[:, 0]
         if not len(rows):
             return dict(latents)
         here, a = {m: v[rows] for m, v in latents.items()}, available[rows]
         x, valid = self.scale(here), self.missing_steps(here, available[rows])
         own = noise.of(rows.tolist(), "joint") if isinstance(noise, SampleNoise) else noise
-        known, n = self.known(x, a, None if fold is None else fold[rows]), steps or self.config.steps
+        known, n = self.known(x, a), steps or self.config.steps
         drawn = sample(rules.sampler, rules.schedule, n, self.guided(a, valid), x, known, own, callback, eta=rules.eta)
         drawn = self.fill(here, a, self.scale.back(drawn + known))
         return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}

@@ -58,15 +58,14 @@ class Recoverer(nn.Module, ABC):
         super().__init__()
         self.config, self.modalities = config, config.modalities
 
-    def prepare(self, latents: Mapping[str, Tensor]) -> Tensor | None:
-        """Fit what has a closed form on complete training latents; the fold of each sample, (N,), if it has folds."""
+    def prepare(self, latents: Mapping[str, Tensor]) -> None:
+        """Fit what has a closed form on complete training latents."""
 
     def losses(
         self,
         latents: Mapping[str, Tensor],
         available: Tensor,
         generator: torch.Generator | None = None,
-        fold: Tensor | None = None,
         truth: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Training loss of each modality over the samples that miss it, 0 where none does.
@@ -75,7 +74,6 @@ class Recoverer(nn.Module, ABC):
             latents: modality -> (B, D, T), true.
             available: bool (B, M).
             generator: of the draws.
-            fold: (B,), see :meth:`prepare`.
             truth: bool (B, M), what may be learned from; None: everything that is missing.
         """
         return {m: latents[m].new_zeros(()) for m in self.modalities}
@@ -88,7 +86,6 @@ class Recoverer(nn.Module, ABC):
         noise: Noise = None,
         steps: int | None = None,
         callback: Callback | None = None,
-        fold: Tensor | None = None,
     ) -> Latents:
         """Latents with every missing modality replaced; the true ones of what is missing are never read.
 
@@ -98,7 +95,6 @@ class Recoverer(nn.Module, ABC):
             noise: of the draw, if stochastic.
             steps: network calls; the configuration's if None.
             callback: see diffusion/samplers.py.
-            fold: (B,), see :meth:`prepare`; for training samples.
         """
 
     def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
@@ -129,7 +125,7 @@ class Recoverer(nn.Module, ABC):
 class ZeroFill(Recoverer):
     """Zeros. With fusion trained on them, this is modality dropout."""
 
-    def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
+    def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
         return self.fill(latents, available, {m: torch.zeros_like(x[:1]) for m, x in latents.items()})
 
 
@@ -143,7 +139,7 @@ class MeanFill(Recoverer):
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
         self.scale.fit(latents)
 
-    def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
+    def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
         values = {m: self.scale.mean[i].expand_as(latents[m][:1]) for i, m in enumerate(self.modalities)}
         return self.fill(latents, available, values)
 
@@ -156,12 +152,12 @@ class Regression(Recoverer):
         self.scale = Scale(config.modalities, config.dim)
         self.linear = LinearMean(len(config.modalities), config.dim)
 
-    def prepare(self, latents: Mapping[str, Tensor]) -> Tensor:
+    def prepare(self, latents: Mapping[str, Tensor]) -> None:
         self.scale.fit(latents)
-        return self.linear.fit(self.scale(latents), self.scale.std[..., 0])
+        self.linear.fit(self.scale(latents))
 
-    def forward(self, latents, available, noise=None, steps=None, callback=None, fold=None) -> Latents:
-        return self.fill(latents, available, self.scale.back(self.linear(self.scale(latents), available, fold)))
+    def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
+        return self.fill(latents, available, self.scale.back(self.linear(self.scale(latents), available)))
 
 
 @torch.no_grad()

@@ -9,6 +9,22 @@ from torch import Tensor, nn
 from imder_lib.nets.attention import Encoder
 from imder_lib.nets.lengths import lengths_of
 
+HIDDEN = 128  # width of the readout's hidden layers
+
+
+class Readout(nn.Module):
+    """A linear map plus a network of two hidden layers, (B, inputs) -> (B, outputs)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.network = nn.Sequential(
+            nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + self.network(x)
+
 
 class Fusion(nn.Module):
     """For each target modality: a cross-modal encoder from every other, a memory encoder, the last time step.
@@ -22,7 +38,7 @@ class Fusion(nn.Module):
         outputs: width of the prediction.
         lengths: padding (zero latents at the end, see :func:`lengths_of`) is not attended to, and the vector is the
             last step that counts; False: the last of all, as in the release.
-        readout: add a linear readout of the latents' time averages to the prediction.
+        readout: add a :class:`Readout` of the latents' time averages to the prediction.
     """
 
     def __init__(
@@ -49,7 +65,7 @@ class Fusion(nn.Module):
         width = dim * (len(modalities) - 1) * len(modalities)
         self.proj1, self.proj2 = nn.Linear(width, width), nn.Linear(width, width)
         self.out = nn.Linear(width, outputs)
-        self.readout = nn.Linear(dim * len(modalities), outputs) if readout else None
+        self.readout = Readout(dim * len(modalities), outputs) if readout else None
 
     def others(self, target: str) -> list[str]:
         """The source modalities of a target, in canonical order."""
@@ -78,6 +94,10 @@ class Fusion(nn.Module):
         h = torch.cat(list(vectors.values()), dim=-1)
         prediction = self.out(h + self.proj2(F.relu(self.proj1(h))))
         if self.readout is not None:
-            means = [v.sum(1) / v.ne(0).any(dim=2).sum(1, keepdim=True).clamp(min=1) for v in x.values()]  # (B, D)
-            prediction = prediction + self.readout(torch.cat(means, dim=-1))
+            prediction = prediction + self.readout(self.averages(latents))
         return prediction, vectors
+
+    def averages(self, latents: Mapping[str, Tensor]) -> Tensor:
+        """Time averages of latents (B, D, T) over the steps that are not zero, all modalities joined: (B, M D)."""
+        counts = {m: x.ne(0).any(dim=1).sum(1, keepdim=True).clamp(min=1) for m, x in latents.items()}
+        return torch.cat([latents[m].sum(2) / counts[m] for m in self.modalities], dim=1)

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 class Block(nn.Module):
     """Residual block: GroupNorm, scale and shift by the embedding, dilated convolution, SiLU, 1x1 convolution."""
 
-    def __init__(self, channels: int, embed: int, dilation: int, dropout: float) -> None:
+    def __init__(self, channels: int, embed: int, dilation: int) -> None:
         super().__init__()
         self.norm, self.modulate = nn.GroupNorm(1, channels), nn.Linear(embed, 2 * channels)
         self.conv = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.out, self.dropout = nn.Conv1d(channels, channels, 1), dropout
+        self.out = nn.Conv1d(channels, channels, 1)
         nn.init.zeros_(self.out.weight)  # the block starts as the identity
         nn.init.zeros_(self.out.bias)
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulate(embedding)[..., None].chunk(2, dim=1)
         y = F.silu(self.conv(self.norm(h) * (1 + scale) + shift))
-        return h + self.out(F.dropout(y, self.dropout, self.training))
+        return h + self.out(y)
 
 
 class JointNet(nn.Module):
@@ -32,28 +32,16 @@ class JointNet(nn.Module):
         dim: D.
         channels: hidden width.
         blocks: residual blocks; dilations 1, 2, 4, 8 in turn.
-        dropout: inside the blocks.
-        known_dropout: of whole channels of what is known; the estimate carries it already, and a net that reads
-            every channel of it learns single samples by heart.
     """
 
-    def __init__(
-        self,
-        modalities: int,
-        dim: int,
-        channels: int = 128,
-        blocks: int = 8,
-        dropout: float = 0.1,
-        known_dropout: float = 0.5,
-    ) -> None:
+    def __init__(self, modalities: int, dim: int, channels: int = 128, blocks: int = 8) -> None:
         super().__init__()
         M, D = modalities, dim
         self.inp = nn.Conv1d(2 * M * D + M, channels, 1)
         self.W = nn.Parameter(torch.randn(channels // 2), requires_grad=False)  # Fourier frequencies of the noise level
         self.embed = nn.Sequential(nn.Linear(2 * (channels // 2) + M, channels), nn.SiLU(),
                                    nn.Linear(channels, channels), nn.SiLU())  # fmt: skip
-        self.blocks = nn.ModuleList(Block(channels, channels, 2 ** (i % 4), dropout) for i in range(blocks))
-        self.drop = nn.Dropout1d(known_dropout)
+        self.blocks = nn.ModuleList(Block(channels, channels, 2 ** (i % 4)) for i in range(blocks))
         self.norm, self.out = nn.GroupNorm(1, channels), nn.Conv1d(channels, M * D, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -74,8 +62,7 @@ class JointNet(nn.Module):
         flags, angle = available.to(x), 2 * math.pi * level[:, None] * self.W
         embedding = self.embed(torch.cat([angle.sin(), angle.cos(), flags], dim=1))
         x = x * ~available[:, :, None, None]
-        known = self.drop(known.flatten(1, 2))
-        h = self.inp(torch.cat([x.flatten(1, 2), known, flags[..., None].expand(B, M, T)], dim=1))
+        h = self.inp(torch.cat([x.flatten(1, 2), known.flatten(1, 2), flags[..., None].expand(B, M, T)], dim=1))
         for block in self.blocks:
             h = block(h, embedding)
         return self.out(F.silu(self.norm(h))).unflatten(1, (M, D))
