@@ -18,7 +18,7 @@ def test_the_library_example_runs(tmp_path):
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "torch.Size([2, 1]) torch.Size([2, 32, 14])"
+    assert done.stdout.splitlines()[-1] == "torch.Size([2, 1]) torch.Size([2, 32, 16])"
 
 
 def test_hashes_and_keys_are_those_of_the_library():

@@ -11,7 +11,7 @@ from imder_lib.diffusion.schedules import check_sigma, geometric, karras, releas
 from imder_lib.diffusion.sde import VESDE
 
 PAIR, N = GaussianPair(0.8), 40_000
-SOLVERS = [("heun", 39), ("dpmpp_2m", 40), ("dpmpp_2m_sde", 40), ("dpmpp_3m_sde", 40), ("em", 400)]
+SOLVERS = [("heun", 79), ("dpmpp_2m", 40), ("dpmpp_2m_sde", 40), ("dpmpp_3m_sde", 40), ("em", 400)]
 
 
 def draws(rule, at, sampler="em", schedule="released", steps=100, seed=0):
@@ -63,9 +63,9 @@ def test_every_sampler_reaches_the_posterior_under_the_clean_rule(sampler, steps
 
 
 WIDENING = [
-    ("dpmpp_3m_sde", "geometric", 0.5, 0.025),
-    ("dpmpp_2m_sde", "geometric", 0.5, 0.045),
-    ("dpmpp_2m_sde", "karras", 1.0, 0.12),
+    ("dpmpp_3m_sde", "geometric", 0.5, 0.027),
+    ("dpmpp_2m_sde", "geometric", 0.5, 0.049),
+    ("dpmpp_2m_sde", "karras", 1.0, 0.176),
 ]
 
 
@@ -77,10 +77,10 @@ def test_how_much_twenty_calls_widen(sampler, schedule, eta, wide):
     def denoise(x, sigma, condition):
         return variance / (variance + sigma[:, None] ** 2) * x
 
-    like, g = torch.zeros(N, 5, dtype=torch.float64), torch.Generator().manual_seed(1)
+    like, g = torch.zeros(5 * N, 5, dtype=torch.float64), torch.Generator().manual_seed(1)
     x = sample(sampler, schedule, 20, denoise, like, noise=g, eta=eta)
     off = (x.var(dim=0) / variance - 1).abs().max()
-    assert wide / 5 < off < wide
+    assert off == pytest.approx(wide, abs=0.008)
 
 
 def test_em_takes_uneven_steps_as_they_are():
@@ -120,7 +120,7 @@ def test_callback_sees_every_step_and_calls_are_counted():
 def test_schedules():
     assert karras(5)[0] == pytest.approx(40, rel=1e-5)
     assert released(3, VESDE())[0] == pytest.approx(9.845, abs=1e-3)
-    assert geometric(3)[:3].tolist() == pytest.approx([40, (40 * 0.03) ** 0.5, 0.03], rel=1e-5)
+    assert geometric(3)[:3].tolist() == pytest.approx([40, (40 * 0.005) ** 0.5, 0.005], rel=1e-5)
     for s in (karras(7), geometric(7), released(7, VESDE())):
         assert s[-1] == 0
         assert (s[:-1] > s[1:]).all()

@@ -8,9 +8,8 @@ from conftest import WIDTHS, tiny_model
 from imder_lib import ModelConfig, load_data
 from imder_lib.experiment import stages
 from imder_lib.experiment.bank import Bank, fill_bank
-from imder_lib.experiment.closed_form import closed_form_start
 from imder_lib.experiment.metrics import mean_prediction, task_loss
-from imder_lib.experiment.stages import prepare, refine_stage
+from imder_lib.experiment.stages import fusion_stage, prepare, refine_stage
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import encode_split
 
@@ -49,8 +48,9 @@ def test_refine_measures_the_mean_prediction_over_draws(tiny_config, monkeypatch
     """A linear fusion does not hear noise that cancels in a pair; the error of either draw alone is larger."""
     data = load_data("gaussian", sizes={"train": 60, "valid": 20, "test": 8}, widths=WIDTHS, steps=4)
     sizes = {"dim": 16, "layers": 1, "joint_channels": 16, "joint_blocks": 2, "score_channels": (16, 32)}
-    model = IMDer(ModelConfig(WIDTHS, **sizes, readout=True), seed=0)
-    closed_form_start(model, data, torch.arange(len(data.train)))
+    model = IMDer(ModelConfig(WIDTHS, **sizes, encoders="components", readout=True), seed=0).eval()
+    fusion_stage(model, data, tiny_config).start()
+    assert model.fusion.readout.linear.weight.any()  # the ridge regression, not the network
 
     def truth_and_noise(model, latents, ids, *_):
         pattern = torch.tensor([False, True, True]).expand(len(ids), 1, 3)

@@ -1,4 +1,4 @@
-"""The closed-form start: an untrained model predicts what one ridge regression does."""
+"""Encoders that keep what fits, and a readout that an untrained model predicts with."""
 
 from dataclasses import replace
 
@@ -7,145 +7,174 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import RidgeCV
-from sklearn.preprocessing import StandardScaler
 
-from imder_lib import IMDer, ModelConfig, load_data
-from imder_lib.experiment.closed_form import PENALTIES, _largest, closed_form_start
+from imder_lib import IMDer, ModelConfig, fit, load_data
+from imder_lib.data.schema import MultimodalData, Split
+from imder_lib.experiment import trainer as trainer_module
+from imder_lib.experiment.closed_form import PENALTIES, fit_encoders, fit_readout
 from imder_lib.experiment.stages import fusion_stage
 from imder_lib.experiment.trainer import Stage, Trainer
+from imder_lib.model.decoding import Decoder
 from imder_lib.model.recovery import encode_split
 
 SIZES = {"train": 96, "valid": 16, "test": 40}
-WIDTHS = {"text": 12, "audio": 5, "vision": 20}
+WIDTHS = {"text": 12, "audio": 16, "vision": 20}  # narrower than D, as wide (no encoder), wider
 
 
-def untrained(widths, **changes):
-    return IMDer(ModelConfig(widths, dim=16, layers=1, score_channels=(16, 32), readout=True, **changes), seed=1)
+def untrained(widths=WIDTHS, **changes):
+    sizes = {"dim": 16, "layers": 1, "score_channels": (16, 32), "joint_channels": 16, "joint_blocks": 2, "steps": 3}
+    return IMDer(ModelConfig(widths, **sizes, **{"encoders": "components", "readout": True} | changes), seed=1).eval()
 
 
-def averages(split, cut):
-    x = split.batch().features
-    return np.concatenate([v[:, cut : v.shape[1] - cut].mean(1).numpy() for v in x.values()], axis=1)
+def gaussian(steps=4, **sizes):
+    return load_data("gaussian", sizes=SIZES | sizes, widths=WIDTHS, steps=steps)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 9])
-def test_an_untrained_model_predicts_what_ridge_regression_does(steps):
-    data = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=steps)
-    model = untrained(WIDTHS).eval()
-    closed_form_start(model, data, torch.arange(96))
-    cut = int(steps >= 3)
-    scaler = StandardScaler().fit(averages(data.train, cut))
-    ridge = RidgeCV(PENALTIES).fit(scaler.transform(averages(data.train, cut)), data.train.labels)
+def wide_data(labels, hidden):
+    """Noise, and vision (n, 4, 20), in whose smallest directions, a tenth of the others, hidden (n, k) lies."""
+    rng, n, k = np.random.default_rng(0), *hidden.shape
+    z = rng.standard_normal((n, 4, 20))
+    z[..., -k:] = 0.1 * (hidden[:, None] + 0.5 * z[..., -k:])
+    x = {"audio": rng.standard_normal((n, 4, 3)), "vision": z @ np.linalg.qr(rng.standard_normal((20, 20)))[0]}
+    x = {m: v.astype(np.float32) for m, v in x.items()}
+    return MultimodalData("wide", {s: Split(x, labels, [f"{s}{i}" for i in range(n)], 4) for s in SIZES}, "")
+
+
+def frames(model, split, m):
+    return encode_split(model, split)[m].transpose(1, 2).flatten(0, 1).double()
+
+
+def weights(model):
+    return {m: e.weight.detach() for m, e in model.encoders.items()}
+
+
+def averages(model, split):
+    return {m: x.mean(2).numpy() for m, x in encode_split(model, split).items()}
+
+
+def test_a_modality_no_wider_than_dim_is_kept_whole():
+    data = gaussian(steps=9)
+    scales = 10 ** np.linspace(-1, 1, 12, dtype=np.float32)
+    for split in data.splits.values():
+        split.features["text"][:] = scales * (split.features["text"] + 3)
+    model = untrained()
+    fit_encoders(model, data, torch.arange(96))
+    assert set(model.encoders) == {"text", "vision"}
+    back = Decoder(model, 9)(encode_split(model, data.test))
+    for m in ("text", "audio"):
+        np.testing.assert_allclose(back[m], data.test.features[m], rtol=1e-3, atol=1e-2)
+
+
+def test_components_are_uncorrelated_ordered_by_variance_and_one_on_average():
+    data, model = gaussian(steps=9), untrained()
+    fit_encoders(model, data, torch.arange(96))
+    text, vision = (frames(model, data.train, m) for m in ("text", "vision"))
+    assert not text[:, 12:].any()
+    covariances = [torch.cov(text[:, :12].T, correction=0), torch.cov(vision[:, 1:].T, correction=0)]
+    for c in covariances:
+        assert (c - c.diag().diag()).abs().max() < 1e-4 * c.diag().max()
+        assert (c.diag().diff() < 1e-6).all()
+    assert covariances[0].diag().mean().item() == pytest.approx(1, abs=1e-4)
+    assert vision[:, 0].unflatten(0, (96, -1)).mean(1).std(correction=0).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_no_sample_beyond_rows_and_no_padding_is_read():
+    found = []
+    for spoilt in (False, True):
+        data, model = gaussian(steps=9), untrained(lengths=True)
+        data.train.lengths = {m: np.full(96, 7) for m in WIDTHS}
+        for x in data.train.features.values():
+            x[:, 7:] = 1e3 if spoilt else 0
+            x[80:] = 1e3 if spoilt else x[80:]
+        data.train.labels[80:] += 1e3 * spoilt
+        fit_encoders(model, data, torch.arange(80))
+        found.append(weights(model))
+    assert all(torch.equal(found[0][m], found[1][m]) for m in found[0])
+
+
+def test_a_constant_feature_tells_nothing():
+    data, model = gaussian(), untrained()
+    for m in ("text", "vision"):
+        data.train.features[m][..., 3] = 7.0
+    fit_encoders(model, data, torch.arange(96))
+    for w in weights(model).values():
+        assert w.isfinite().all()
+        assert not w[:, 3].any()
+        assert w[:, :3].any()
+
+
+def test_a_wide_modality_keeps_what_tells_the_label_however_little_it_varies():
+    labels = np.random.default_rng(1).standard_normal(400).astype(np.float32)
+    data, model = wide_data(labels, labels[:, None]), untrained({"audio": 3, "vision": 20})
+    fit_encoders(model, data, torch.arange(400))
+    kept, whole = averages(model, data.train)["vision"], data.train.features["vision"].mean(1)
+    told = [RidgeCV(PENALTIES).fit(z, labels).score(z, labels) for z in (kept, kept[:, 1:], whole)]
+    assert told[0] > 0.98 * told[2] > 0.8
+    assert told[1] < 0.5 * told[0]  # the components alone have lost it
+
+
+def test_a_wide_modality_keeps_a_channel_for_each_class():
+    classes = np.random.default_rng(1).integers(3, size=400)
+    hot = np.eye(3)[classes]
+    data = wide_data(classes, 3 * hot)
+    model = untrained({"audio": 3, "vision": 20}, outputs=3, readout=False)
+    fit_encoders(model, data, torch.arange(400))
+    kept, whole = averages(model, data.train)["vision"], data.train.features["vision"].mean(1)
+    told = [RidgeCV(PENALTIES).fit(z, hot).predict(z).argmax(1) == classes for z in (kept[:, :3], kept[:, 3:], whole)]
+    right, without, best = (t.mean() for t in told)
+    assert right > best - 0.02 > 0.9
+    assert without < 0.8 * right
+
+
+@pytest.mark.parametrize("steps", [1, 9])
+def test_an_untrained_model_predicts_what_ridge_regression_does(steps, tiny_config):
+    data, model, rng = gaussian(steps, train=200, valid=50), untrained(), np.random.default_rng(0)
+    w = rng.standard_normal(48)
+    for s in data.splits.values():
+        means = np.concatenate([x.mean(1) for x in s.features.values()], axis=1)
+        s.labels[:] = means @ w + rng.standard_normal(len(s))
+    fusion_stage(model, data, tiny_config).start()
+    assert not any(p.any() for p in model.fusion.readout.network.parameters())  # the regression was better
+    train, test = (np.concatenate(list(averages(model, s).values()), axis=1) for s in (data.train, data.test))
+    ridge = RidgeCV(PENALTIES).fit(train, data.train.labels)
     with torch.no_grad():
         ours = model.fusion(encode_split(model, data.test))[0][:, 0].numpy()
-    assert np.abs(ours - ridge.predict(scaler.transform(averages(data.test, cut)))).max() < 1e-4
+    np.testing.assert_allclose(ours, ridge.predict(test), atol=1e-3)
 
 
-def test_principal_components_are_uncorrelated_and_no_sample_beyond_rows_is_read():
-    data = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=9)
-    model, other = untrained(WIDTHS).eval(), untrained(WIDTHS).eval()
-    closed_form_start(model, data, torch.arange(80))
-    for x in (data.train.features["text"], data.train.labels):
-        x[80:] = 1e3
-    closed_form_start(other, data, torch.arange(80))
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    latents = encode_split(model, data.train.first(80))["text"][:, 1:].transpose(1, 2).flatten(0, 1)
-    covariance = torch.cov(latents.T)
-    assert (covariance - covariance.diag().diag()).abs().max() < 1e-3 * covariance.diag().max()
-    kept = covariance.diag() > 0
-    assert 3 <= kept.sum() < 15  # three directions of affect, and some of their changes in time: not the noise
-    assert covariance.diag()[kept].mean() == pytest.approx(1, abs=0.02)
-
-
-def test_noise_has_no_components():
-    data = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=9)
-    data.train.features["vision"][:] = np.random.default_rng(0).standard_normal((96, 9, 20))
-    model = untrained(WIDTHS)
-    closed_form_start(model, data, torch.arange(96))
-    used = [m.weight.flatten(1).any(dim=1).sum().item() for m in model.encoders.values()]
-    assert used[0] >= 4
-    assert used[2] <= 2  # the ridge regression's channel, and by chance one more
-
-
-def test_what_noise_hides_is_found_by_what_the_others_show():
-    data = load_data("gaussian", sizes={"train": 384, "valid": 16, "test": 16}, widths=WIDTHS, steps=9)
-    rng = np.random.default_rng(0)
-    shown, hidden = rng.standard_normal((384, 9, 1)), rng.standard_normal(20)
-    data.train.features["text"][:] = shown + rng.standard_normal((384, 9, 12))
-    data.train.features["audio"][:] = rng.standard_normal((384, 9, 5))
-    data.train.features["vision"][:] = 0.06 * shown * hidden + rng.standard_normal((384, 9, 20))
-    model = untrained(WIDTHS)
-    closed_form_start(model, data, torch.arange(384))
-    text, audio, vision = (m.weight.detach().numpy() for m in model.encoders.values())
-    assert [np.abs(w).any(axis=(1, 2)).sum() for w in (text, audio, vision)] == [4, 1, 4]  # one of each frame; none
-    assert max(abs(np.corrcoef(w[:, 1], hidden)[0, 1]) for w in vision[1:4]) > 0.9
-
-
-def test_the_largest_eigenvalues_are_those_of_the_whole_matrix():
-    x = np.random.default_rng(0).standard_normal((200, 400))
-    for matrix in (x.T @ x, np.zeros((400, 400)), np.eye(400)):
-        np.testing.assert_allclose(_largest(matrix, 16), np.linalg.eigvalsh(matrix)[::-1][:16], atol=1e-9)
-
-
-def test_a_constant_feature_and_a_modality_without_encoder_change_nothing_else():
-    widths = WIDTHS | {"audio": 16}
-    data = load_data("gaussian", sizes=SIZES, widths=widths, steps=4)
-    data.train.features["text"][..., 3] = 7.0
-    model = untrained(widths)
-    closed_form_start(model, data, torch.arange(96))
-    assert model.encoders["text"].weight.isfinite().all()
-    assert not model.encoders["text"].weight[0, 3].any()
-    assert set(model.encoders) == {"text", "vision"}
-
-
-def test_a_modality_keeps_what_others_say_better():
-    """Text tells the label, so that the regression on all hardly hears vision, whose own word is no component."""
-    data = load_data("gaussian", sizes=SIZES | {"train": 400}, widths=WIDTHS, steps=4)
-    rng, x, y = np.random.default_rng(0), data.train.features, data.train.labels[:, None]
-    for m in x:
-        x[m] = (rng.standard_normal((400, 1, 1)) + 0.5 * rng.standard_normal(x[m].shape)).astype(np.float32)
-    x["text"][..., 0] = y + 0.1 * rng.standard_normal((400, 4))
-    x["vision"][..., 5] = y + 1.5 * rng.standard_normal((400, 1))
-    model = untrained(WIDTHS).eval()
-    closed_form_start(model, data, torch.arange(400))
-    kept = encode_split(model, data.train)["vision"].mean(2).numpy()
-    told = [RidgeCV(PENALTIES).fit(z, y[:, 0]).score(z, y[:, 0]) for z in (kept, averages(data.train, 1)[:, 17:])]
-    assert told[1] > 0.3
-    assert told[0] > 0.9 * told[1]
-    others = [m for m in x if m != "vision"]
-    used = {m: int(model.encoders[m].weight.flatten(1).any(dim=1).sum()) for m in x}
-    assert used == {"vision": 3} | dict.fromkeys(others, 2)  # each its part and its one component; vision its own word
+def test_a_label_that_is_a_product_is_read_by_the_network():
+    rng, model = np.random.default_rng(0), untrained()
+    x = {name: rng.standard_normal((n, 48)).astype(np.float32) + 2 for name, n in (("train", 2000), ("valid", 300))}
+    y = {name: (v[:, 3] - 2) * (v[:, 20] - 2) for name, v in x.items()}
+    fit_readout(model, (x["train"], y["train"]), (x["valid"], y["valid"]))
+    assert not any(p.any() for p in model.fusion.readout.linear.parameters())
+    latents = {m: torch.from_numpy(x["valid"][:, 16 * i : 16 * (i + 1), None]) for i, m in enumerate(WIDTHS)}
+    with torch.no_grad():
+        ours = model.fusion(latents)[0][:, 0].numpy()
+    ridge = RidgeCV(PENALTIES).fit(x["train"], y["train"]).predict(x["valid"])
+    errors = [np.abs(p - y["valid"]).mean() for p in (ours, ridge)]
+    assert errors[0] < 0.5 * errors[1]
 
 
 def test_training_keeps_the_start_where_nothing_validates_better(tmp_path, tiny_config):
-    data = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=4)
-    model, start = untrained(WIDTHS), untrained(WIDTHS)
+    data, model, start = gaussian(), untrained(), untrained()
     config = replace(tiny_config, lr=1.0, fusion_epochs=2)  # a rate that spoils everything
-    closed_form_start(start, data, torch.arange(96))
+    fusion_stage(start, data, config).start()
     trainer = Trainer(model, config, tmp_path, resume=False)
     trainer.run(fusion_stage(model, data, config))
     history = pd.DataFrame(trainer.progress.history)
     assert history["epoch"].tolist() == [0, 1, 2]  # the start stands in the history, as epoch 0
     assert history["kept"].tolist() == [True, False, False]
-    assert torch.equal(model.fusion.readout.weight, start.fusion.readout.weight)
-    assert torch.equal(model.encoders["text"].weight, start.encoders["text"].weight)
+    assert all(torch.equal(v, start.state_dict()[k]) for k, v in model.state_dict().items())
 
 
-def test_channels_that_the_start_leaves_empty_stay_empty(tiny_config):
-    data = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=4)
-    model = untrained(WIDTHS)
-    stage = fusion_stage(model, data, tiny_config)
-    stage.start()
-    used = {m: e.weight.detach().flatten(1).any(dim=1) for m, e in model.encoders.items()}
-    assert all(0 < u.sum() < 16 for u in used.values())
-    optimiser = torch.optim.AdamW(stage.parameters())
-    before = {m: e.weight.detach().clone() for m, e in model.encoders.items()}
-    for _ in range(3):
-        optimiser.zero_grad()
-        stage.loss(torch.arange(32), torch.Generator()).backward()
-        optimiser.step()
-    for m, e in model.encoders.items():
-        assert torch.equal((e.weight != before[m]).flatten(1).any(dim=1), used[m])
+def test_components_stay_as_they_are_found(tmp_path, tiny_config):
+    data, model, start = gaussian(), untrained(readout=False), untrained(readout=False)
+    fit_encoders(start, data, torch.arange(96))
+    before = {k: v.clone() for k, v in model.fusion.state_dict().items()}
+    fit(model, data, tiny_config, tmp_path)
+    assert all(torch.equal(w, weights(start)[m]) for m, w in weights(model).items())
+    assert any(not torch.equal(v, before[k]) for k, v in model.fusion.state_dict().items())
 
 
 @pytest.mark.parametrize(("spread", "better"), [(4, False), (1.5, False), (1, True), (0.1, True)])
@@ -161,22 +190,26 @@ def test_a_good_start_gives_way_to_what_is_clearly_better_only(spread, better, t
     assert torch.equal(part.weight, weight) is not better
 
 
-def test_a_resumed_run_still_compares_with_the_start(tiny_config, tmp_path):
-    data, models = load_data("gaussian", sizes=SIZES, widths=WIDTHS, steps=4), [untrained(WIDTHS) for _ in range(3)]
-    config = replace(tiny_config, fusion_epochs=3)
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-    whole = Trainer(models[0], config, tmp_path / "whole", resume=False)
-    whole.run(fusion_stage(models[0], data, config))
-    stage, calls = fusion_stage(models[1], data, config), []
-    validate = stage.validate
-    stage.validate = lambda: validate() if calls.append(1) or len(calls) < 3 else 1 / 0  # the start, epoch 1, the end
-    with pytest.raises(ZeroDivisionError):
-        Trainer(models[1], config, tmp_path / "cut", resume=False).run(stage)
-    resumed = Trainer(models[2], config, tmp_path / "cut", resume=True)
-    assert len(resumed.progress.start) == SIZES["valid"]
-    resumed.run(fusion_stage(models[2], data, config))
-    assert resumed.progress.start == whole.progress.start
-    assert [h["valid"] for h in resumed.progress.history] == [h["valid"] for h in whole.progress.history]
-    for a, b in zip(models[0].parameters(), models[2].parameters(), strict=True):
-        assert torch.equal(a, b)
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_resumed_run_goes_on_from_the_same_start(after, tiny_config, tmp_path, monkeypatch):
+    """Cut in its first stage or at its end, it comes to the same numbers, and still compares with the start."""
+    data, original, saves = gaussian(), trainer_module.save_state, []
+    whole = fit(untrained(), data, tiny_config, tmp_path / "whole")
+
+    def save_then_die(*args):
+        original(*args)
+        saves.append(1)
+        if len(saves) == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer_module, "save_state", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        fit(untrained(), data, tiny_config, tmp_path / "cut")
+    monkeypatch.setattr(trainer_module, "save_state", original)
+    model = untrained()
+    if after == 1:
+        assert len(Trainer(model, tiny_config, tmp_path / "cut", resume=True).progress.start) == SIZES["valid"]
+    resumed = fit(model, data, tiny_config, tmp_path / "cut", resume=True)
+    pd.testing.assert_frame_equal(whole.history.drop(columns="seconds"), resumed.history.drop(columns="seconds"))
+    assert (whole.history["epoch"] == 0).sum() == 2  # fusion and refine
+    assert all(torch.equal(v, resumed.model.state_dict()[k]) for k, v in whole.model.state_dict().items())

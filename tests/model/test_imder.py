@@ -1,10 +1,12 @@
 """IMDer's forward pass: shapes, per-sample masks, short sequences, bad input."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import WIDTHS, tiny_model
 
-from imder_lib import UserError
+from imder_lib import IMDer, UserError
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.nets.score_net import ScoreNet
 
@@ -17,10 +19,11 @@ def features(B=6, T=10):
 MIXED = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 1]], dtype=torch.bool)
 
 
+@pytest.mark.parametrize("encoders", ["learned", "components"])
 @pytest.mark.parametrize("T", [1, 2, 3, 10, 13])
-def test_shapes_for_any_length(T):
-    out = tiny_model()(features(T=T), MIXED, with_losses=True)
-    steps = T - 2 if T >= 3 else T
+def test_shapes_for_any_length(T, encoders):
+    out = IMDer(replace(tiny_model().config, encoders=encoders))(features(T=T), MIXED, with_losses=True)
+    steps = T - 2 if T >= 3 and encoders == "learned" else T
     assert out.prediction.shape == (6, 1)
     for m in WIDTHS:
         assert out.latents[m].shape == out.recovered[m].shape == (6, 16, steps)
