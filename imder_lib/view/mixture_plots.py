@@ -92,3 +92,18 @@ def learned_and_exact(grid: np.ndarray, exact: Curves, learned: Curves, title: s
     axes[0].set_ylabel(title)
     axes[0].legend()
     return figure
+
+
+def crescents(groups: Mapping[str, np.ndarray], mean: np.ndarray) -> Figure:
+    """Groups of points (N, 2) of one posterior, a panel each on one scale, and the conditional mean (2,) in each."""
+    size = (3.2 * len(groups), 3.6)
+    figure, axes = plt.subplots(1, len(groups), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis, (name, points) in zip(axes[0], groups.items(), strict=True):
+        axis.scatter(*points.T, s=6, alpha=0.4, lw=0, color=BLUE)
+        axis.plot(*mean, "X", ms=11, color=BROWN, label="conditional mean", ls="none")
+        axis.set(title=f"{name} (N = {len(points)})", xlabel="theta 1", aspect="equal")
+    axes[0][0].set_ylabel("theta 2")
+    axes[0][0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    reach = 1.2 * np.abs(next(iter(groups.values())) - mean).max()  # the first group sets the frame
+    axes[0][0].set(xlim=(mean[0] - reach, mean[0] + reach), ylim=(mean[1] - reach, mean[1] + reach))
+    return figure
