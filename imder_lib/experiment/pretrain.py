@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from imder_lib.config import RELEASED, TrainConfig
+from imder_lib.config import RELEASED, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import STATE, write_tensors, write_text
@@ -18,7 +18,7 @@ from imder_lib.experiment.stages import in_batches
 from imder_lib.experiment.trainer import Stage, Trainer
 from imder_lib.experiment.training import fit
 from imder_lib.model.bert import BERT_LR, last_hidden
-from imder_lib.model.imder import IMDer
+from imder_lib.model.imder import KERNELS, IMDer
 from imder_lib.model.released import fill_released, read_released, released_bert
 
 PARTS = ("encoders.", "fusion.")  # what complete data teach
@@ -116,6 +116,17 @@ def start_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The BERT of a start by its standard names; empty if it holds none."""
     own = {k.removeprefix(BERT): v for k, v in state.items() if k.startswith(BERT)}
     return own or released_bert(state)
+
+
+def like_start(config: ModelConfig, state: Mapping[str, Tensor]) -> ModelConfig:
+    """The configuration with a start's kind of encoders, and with a readout if the start has one.
+
+    The authors' encoders, whose names are others, are learned.
+    """
+    kernels = {v.shape[-1] for k, v in state.items() if k.startswith("encoders.")}
+    kind = "components" if kernels == {KERNELS["components"]} else "learned"
+    readout = config.readout or any(k.startswith("fusion.readout.") for k in state)
+    return replace(config, encoders=kind, readout=readout)
 
 
 def fill_start(model: IMDer, state: Mapping[str, Tensor]) -> None:

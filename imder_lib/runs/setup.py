@@ -26,7 +26,7 @@ from imder_lib.data.synthetic import RECIPES
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.comparison import train_compared
-from imder_lib.experiment.pretrain import fill_start, read_start, start_bert
+from imder_lib.experiment.pretrain import fill_start, like_start, read_start, start_bert
 from imder_lib.experiment.text import bert_features, check_route
 from imder_lib.experiment.training import FitResult
 from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
@@ -128,9 +128,7 @@ class Run:
     def new_model(self, seed: int, preset: str = "kit") -> IMDer:
         """A model on the default device, untrained but for its start."""
         start, config = read_start(self.options.start) if self.options.start else {}, self.model_config(preset)
-        if any(k.startswith("fusion.readout.") for k in start):
-            config = replace(config, readout=True)  # the start's fusion is incomplete without it
-        model = IMDer(config, seed=seed)
+        model = IMDer(like_start(config, start) if start else config, seed=seed)
         if start:
             fill_start(model, start)
         return model.to(default_device())
@@ -141,7 +139,7 @@ class Run:
         return train_compared(
             name,
             self.data,
-            self.model_config(),
+            like_start(self.model_config(), start) if start else self.model_config(),
             self.train_config(seed),
             self.model_folder(seed),
             default_device(),
