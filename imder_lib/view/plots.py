@@ -122,16 +122,18 @@ def confusion_map(counts: np.ndarray) -> Figure:
 
 
 def draws_band(
-    draws: np.ndarray, truth: np.ndarray, exact: tuple[np.ndarray, np.ndarray] | None, titles: Sequence[str]
+    draws: np.ndarray, truth: np.ndarray, exact: Sequence[np.ndarray] | None, titles: Sequence[str]
 ) -> Figure:
-    """Draws of some latent channels over time, (K, C, T), with the truth (C, T) and the exact 95 % band (mean, std)."""
+    """Draws of some latent channels over time, (K, C, T), with the truth (C, T).
+
+    ``exact``: mean and the two ends of the central 95 %, (C, T) each.
+    """
     figure, axes = plt.subplots(1, len(titles), figsize=(4.2 * len(titles), 3.2), squeeze=False)
     t = np.arange(draws.shape[2])
     for c, (axis, title) in enumerate(zip(axes[0], titles, strict=True)):
         if exact is not None:
-            mean, std = exact[0][c], exact[1][c]
-            axis.fill_between(t, mean - 1.96 * std, mean + 1.96 * std, color=SILVER, alpha=0.3, lw=0,
-                              label="exact 95 %")  # fmt: skip
+            mean, low, high = (x[c] for x in exact)
+            axis.fill_between(t, low, high, color=SILVER, alpha=0.3, lw=0, label="exact 95 %")
             axis.plot(t, mean, label="exact mean", **TRUTH)
         axis.plot(t, draws[:3, c].T, color=SKY, lw=0.8)
         axis.plot([], [], color=SKY, lw=0.8, label="three draws")
