@@ -83,8 +83,8 @@ def fit_readout(model: IMDer, train: tuple[np.ndarray, np.ndarray], valid: tuple
     (x, y), readout, mean = train, model.fusion.readout, train[0].mean(0)
     ridge = RidgeCV(PENALTIES).fit(x - mean, y)
     network = MLPRegressor(
-        hidden_layer_sizes=(HIDDEN, HIDDEN), alpha=1.0, early_stopping=True, max_iter=300, random_state=0
-    )
+        hidden_layer_sizes=(HIDDEN, HIDDEN), alpha=1.0, early_stopping=len(x) >= 50, max_iter=300, random_state=0
+    )  # its own held-out tenth needs some samples
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(x - mean, y)

@@ -45,6 +45,8 @@ def pretrain(
 ) -> Path:
     """Encoders and fusion on complete data, L1; with a BERT, its gradient too (learning rate 1e-4).
 
+    Without a BERT encoders "components" are fixed; with one they learn along, for its features change.
+
     Args:
         model: changed in place; of BERT's width if there is one.
         data: with text_bert if there is a BERT.

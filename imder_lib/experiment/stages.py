@@ -19,6 +19,7 @@ from imder_lib.experiment.trainer import Stage
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents, encode_split
 
+NONE_COMPLETE = "no training sample is complete: lower the rate of supervision 'observed'"
 LOSS_WEIGHT = 0.1  # of the score and refiner losses beside the error of the prediction (section 7)
 
 
@@ -41,6 +42,8 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
     """Fusion on complete data, and encoders if they are learned. The release's pretraining; the first of "staged"."""
     device = next(model.parameters()).device
     complete = observed_modalities(model, data, config).all(dim=1).nonzero()[:, 0]
+    if not len(complete):
+        raise UserError(NONE_COMPLETE)
     fixed, readout = model.config.encoders == "components", model.config.readout and not data.classes
 
     def start() -> None:
@@ -85,7 +88,7 @@ def prepare(model: IMDer, train: Latents, observed: Tensor) -> None:
     """Fit the recoverer's closed forms on complete training samples."""
     complete = observed.all(dim=1).nonzero()[:, 0].to(next(iter(train.values())).device)
     if not len(complete):
-        raise UserError("no training sample is complete: lower the rate of supervision 'observed'")
+        raise UserError(NONE_COMPLETE)
     model.recoverer.prepare({m: x[complete] for m, x in train.items()})
 
 

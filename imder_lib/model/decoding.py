@@ -9,7 +9,8 @@ from imder_lib.model.imder import IMDer
 
 
 class Decoder:
-    """The features whose latents are nearest to given ones, by least squares; of least norm if there are many.
+    """The features whose latents are nearest to given ones, by least squares; of least norm, each feature in
+    units of its weight, if there are many.
 
     Exact where a modality's latents hold as many independent numbers as its features; drawn latents that no features
     have are projected to those that some have.
@@ -28,7 +29,8 @@ class Decoder:
             units = torch.eye(steps * width, device=device).unflatten(1, (steps, width))  # one feature each
             image = model.encode({k: units if k == m else units.new_zeros(len(units), steps, w)
                                   for k, w in model.config.widths.items()})[m].flatten(1)  # fmt: skip
-            self.inverse[m] = torch.linalg.pinv(image.double(), rtol=1e-4).float()  # (D T', T D_m)
+            size = image.double().norm(dim=1).clamp(min=1e-30)  # features may differ in scale by orders of magnitude
+            self.inverse[m] = (torch.linalg.pinv(image / size[:, None], rtol=1e-4) / size).float()  # (D T', T D_m)
 
     def __call__(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Latents, modality -> (..., D, T'), to features, modality -> (..., T, D_m)."""

@@ -30,9 +30,13 @@ class LinearMean(nn.Module):
 
     def forward(self, latents: Tensor, available: Tensor) -> Tensor:
         """Estimates (B, M, D, T) from latents (B, M, D, T), which are read only where available (B, M)."""
-        known = (latents * available[:, :, None, None]).flatten(1, 2)
+        seen = windows((latents * available[:, :, None, None]).flatten(1, 2))  # (B, T, W M D)
         code = (available * 2 ** torch.arange(self.M, device=available.device)).sum(dim=1)
-        return (windows(known) @ self.weight[code]).transpose(1, 2).unflatten(1, (self.M, self.D))
+        out = seen.new_zeros(*seen.shape[:2], self.M * self.D)
+        for c in code.unique():
+            rows = (code == c).nonzero()[:, 0]
+            out[rows] = seen[rows] @ self.weight[c]
+        return out.transpose(1, 2).unflatten(1, (self.M, self.D))
 
     @torch.no_grad()
     def fit(self, latents: Tensor, chunk: int = 256) -> None:
