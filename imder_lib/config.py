@@ -32,12 +32,10 @@ class Rules:
         train_condition: noise on it in training: "shared" with the target (the release), "independent", "clean".
         sample_condition: and in sampling: "fresh" at every step (the release), "frozen" (one draw for all), "clean".
         sampler, schedule: see diffusion/samplers.py and diffusion/schedules.py.
-        eta: of samplers "dpmpp_2m_sde" and "dpmpp_3m_sde": fresh noise from 0 (an ODE) to 1. At 20 calls on Gaussian
-            data, third order, geometric levels and .5 widen no direction by more than 1 %, second order by 3 %;
-            second order, karras levels and 1 by 11 %.
+        eta: of samplers "dpmpp_2m_sde" and "dpmpp_3m_sde": fresh noise from 0 (an ODE) to 1. Notebook 07 shows
+            what it does to the width of draws.
         antithetic: of several draws, each second one takes the noise of the one before with the sign turned, so that
             the noise cancels in their mean.
-        linear_mean: diffuse around the linear-regression estimate of what is missing instead of around zero.
         refine: let a refiner, trained on squared error, change each draw.
         condition_dropout: share of training samples that net "joint" sees without a condition; guidance needs them.
         guidance: how far the condition pulls (Ho & Salimans, 2022): D0 + guidance (D - D0), D0 without a condition. 1:
@@ -53,7 +51,6 @@ class Rules:
     schedule: str = "geometric"
     eta: float = 0.5
     antithetic: bool = True
-    linear_mean: bool = True
     refine: bool = False
     condition_dropout: float = 0.1
     guidance: float = 1.0
@@ -75,13 +72,11 @@ class Rules:
             raise UserError("net 'joint' needs parameterisation 'edm' and latents 'standardised'")
         if self.net == "joint" and (self.train_condition, self.sample_condition) != ("clean", "clean"):
             raise UserError("net 'joint' takes its condition clean: use net 'unet' to noise it")
-        if self.linear_mean and self.latents != "standardised":
-            raise UserError("linear_mean needs latents 'standardised'")
 
 
 KIT = Rules()
 RELEASED = Rules(
-    "unet", "score", "raw", "shared", "fresh", "em", "released", antithetic=False, linear_mean=False, refine=True,
+    "unet", "score", "raw", "shared", "fresh", "em", "released", antithetic=False, refine=True,
     condition_dropout=0.0,
 )  # fmt: skip
 RULES = MappingProxyType({"kit": KIT, "released": RELEASED})

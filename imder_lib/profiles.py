@@ -42,9 +42,9 @@ PROFILES = MappingProxyType(
             sizes={},
             limit=0,
             model={"layers": 2, "steps": 20, "joint_channels": 64, "joint_blocks": 6},
-            train={"fusion_epochs": 6, "score_epochs": 100, "refine_epochs": 4, "bank_patterns": 2,
+            train={"fusion_epochs": 6, "score_epochs": 60, "refine_epochs": 3, "bank_patterns": 2,
                    "patience": 2, "early_stop": 6},
-            draws=16,
+            draws=8,
         ),
         # quick's fusion, a larger recoverer, trained until it no longer improves: what the fidelity table is made with.
         "full": Profile(

@@ -18,44 +18,58 @@ from imder_lib.nets.lengths import valid_steps
 PENALTIES = np.logspace(-1, 5, 25)
 
 
+Ridge = tuple[dict[str, np.ndarray], np.ndarray]  # modality -> weights (k, D_m) of its time averages; intercept (k,)
+
+
 @torch.no_grad()
-def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: int = 256) -> None:
+def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: int = 256) -> Ridge:
     """Set the encoders to principal components of single frames, ordered by variance.
 
     Features are standardised first, and the channels of a modality have variance 1 on average. A modality that is no
-    wider than D loses nothing: its encoder is a rotation. Of a wider one, the first channels are what a ridge
-    regression reads the label from (one channel, or one for each class), so that what the label needs is kept even
-    where it varies little; the components fill the rest.
+    wider than D loses nothing: its encoder is a rotation. Of a wider one, the first channels are its part of the ridge
+    regression of the label on all time averages (one channel, or one for each class), so that what the label needs is
+    kept even where it varies little; the components fill the rest.
 
     Args:
         model: with encoders "components"; changed in place.
         data: of the model's modalities.
         rows: (n,) of the training split, those whose every modality may be read.
+
+    Returns:
+        the ridge regression
     """
     labels = data.train.labels[rows.numpy()]
-    labels = np.eye(data.classes)[labels] if data.classes else labels
-    for m, encoder in model.encoders.items():
+    labels = np.eye(data.classes)[labels] if data.classes else labels[:, None]
+    pooled, scales, components = {}, {}, {}
+    for m in model.modalities:
         count, total, square, averages = 0, 0.0, 0.0, []
         for x, valid in _frames(model, data.train, rows, m, batch_size):
             frames = x[valid]
             count, total, square = count + len(frames), total + frames.sum(0), square + frames.T @ frames
             averages.append((x.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)).numpy())
-        mean = total / max(count, 1)
+        mean, pooled[m] = total / max(count, 1), np.concatenate(averages)
         covariance = square / max(count, 1) - mean.outer(mean)
         std = covariance.diagonal().clamp(min=0).sqrt()
         scale = torch.where(std > 1e-6 * (1 + mean.abs()), 1 / std, 0.0)  # a constant feature tells nothing
         values, vectors = torch.linalg.eigh(covariance * scale.outer(scale))
-        D, width = model.config.dim, len(mean)
-        kept = vectors.flip(1)[:, : min(D, width)] / values.flip(0)[:D].mean().clamp(min=1e-12).sqrt()
-        channels = (kept * scale[:, None]).T  # (min(D, width), width)
-        if width > D:
-            pooled = np.concatenate(averages)
-            inputs = (pooled - mean.numpy()) * scale.numpy()
-            label = np.atleast_2d(RidgeCV(PENALTIES).fit(inputs, labels).coef_)[: D // 2]
-            label = label / np.maximum((inputs @ label.T).std(0), 1e-6)[:, None]
-            channels = torch.cat([torch.from_numpy(label) * scale, channels])[:D]
+        kept = (
+            vectors.flip(1)[:, : model.config.dim] / values.flip(0)[: model.config.dim].mean().clamp(min=1e-12).sqrt()
+        )
+        components[m], scales[m] = (kept * scale[:, None]).T, scale.numpy()  # (min(D, D_m), D_m)
+    inputs = np.concatenate([pooled[m] * scales[m] for m in pooled], axis=1)
+    fit = RidgeCV(PENALTIES).fit(inputs, labels)
+    splits = np.cumsum([len(s) for s in scales.values()])[:-1]
+    parts = np.split(np.reshape(fit.coef_, (-1, inputs.shape[1])), splits, axis=1)
+    ridge = {m: part * scales[m] for m, part in zip(pooled, parts, strict=True)}
+    for m, encoder in model.encoders.items():
+        channels, D = components[m], model.config.dim
+        if channels.shape[1] > D:
+            label = ridge[m][: D // 2]
+            label = label / np.maximum((pooled[m] @ label.T).std(0), 1e-6)[:, None]
+            channels = torch.cat([torch.from_numpy(label), channels])[:D]
         encoder.weight.zero_()
         encoder.weight[: len(channels), :, encoder.kernel_size[0] // 2] = channels.to(encoder.weight)
+    return ridge, np.atleast_1d(fit.intercept_)
 
 
 def _frames(
@@ -71,31 +85,42 @@ def _frames(
 
 
 @torch.no_grad()
-def fit_readout(model: IMDer, train: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray]) -> None:
-    """Set the readout to a ridge regression or a small network, whichever has the lower L1 on validation samples.
+def fit_readout(
+    model: IMDer, ridge: Ridge, train: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Set the readout to the ridge regression, or to a small network where validation is clearly better with it.
 
-    The rest of the prediction starts at zero, so that the untrained model predicts what the readout does.
+    Clearly: L1 is lower by two standard errors of the paired difference. The rest of the prediction starts at zero, so
+    that the untrained model predicts what the readout does.
 
     Args:
-        model: with a readout; changed in place.
+        model: with a readout and encoders that :func:`fit_encoders` set; changed in place.
+        ridge: what that returned.
         train, valid: time averages of the latents (n, M D), see :func:`Fusion.averages`, and labels (n,).
     """
     (x, y), readout, mean = train, model.fusion.readout, train[0].mean(0)
-    ridge = RidgeCV(PENALTIES).fit(x - mean, y)
     network = MLPRegressor(
         hidden_layer_sizes=(HIDDEN, HIDDEN), alpha=1.0, early_stopping=len(x) >= 50, max_iter=300, random_state=0
     )  # its own held-out tenth needs some samples
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(x - mean, y)
-    ridge_error, error = (np.abs(fit.predict(valid[0] - mean) - valid[1]).mean() for fit in (ridge, network))
+    weights = []  # the ridge regression's of latents: the label's direction is among the channels of a wide modality
+    for m, part in ridge[0].items():
+        if m in model.encoders:
+            encoder = model.encoders[m].weight[:, :, 0].cpu().double().numpy()  # (D, D_m)
+            part = np.linalg.lstsq(encoder.T, part.T, rcond=None)[0].T
+        weights.append(part)
+    weight = np.concatenate(weights, axis=1)  # (1, M D)
+    gain = np.abs(valid[0] @ weight[0] + ridge[1] - valid[1]) - np.abs(network.predict(valid[0] - mean) - valid[1])
     for p in (*readout.parameters(), model.fusion.out.weight, model.fusion.out.bias):
         p.zero_()
-    if ridge_error <= error:
-        layers, found = [readout.linear], [(ridge.coef_[:, None], ridge.intercept_)]
-    else:
-        layers, found = list(readout.network)[::2], zip(network.coefs_, network.intercepts_, strict=True)
-    for layer, (weight, bias) in zip(layers, found, strict=True):
-        layer.weight.copy_(torch.from_numpy(np.asarray(weight).T))
-        layer.bias.copy_(torch.as_tensor(bias))
+    if len(gain) < 2 or gain.mean() <= 2 * gain.std(ddof=1) / len(gain) ** 0.5:
+        readout.linear.weight.copy_(torch.from_numpy(weight))
+        readout.linear.bias.copy_(torch.from_numpy(ridge[1]))
+        return
+    layers = list(readout.network)[::2]
+    for layer, w, b in zip(layers, network.coefs_, network.intercepts_, strict=True):
+        layer.weight.copy_(torch.from_numpy(w.T))
+        layer.bias.copy_(torch.from_numpy(b))
     layers[0].bias -= layers[0].weight @ torch.from_numpy(mean).to(layers[0].weight)

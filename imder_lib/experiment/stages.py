@@ -44,18 +44,17 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
     complete = observed_modalities(model, data, config).all(dim=1).nonzero()[:, 0]
     if not len(complete):
         raise UserError(NONE_COMPLETE)
-    fixed, readout = model.config.encoders == "components", model.config.readout and not data.classes
+    fixed = model.config.encoders == "components"
+    readout = fixed and model.config.readout and not data.classes
 
     def start() -> None:
-        if fixed:
-            fit_encoders(model, data, complete)
+        ridge = fit_encoders(model, data, complete)
         if readout:
-            averages = [model.fusion.averages(encode_split(model, s)).cpu().numpy() for s in (data.train, data.valid)]
-            fit_readout(
-                model,
-                (averages[0][complete.numpy()], data.train.labels[complete.numpy()]),
-                (averages[1], data.valid.labels),
+            train, valid = (
+                (model.fusion.averages(encode_split(model, s)).cpu().numpy(), s.labels)
+                for s in (data.train, data.valid)
             )
+            fit_readout(model, ridge, tuple(x[complete.numpy()] for x in train), valid)
 
     def error(split: str, rows: Tensor, reduction: str = "mean") -> Tensor:
         batch = data.splits[split].batch(rows.numpy()).to(device)
@@ -71,7 +70,7 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
         validate=lambda: in_batches(len(data.valid), config.batch_size, lambda rows: error("valid", rows, each)),
         size=len(complete),
         lr=config.lr,
-        start=start,
+        start=start if fixed else None,
         keep_start=readout,
         **_staged(config),
     )

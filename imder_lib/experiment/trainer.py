@@ -32,13 +32,11 @@ class Stage:
         loss: (rows, generator) -> scalar; ``rows`` are of the training split.
         validate: () -> (n,) losses of validation samples or batches; their noise is the same every epoch.
         size: number of training samples.
-        lr: of Adam.
-        batch_size: 0: the configuration's.
-        cosine: the rate rises for 100 steps, then falls to 0 on a cosine; else it halves on a plateau.
+        lr, batch_size: of Adam; batch size 0: the configuration's.
+        cosine: the rate rises, then falls to 0 on a cosine; else it halves on a plateau.
         to_the_end: no early stop: what is averaged at a high rate gets better when the rate falls.
         weight_decay: of AdamW; plain Adam at 0.
-        average: weights are averaged exponentially over this share of all steps, and the average is validated and
-            kept; 0: the weights themselves are.
+        average: weights averaged exponentially over this share of all steps are validated and kept; 0: the weights are.
         start: sets the weights in closed form, once before the first epoch of a stage that begins anew.
         keep_start: the weights that the stage begins with are validated too, as epoch 0, and stay unless an epoch is
             lower by more than two standard errors of the paired difference: less can be chance.

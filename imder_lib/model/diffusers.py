@@ -14,7 +14,6 @@ from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import sample
 from imder_lib.diffusion.sde import VESDE, per_sample
 from imder_lib.model.recovery import Latents, Recoverer, Scale
-from imder_lib.model.regression import LinearMean
 from imder_lib.nets.score_net import ScoreNet
 
 
@@ -36,7 +35,6 @@ class UNets(Recoverer):
         subsets = [s for n in range(2, len(self.modalities)) for s in combinations(self.condition_order, n)]
         self.conditions = nn.ModuleDict({condition_key(s): nn.Conv1d(D * len(s), D, 1) for s in subsets})
         self.scale = Scale(self.modalities, D) if rules.latents == "standardised" else None
-        self.linear = LinearMean(len(self.modalities), D) if rules.linear_mean else None
 
     @property
     def condition_order(self) -> tuple[str, ...]:
@@ -47,8 +45,6 @@ class UNets(Recoverer):
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
         if self.scale is not None:
             self.scale.fit(latents)
-        if self.linear is not None:
-            self.linear.fit(self.scale(latents))
 
     def condition(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor:
         """The condition of each sample, (B, D, T); rows of ``available`` (B, M) are neither empty nor full."""
@@ -83,24 +79,20 @@ class UNets(Recoverer):
             return ScoreDenoiser(partial(self.score, modality, valid=valid), self.sde)
         return EDMDenoiser(partial(self._net, modality, valid=valid))
 
-    def _scaled(self, latents: Mapping[str, Tensor], available: Tensor) -> tuple[Latents, Latents]:
-        """Latents as the nets see them, and what to diffuse around (empty: zero)."""
+    def _scaled(self, latents: Mapping[str, Tensor]) -> Latents:
+        """Latents as the nets see them."""
         if self.scale is None:
-            return dict(latents), {}
-        x = self.scale(latents)
-        around = {} if self.linear is None else self.linear(x, available)
-        around = around if self.linear is None else dict(zip(self.modalities, around.unbind(1), strict=True))
-        return dict(zip(self.modalities, x.unbind(1), strict=True)), around
+            return dict(latents)
+        return dict(zip(self.modalities, self.scale(latents).unbind(1), strict=True))
 
     def losses(self, latents, available, generator=None, truth=None) -> dict[str, Tensor]:
         out = super().losses(latents, available)
         wanted = available if truth is None else available | ~truth  # what is not known counts as nothing to learn
-        scaled, around = self._scaled(latents, available)
+        scaled = self._scaled(latents)
         for m, rows in self.missing_rows(wanted).items():
             if len(rows):
                 here, valid = self._rows(scaled, latents, available, rows)
-                x0 = here[m] - around[m][rows] if around else here[m]
-                out[m] = self.loss(m, x0, self.condition(here, available[rows]), valid, generator)
+                out[m] = self.loss(m, here[m], self.condition(here, available[rows]), valid, generator)
         return out
 
     def _rows(
@@ -121,14 +113,13 @@ class UNets(Recoverer):
 
     def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
         out = dict(latents)
-        scaled, around = self._scaled(latents, available)
+        scaled = self._scaled(latents)
         values: Latents = {}
         for m, rows in self.missing_rows(available).items():
             if len(rows):
                 here, valid = self._rows(scaled, latents, available, rows)
                 own = noise.of(rows.tolist(), m) if isinstance(noise, SampleNoise) else noise
                 drawn = self.draw(m, self.condition(here, available[rows]), valid, own, steps, callback)
-                drawn = drawn + around[m][rows] if around else drawn
                 values[m] = scaled[m].index_copy(0, rows, drawn if valid is None else drawn * valid)
         if self.scale is not None and values:
             stacked = torch.stack([values.get(m, scaled[m]) for m in self.modalities], dim=1)
@@ -136,7 +127,7 @@ class UNets(Recoverer):
         return out | values
 
     def draw(self, m: str, condition: Tensor, valid: Tensor | None, noise, steps, callback) -> Tensor:
-        """A sample of one modality around its mean given the condition, both (B, D, T)."""
+        """A sample of one modality given the condition, both (B, D, T)."""
         rules = self.config.rules
         denoise = sample_condition(self.denoiser(m, valid), rules.sample_condition, noise)
         n = steps or self.config.steps

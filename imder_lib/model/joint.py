@@ -12,7 +12,6 @@ from imder_lib.diffusion.noise import Noise, SampleNoise, uniform
 from imder_lib.diffusion.samplers import sample
 from imder_lib.errors import UserError
 from imder_lib.model.recovery import Latents, Recoverer, Scale
-from imder_lib.model.regression import LinearMean
 from imder_lib.nets.joint_net import JointNet
 
 
@@ -27,15 +26,12 @@ class JointDiffusion(Recoverer):
         M, D = len(config.modalities), config.dim
         self.net = JointNet(M, D, config.joint_channels, config.joint_blocks)
         self.scale = Scale(config.modalities, D)
-        self.linear = LinearMean(M, D) if config.rules.linear_mean else None
 
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
         self.scale.fit(latents)
-        if self.linear is not None:
-            self.linear.fit(self.scale(latents))
 
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
-        """A denoiser of what is missing, around its estimate; the condition is :meth:`known`, or zero for none."""
+        """A denoiser of what is missing; the condition is :meth:`known`, or zero for none."""
 
         def net(noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
             noisy = noisy if valid is None else noisy * valid[:, None]
@@ -48,16 +44,14 @@ class JointDiffusion(Recoverer):
         denoise, w = self.denoiser(available, valid), self.config.rules.guidance
 
         def pulled(x: Tensor, sigma: Tensor, known: Tensor) -> Tensor:
-            around = known * ~available[:, :, None, None]  # x is counted from here
-            free = denoise(x + around, sigma, torch.zeros_like(known)) - around
+            free = denoise(x, sigma, torch.zeros_like(known))
             return free + w * (denoise(x, sigma, known) - free)
 
         return denoise if w == 1 else pulled
 
     def known(self, x: Tensor, available: Tensor) -> Tensor:
-        """Standardised latents (B, M, D, T) where available, and where missing their estimate (zero without one)."""
-        x = x * available[:, :, None, None]
-        return x if self.linear is None else torch.where(available[:, :, None, None], x, self.linear(x, available))
+        """The condition: standardised latents (B, M, D, T) where available, zero where missing."""
+        return x * available[:, :, None, None]
 
     def losses(self, latents, available, generator=None, truth=None) -> dict[str, Tensor]:
         x = self.scale(latents)
@@ -66,7 +60,7 @@ class JointDiffusion(Recoverer):
         if self.training and self.config.rules.condition_dropout:
             heard = uniform(x, generator) >= self.config.rules.condition_dropout
             known = known * heard[:, None, None, None]
-        error = edm_error(self.denoiser(available, valid), x - known, known, generator)
+        error = edm_error(self.denoiser(available, valid), x, known, generator)
         weight = (~available if truth is None else ~available & truth).to(x)[:, :, None, None] * self.scale.varies
         weight = (weight if valid is None else weight * valid[:, None]).expand_as(error)
         mean = (error * weight).sum(dim=(0, 2, 3)) / weight.sum(dim=(0, 2, 3)).clamp(min=1)
@@ -81,7 +75,7 @@ class JointDiffusion(Recoverer):
         own = noise.of(rows.tolist(), "joint") if isinstance(noise, SampleNoise) else noise
         known, n = self.known(x, a), steps or self.config.steps
         drawn = sample(rules.sampler, rules.schedule, n, self.guided(a, valid), x, known, own, callback, eta=rules.eta)
-        drawn = self.fill(here, a, self.scale.back(drawn + known))
+        drawn = self.fill(here, a, self.scale.back(drawn))
         return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}
 
     @torch.no_grad()
@@ -98,10 +92,10 @@ class JointDiffusion(Recoverer):
         """
         if available.all(dim=1).any():
             raise UserError("a sample misses nothing: there is no walk to watch")
-        known, path = self.known(self.scale(latents), available), []
+        path = []
 
         def keep(step: int, sigma: Tensor, x: Tensor, denoised: Tensor) -> None:
-            seen = (self.fill(latents, available, self.scale.back(v + known)) for v in (x, denoised))
+            seen = (self.fill(latents, available, self.scale.back(v)) for v in (x, denoised))
             path.append((sigma.item(), *seen))
 
         drawn = self(latents, available, noise, steps, keep)

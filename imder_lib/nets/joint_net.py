@@ -52,7 +52,7 @@ class JointNet(nn.Module):
         Args:
             x: (B, M, D, T), scaled noisy latents where missing; what stands where available is not seen.
             level: (B,), a quarter of the logarithm of the noise level.
-            known: (B, M, D, T), clean latents where available, their estimate (or zero) where missing.
+            known: (B, M, D, T), clean latents where available, zero where missing.
             available: bool (B, M).
 
         Returns:

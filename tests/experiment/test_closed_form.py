@@ -135,8 +135,11 @@ def test_an_untrained_model_predicts_what_ridge_regression_does(steps, tiny_conf
         s.labels[:] = means @ w + rng.standard_normal(len(s))
     fusion_stage(model, data, tiny_config).start()
     assert not any(p.any() for p in model.fusion.readout.network.parameters())  # the regression was better
-    train, test = (np.concatenate(list(averages(model, s).values()), axis=1) for s in (data.train, data.test))
-    ridge = RidgeCV(PENALTIES).fit(train, data.train.labels)
+    std = {m: x.std(axis=(0, 1)) for m, x in data.train.features.items()}
+    train, test = (
+        np.concatenate([x.mean(1) / std[m] for m, x in s.features.items()], axis=1) for s in (data.train, data.test)
+    )
+    ridge = RidgeCV(PENALTIES).fit(train, data.train.labels)  # on features: nothing of it is lost in the encoders
     with torch.no_grad():
         ours = model.fusion(encode_split(model, data.test))[0][:, 0].numpy()
     np.testing.assert_allclose(ours, ridge.predict(test), atol=1e-3)
@@ -146,7 +149,8 @@ def test_a_label_that_is_a_product_is_read_by_the_network():
     rng, model = np.random.default_rng(0), untrained()
     x = {name: rng.standard_normal((n, 48)).astype(np.float32) + 2 for name, n in (("train", 2000), ("valid", 300))}
     y = {name: (v[:, 3] - 2) * (v[:, 20] - 2) for name, v in x.items()}
-    fit_readout(model, (x["train"], y["train"]), (x["valid"], y["valid"]))
+    nothing = {m: np.zeros((1, w)) for m, w in WIDTHS.items()}, np.zeros(1)
+    fit_readout(model, nothing, (x["train"], y["train"]), (x["valid"], y["valid"]))
     assert not any(p.any() for p in model.fusion.readout.linear.parameters())
     latents = {m: torch.from_numpy(x["valid"][:, 16 * i : 16 * (i + 1), None]) for i, m in enumerate(WIDTHS)}
     with torch.no_grad():
