@@ -33,13 +33,13 @@ reproduce: $(READY)
 	$(BIN)/imder reproduce --profile quick --dataset synthetic --out $(OUT)
 
 notebooks: $(READY)
-	$(BIN)/python -m imder_lib.runs.course results/course
+	$(BIN)/python -m tools.course results/course
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
 site: $(READY)
-	$(BIN)/python -m imder_lib.runs.site build/site
+	$(BIN)/python -m tools.site build/site
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imder_lib.runs.site import build_site
+from tools.site import build_site
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of the next Sphinx, in myst_parser
 

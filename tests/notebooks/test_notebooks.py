@@ -8,9 +8,9 @@ import pytest
 
 from imder_lib.errors import UserError
 from imder_lib.runs.exercises import SOLUTIONS, follow, tagged, with_exercises
-from imder_lib.runs.form import form_problems
 from imder_lib.runs.notebook import run_notebook
 from imder_lib.runs.reproduce import NOTEBOOKS, ORDER
+from tools.form import form_problems
 
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 SOLVED = sorted(SOLUTIONS.glob("*.ipynb"))
@@ -110,10 +110,10 @@ def test_bad_form_is_named(tmp_path, edit, message):
 
 
 def test_form_as_a_command(tmp_path):
-    command = [sys.executable, "-m", "imder_lib.runs.form"]
-    assert subprocess.run([*command, ALL[0]]).returncode == 0
+    command, root = [sys.executable, "-m", "tools.form"], NOTEBOOKS.parent
+    assert subprocess.run([*command, ALL[0]], cwd=root).returncode == 0
     (tmp_path / "no.ipynb").write_text("{")
-    bad = subprocess.run([*command, ALL[0], tmp_path / "no.ipynb"], capture_output=True, text=True)
+    bad = subprocess.run([*command, ALL[0], tmp_path / "no.ipynb"], cwd=root, capture_output=True, text=True)
     assert bad.returncode == 1
     assert bad.stdout.count("\n") == 1
     assert "is no notebook" in bad.stdout

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from imder_lib import UserError
-from imder_lib.runs import environment, launch
+from imder_lib.runs import environment
+from tools import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +54,7 @@ def test_buttons_open_the_first_notebook():
 def test_what_is_no_repository_is_refused(bad):
     with pytest.raises(UserError, match="OWNER/NAME"):
         launch.buttons(bad)
-    done = subprocess.run([sys.executable, "-m", "imder_lib.runs.launch", bad], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tools.launch", bad], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
 

@@ -10,7 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from imder_lib.errors import UserError
-from imder_lib.runs.site import ROOT, build_site
+from tools.site import ROOT, build_site
 
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEANl9ngAAAAABJRU5ErkJggg=="
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of the next Sphinx, in myst_parser

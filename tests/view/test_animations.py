@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from imder_lib.view.animations import HOLD, cloud_gif, digits_gif
 from imder_lib.view.style import use_style
+from tools.animations import HOLD, cloud_gif, digits_gif
 
 
 def test_frames_of_one_layout(tmp_path):

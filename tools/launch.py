@@ -1,4 +1,4 @@
-"""Buttons that open the course elsewhere: python -m imder_lib.runs.launch OWNER/NAME, of a copy on GitHub."""
+"""Buttons that open the course elsewhere: python -m tools.launch OWNER/NAME, of a copy on GitHub."""
 
 import re
 import sys
@@ -34,4 +34,4 @@ if __name__ == "__main__":
     try:
         print(buttons(sys.argv[1] if len(sys.argv) > 1 else ""))
     except UserError as error:
-        sys.exit(f"{error}: python -m imder_lib.runs.launch OWNER/NAME")
+        sys.exit(f"{error}: python -m tools.launch OWNER/NAME")

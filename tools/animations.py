@@ -1,4 +1,4 @@
-"""Animated reverse diffusion for pages without a kernel: python -m imder_lib.view.animations FOLDER makes both GIFs."""
+"""Animated reverse diffusion for pages without a kernel: python -m tools.animations FOLDER makes both GIFs."""
 
 import sys
 import tempfile

@@ -1,4 +1,4 @@
-"""The form of a committed notebook: python -m imder_lib.runs.form NOTEBOOK...; one line a problem, exit code 1."""
+"""The form of a committed notebook: python -m tools.form NOTEBOOK...; one line a problem, exit code 1."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The course as a static book: python -m imder_lib.runs.site [OUT]; nothing is executed, nothing is fetched.
+"""The course as a static book: python -m tools.site [OUT]; nothing is executed, nothing is fetched.
 
 Sphinx reads copies of README, notebooks and docs in their own layout, so that the links between them stay as they are.
 Every figure of a notebook's outputs becomes a file with its alt text, which the gallery shows as its caption.

@@ -1,4 +1,4 @@
-"""Execute the whole course and keep its outputs: python -m imder_lib.runs.course [FOLDER]; it goes on where it was.
+"""Execute the whole course and keep its outputs: python -m tools.course [FOLDER]; it goes on where it was.
 
 First the exercises are copied from the solution notebooks; then each notebook and each solution runs in profile quick,
 all in one folder, so that what one has trained the next one reads; then the outputs go into the committed notebooks.
