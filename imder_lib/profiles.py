@@ -37,13 +37,13 @@ PROFILES = MappingProxyType(
             train={"fusion_epochs": 2, "score_epochs": 1, "refine_epochs": 1, "bank_patterns": 1},
             draws=2,
         ),
-        # minutes on two cores: MOSI's sizes, two fusion layers for four, a narrower joint net, a short training.
+        # minutes on two cores: two fusion layers for four, a narrower joint net, a short training.
         "quick": Profile(
             sizes={},
             limit=0,
             model={"layers": 2, "steps": 20, "joint_channels": 64, "joint_blocks": 6},
-            train={"fusion_epochs": 6, "score_epochs": 60, "refine_epochs": 3, "bank_patterns": 2,
-                   "patience": 2, "early_stop": 6},
+            train={"fusion_epochs": 30, "score_epochs": 60, "refine_epochs": 4, "bank_patterns": 2,
+                   "patience": 2, "early_stop": 5},
             draws=8,
         ),
         # quick's fusion, a larger recoverer, trained until it no longer improves: what the fidelity table is made with.
