@@ -32,8 +32,7 @@ class Rules:
         train_condition: noise on it in training: "shared" with the target (the release), "independent", "clean".
         sample_condition: and in sampling: "fresh" at every step (the release), "frozen" (one draw for all), "clean".
         sampler, schedule: see diffusion/samplers.py and diffusion/schedules.py.
-        eta: of samplers "dpmpp_2m_sde" and "dpmpp_3m_sde": fresh noise from 0 (an ODE) to 1. Notebook 07 shows
-            what it does to the width of draws.
+        eta: of samplers "dpmpp_2m_sde" and "dpmpp_3m_sde": fresh noise, 0 (an ODE) to 1; see notebook 07.
         antithetic: of several draws, each second one takes the noise of the one before with the sign turned, so that
             the noise cancels in their mean.
         refine: let a refiner, trained on squared error, change each draw.
