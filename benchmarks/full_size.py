@@ -14,7 +14,7 @@ from imder_lib import IMDer, model_preset, train_preset
 from imder_lib.config import WIDTHS
 from imder_lib.data.fake import SIZES
 from imder_lib.data.missing import available_columns, patterns
-from imder_lib.experiment.bank import DRAWS
+from imder_lib.experiment.recovered_cache import DRAWS
 from imder_lib.profiles import profile
 from imder_lib.runs.setup import default_device
 
@@ -59,29 +59,33 @@ def main(name: str) -> None:
         def fusion(model: IMDer = model) -> torch.Tensor:
             return F.l1_loss(model.fusion(model.encode(x))[0], y)
 
-        def score(model: IMDer = model, latents: dict = latents, available: torch.Tensor = available) -> torch.Tensor:
+        def diffusion(
+            model: IMDer = model, latents: dict = latents, available: torch.Tensor = available
+        ) -> torch.Tensor:
             return sum(model.recoverer.losses(latents, available).values())
 
-        def refine(model: IMDer = model, latents: dict = latents) -> torch.Tensor:
+        def adapt(model: IMDer = model, latents: dict = latents) -> torch.Tensor:
             return F.l1_loss(
                 model.fusion({m: model.refine(m, v) if m in model.refiners else v for m, v in latents.items()})[0], y
             )
 
         epoch = {k: batches * best_of(lambda f=f: backward(f())) for k, f in
-                 (("fusion", fusion), ("score", score), ("refine", refine))}  # fmt: skip
+                 (("fusion", fusion), ("diffusion", diffusion), ("adapt", adapt))}  # fmt: skip
         with torch.no_grad():  # one sample, one incomplete pattern, a whole draw
             two = best_of(lambda: model.recover(part, gone, None, 2))  # noqa: B023
             draw = two / SAMPLER * steps / 2
-        bank, test = DRAWS * len(table) * everyone * draw, len(table) * sizes["test"] * draw * budget.draws
-        refined = DRAWS * epoch["refine"]  # recipe staged; recipe released trains on one draw
+        cache, test = DRAWS * len(table) * everyone * draw, len(table) * sizes["test"] * draw * budget.draws
+        refined = DRAWS * epoch["adapt"]  # recipe staged; recipe released trains on one draw
         print(f"  {preset}, {steps} sampler steps")
-        for k, v in (epoch | {"refine": refined, "bank": bank, "test": test}).items():
+        for k, v in (epoch | {"adapt": refined, "cache": cache, "test": test}).items():
             print(f"    {'one epoch of ' if k in epoch else ''}{k}: {v:.0f} s")
         first = config.fusion_epochs * epoch["fusion"]
         if preset == "kit":
-            cells = SEEDS * (config.score_epochs * epoch["score"] + bank + config.refine_epochs * refined + test)
+            cells = SEEDS * (
+                config.diffusion_epochs * epoch["diffusion"] + cache + config.adapt_epochs * refined + test
+            )
         else:  # the sampler runs for every incomplete sample of every epoch, on about two of three samples
-            joint = epoch["score"] + epoch["refine"] + 2 / 3 * everyone * draw
+            joint = epoch["diffusion"] + epoch["adapt"] + 2 / 3 * everyone * draw
             cells = SEEDS * (RATES * config.joint_epochs * joint + test)
         print(f"    profile paper, {SEEDS} seeds: at most {(first + cells) / 3600:.0f} h, stage 1 {first / 3600:.1f} h")
 

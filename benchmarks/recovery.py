@@ -1,9 +1,9 @@
 """Recovery against the exact posterior: python benchmarks/recovery.py --profile quick --seeds 1,2,3.
 
 Trains one shared first stage and then each recoverer of --names with one budget, for each seed, and writes
-OUT/fidelity.csv (every pattern and metric beside what draws of the exact posterior give) and OUT/metrics.csv. With
---limit, fidelity alone, on so many test samples: what needs fusion is left out, for the released sampler takes hours. A
-run that was cut off goes on where it was.
+OUT/sample_quality.csv (every pattern and metric beside what draws of the exact posterior give) and OUT/metrics.csv.
+With --limit, sample quality alone, on so many test samples: what needs fusion is left out, for the released sampler
+takes hours. A run that was cut off goes on where it was.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import pandas as pd
 
 from imder_lib.experiment.comparison import COMPARED, train_compared
 from imder_lib.experiment.evaluation import evaluate
-from imder_lib.experiment.yardstick import yardstick
+from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.runs.setup import default_device, parse_seeds, start_run
 
 
@@ -25,17 +25,19 @@ def main() -> None:
     parser.add_argument("--seeds", default="1")
     parser.add_argument("--names", default="released,kit")
     parser.add_argument("--draws", type=int, default=16)
-    parser.add_argument("--limit", type=int, default=0, help="test samples for fidelity alone; 0: all, and accuracy")
+    parser.add_argument(
+        "--limit", type=int, default=0, help="test samples for sample quality alone; 0: all, and accuracy"
+    )
     parser.add_argument("--out", default="results/recovery")
     args = parser.parse_args()
     run = start_run(args.dataset, args.profile, args.seeds, args.out)
-    fidelities, metrics = [], []
+    tables, metrics = [], []
     names = [n for n in args.names.split(",") if n in COMPARED]
     for seed in parse_seeds(args.seeds):
         for i, name in enumerate(names):
             began = time.perf_counter()
             model, train = run.model_config(), run.train_config(seed)
-            folder, until = run.folder / f"seed{seed}", "score" if args.limit else None
+            folder, until = run.folder / f"seed{seed}", "diffusion" if args.limit else None
             trained = train_compared(name, run.data, model, train, folder, default_device(), until).model
             seconds = time.perf_counter() - began
             if not args.limit:
@@ -44,12 +46,12 @@ def main() -> None:
                 metrics.append(rows.assign(seconds=seconds))
                 pd.concat(metrics).to_csv(Path(args.out) / "metrics.csv", index=False)
             if trained.config.recoverer == "diffusion":
-                table = yardstick(trained, run.data, draws=args.draws, seed=seed, limit=args.limit)
-                fidelities.append(table.replace({"method": {"recovered": name}}).assign(seed=seed, seconds=seconds))
-                pd.concat(fidelities).to_csv(Path(args.out) / "fidelity.csv", index=False)
+                table = posterior_check(trained, run.data, draws=args.draws, seed=seed, limit=args.limit)
+                tables.append(table.replace({"method": {"recovered": name}}).assign(seed=seed, seconds=seconds))
+                pd.concat(tables).to_csv(Path(args.out) / "sample_quality.csv", index=False)
             print(f"seed {seed}, {name}: trained in {seconds:.0f} s", flush=True)
-    if fidelities:
-        table = pd.concat(fidelities).pivot_table(
+    if tables:
+        table = pd.concat(tables).pivot_table(
             index=["pattern", "metric"], columns="method", values="value", aggfunc="median", sort=False
         )
         print(table.round(3).to_string())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from imder_lib.experiment.checkpoint import load_model
-from imder_lib.experiment.yardstick import yardstick
+from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.runs.setup import start_run
 
 SOLVERS = {  # name -> sampler, schedule, calls; each SDE is solved whole (eta 1) but for the kit's own
@@ -40,7 +40,7 @@ def main() -> None:
             name: (replace(own, sampler=sampler, schedule=schedule, eta=own.eta if "3m" in sampler else 1.0), calls)
             for name, (sampler, schedule, calls) in SOLVERS.items()
         }
-        table = yardstick(model, run.data, draws=args.draws, seed=seed, limit=args.limit, solvers=solvers)
+        table = posterior_check(model, run.data, draws=args.draws, seed=seed, limit=args.limit, solvers=solvers)
         tables.append(table.assign(folder=folder))
         pd.concat(tables).to_csv(args.out, index=False)
         print(f"{folder}: done", flush=True)

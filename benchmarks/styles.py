@@ -21,7 +21,7 @@ from imder_lib.data.posterior import exact_draws, style_shares
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.experiment.c2st import c2st
 from imder_lib.experiment.evaluation import predict
-from imder_lib.experiment.yardstick import yardstick
+from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.model.decoding import Decoder
 from imder_lib.model.recovery import Regression, encode_split
 from imder_lib.runs.setup import Run, default_device, parse_seeds
@@ -79,7 +79,7 @@ def measure(run: Run, seed: int, draws: int, limit: int, network: bool) -> pd.Da
             )
         rows.append(row)
     table = pd.DataFrame(rows).set_index("pattern")
-    check = yardstick(model, data, draws=min(draws, 16), seed=seed, limit=min(limit or 300, 300))
+    check = posterior_check(model, data, draws=min(draws, 16), seed=seed, limit=min(limit or 300, 300))
     energy = check[check["metric"] == "energy"].pivot(index="pattern", columns="method", values="value")
     table["energy"] = energy["recovered"] / energy["exact"]
     return table

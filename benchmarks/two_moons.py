@@ -31,7 +31,7 @@ def trained(simulations: int, profile_name: str, seed: int) -> IMDer:
     data, budget = load_data("two_moons", sizes={"train": simulations}, seed=seed), profile(profile_name)
     model = IMDer(model_preset("mosi", data.widths, **budget.model), seed=seed).to(default_device())
     with tempfile.TemporaryDirectory() as folder:
-        return fit(model, data, train_preset("mosi", seed=seed, **budget.train), folder, until="score").model
+        return fit(model, data, train_preset("mosi", seed=seed, **budget.train), folder, until="diffusion").model
 
 
 def draws_of_theta(model: IMDer, draws: int, seed: int) -> np.ndarray:

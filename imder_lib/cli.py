@@ -15,7 +15,7 @@ Seeds = Annotated[str, typer.Option(help="one model each: 1 or 1,2,3; empty: 1, 
 Resume = Annotated[bool, typer.Option(help="go on with a run that was cut off")]
 Recipe = Annotated[str, typer.Option(help="of profile paper: staged, released or both, joined by a comma")]
 Text = Annotated[str, typer.Option(help="features, bert-frozen or bert-finetune")]
-Start = Annotated[str, typer.Option(help="a pretrained model instead of stage 1: .safetensors or the authors' .pth")]
+Pretrained = Annotated[str, typer.Option(help="skip stage 1: a pretrained .safetensors, or the authors' .pth")]
 Epochs = Annotated[int, typer.Option(help="at most, for every stage; 0: the profile's")]
 Steps = Annotated[int, typer.Option(help="network calls of the sampler; 0: the profile's")]
 DATASETS = "synthetic, gaussian, digits, two_moons, mosi, mosei or a path"
@@ -33,7 +33,7 @@ def reproduce(
     timeout: Annotated[float, typer.Option(help="seconds for each notebook")] = 172800.0,
     recipe: Recipe = "staged",
     text: Text = "features",
-    start: Start = "",
+    pretrained: Pretrained = "",
     epochs: Epochs = 0,
     steps: Steps = 0,
     download_bert: Download = False,
@@ -42,7 +42,7 @@ def reproduce(
     from imder_lib.runs.reproduce import Options
     from imder_lib.runs.reproduce import reproduce as job
 
-    options = Options(text, start, epochs, steps, download_bert)
+    options = Options(text, pretrained, epochs, steps, download_bert)
     kw = {"resume": resume, "timeout": timeout, "options": options, "recipes": recipe}
     print(f"report: {job(dataset, profile, seeds, out, **kw)}")
 
@@ -57,7 +57,7 @@ def sweep(
     recipe: Recipe = "staged",
     rates: Annotated[str, typer.Option(help="of the random protocol, 0.1,0.5; empty: all eight")] = "",
     text: Text = "features",
-    start: Start = "",
+    pretrained: Pretrained = "",
     epochs: Epochs = 0,
     steps: Steps = 0,
     download_bert: Download = False,
@@ -65,7 +65,7 @@ def sweep(
     """The paper's grid cell by cell, without the notebooks: OUT/cells and OUT/tables."""
     from imder_lib.runs.reproduce import Options, run_sweep
 
-    options = Options(text, start, epochs, steps, download_bert)
+    options = Options(text, pretrained, epochs, steps, download_bert)
     kw = {"recipes": recipe, "rates": rates, "resume": resume, "options": options}
     print(f"tables: {run_sweep(dataset, profile, seeds, out, **kw)}")
 

@@ -101,14 +101,14 @@ class ModelConfig:
         recoverer: what stands in for a missing modality: "zero", "mean", "regression" (linear), "network" (the U-Net in
             one deterministic pass), "diffusion", or your own, see model/recoverers.py.
         rules: of the diffusion.
-        score_channels: widths of the U-Net's levels; the first is D.
+        unet_channels: widths of the U-Net's levels; the first is D.
         joint_channels, joint_blocks: of the joint net.
         refiner_blocks: residual channel-attention blocks.
         sigma: base of the VE SDE.
         steps: network calls of the sampler.
         encoders: "learned": convolutions of three frames, trained with fusion, as in the release. "components":
             principal components of single frames, fixed; a modality no wider than ``dim`` loses nothing.
-        lengths: padding neither attends nor counts; False: it does, as in the release.
+        mask_padding: padding neither attends nor counts; False: it does, as in the release.
         readout: a small readout of the latents' time averages beside the fusion's own prediction, fitted before the
             first stage; for labels that are numbers. The release has none.
         outputs: 1 for a label that is a number, else the number of classes.
@@ -122,14 +122,14 @@ class ModelConfig:
     embed_dropout: float = 0.0
     recoverer: str = "diffusion"
     rules: Rules = KIT
-    score_channels: tuple[int, ...] = (32, 64, 128, 256)
+    unet_channels: tuple[int, ...] = (32, 64, 128, 256)
     joint_channels: int = 128
     joint_blocks: int = 8
     refiner_blocks: int = 20
     sigma: float = 25.0
     steps: int = 20
     encoders: str = "learned"
-    lengths: bool = False
+    mask_padding: bool = False
     readout: bool = False
     outputs: int = 1
 
@@ -142,8 +142,8 @@ class ModelConfig:
             raise UserError(f"steps must be at least 1, got {self.steps}")
         if self.encoders not in ("learned", "components"):
             raise UserError(f"encoders must be 'learned' or 'components', got {self.encoders!r}")
-        if self.score_channels[0] != self.dim:
-            raise UserError(f"score_channels start with {self.score_channels[0]}, expected dim = {self.dim}")
+        if self.unet_channels[0] != self.dim:
+            raise UserError(f"unet_channels start with {self.unet_channels[0]}, expected dim = {self.dim}")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -155,23 +155,23 @@ class TrainConfig:
     """How to train.
 
     Attributes:
-        recipe: "staged" (complete data, then score nets, then refiners and fusion on a bank of recovered
+        recipe: "staged" (complete data, then score nets, then refiners and fusion on a cache of recovered
             latents) or "released" (complete data, then everything jointly with the sampler in the loop).
         seed: of initialisation, masks, noise and batch order.
         batch_size, lr, clip: Adam's batch, learning rate and clip-by-value of the gradient.
         patience: epochs without a better validation L1 before the learning rate halves.
         early_stop: epochs without a better validation L1 before a stage ends.
         fusion_epochs: at most, for encoders and fusion on complete data.
-        score_epochs: for the score nets (recipe staged).
-        refine_epochs: at most, for refiners and fusion on the bank (recipe staged).
+        diffusion_epochs: for the score nets (recipe staged).
+        adapt_epochs: at most, for refiners and fusion on the cache (recipe staged).
         joint_epochs: at most, for joint training (recipe released).
-        refine_lr: learning rate of the refine stage; fusion is trained already and must not be shaken.
-        score_batch: batch size of the score nets (recipe staged).
-        score_lr, score_decay: of the score nets (recipe staged): peak of the cosine schedule, AdamW's weight decay.
+        adapt_lr: learning rate of the adapt stage; small, because fusion is already trained.
+        diffusion_batch: batch size of the score nets (recipe staged).
+        diffusion_lr, diffusion_decay: of the score nets (recipe staged): peak of the cosine schedule, weight decay.
         weight_decay: of the other stages of recipe staged.
         average: of recipe staged: weights are averaged over about this share of a stage's steps; these are kept.
-        bank_patterns: incomplete patterns that each training sample is recovered under, twice (0: every one).
-        bank_steps: network calls of the sampler when the bank is filled; 0: the model's own.
+        cache_patterns: incomplete patterns that each training sample is recovered under, twice (0: every one).
+        cache_steps: network calls of the sampler when the cache is filled; 0: the model's own.
         rate: missing rate of the released recipe's protocol, and of supervision "observed".
         supervision: "full": training sees the true features of what it calls missing. "observed": each training sample
             keeps only what a mask drawn once, protocol random at ``rate``, leaves; the rest is never read.
@@ -185,17 +185,17 @@ class TrainConfig:
     patience: int = 24
     early_stop: int = 20
     fusion_epochs: int = 100
-    score_epochs: int = 100
-    refine_epochs: int = 30
+    diffusion_epochs: int = 100
+    adapt_epochs: int = 30
     joint_epochs: int = 100
-    refine_lr: float = 5e-4
-    score_batch: int = 64
-    score_lr: float = 2e-3
-    score_decay: float = 0.05
+    adapt_lr: float = 5e-4
+    diffusion_batch: int = 64
+    diffusion_lr: float = 2e-3
+    diffusion_decay: float = 0.05
     weight_decay: float = 0.01
     average: float = 0.1
-    bank_patterns: int = 0
-    bank_steps: int = 0
+    cache_patterns: int = 0
+    cache_steps: int = 0
     rate: float = 0.3
     supervision: str = "full"
 
@@ -233,8 +233,8 @@ def model_preset(
         "mosi": {"layers": 4, "attention_dropout": {"audio": 0.2}, "embed_dropout": 0.2},
         "mosei": {"layers": 6, "attention_dropout": {}, "embed_dropout": 0.0},
     }[name]
-    released |= {"rules": rules(preset), "steps": 100 if preset == "released" else 20, "lengths": preset != "released",
-                 "readout": preset != "released",
+    released |= {"rules": rules(preset), "steps": 100 if preset == "released" else 20,
+                 "mask_padding": preset != "released", "readout": preset != "released",
                  "encoders": "learned" if preset == "released" else "components"}  # fmt: skip
     return ModelConfig(widths=dict(widths or WIDTHS[name]), **(released | changes))
 

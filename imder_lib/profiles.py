@@ -32,9 +32,9 @@ PROFILES = MappingProxyType(
         "smoke": Profile(
             sizes={"train": 64, "valid": 32, "test": 48},
             limit=64,
-            model={"layers": 1, "steps": 4, "score_channels": (32, 64, 64, 64), "refiner_blocks": 2,
+            model={"layers": 1, "steps": 4, "unet_channels": (32, 64, 64, 64), "refiner_blocks": 2,
                    "joint_channels": 32, "joint_blocks": 2},
-            train={"fusion_epochs": 2, "score_epochs": 1, "refine_epochs": 1, "bank_patterns": 1},
+            train={"fusion_epochs": 2, "diffusion_epochs": 1, "adapt_epochs": 1, "cache_patterns": 1},
             draws=2,
         ),
         # minutes on two cores: two fusion layers for four, a narrower joint net, a short training.
@@ -42,20 +42,20 @@ PROFILES = MappingProxyType(
             sizes={},
             limit=0,
             model={"layers": 2, "steps": 20, "joint_channels": 64, "joint_blocks": 6},
-            train={"fusion_epochs": 30, "score_epochs": 60, "refine_epochs": 4, "bank_patterns": 2,
+            train={"fusion_epochs": 30, "diffusion_epochs": 60, "adapt_epochs": 4, "cache_patterns": 2,
                    "patience": 2, "early_stop": 5},
             draws=8,
         ),
-        # quick's fusion, a larger recoverer, trained until it no longer improves: what the fidelity table is made with.
+        # quick's fusion, a larger recoverer, trained until it no longer improves: of the sample quality table.
         "full": Profile(
             sizes={},
             limit=0,
             model={"layers": 2, "steps": 20, "joint_channels": 128, "joint_blocks": 8},
-            train={"fusion_epochs": 10, "score_epochs": 200, "refine_epochs": 4, "bank_patterns": 2, "patience": 2},
+            train={"fusion_epochs": 10, "diffusion_epochs": 200, "adapt_epochs": 4, "cache_patterns": 2, "patience": 2},
             draws=16,
         ),
         # the released sizes and budgets: an hour for each seed on two cores under the kit's rules.
-        "paper": Profile(sizes={}, limit=0, model={}, train={"score_epochs": 200}, draws=16),
+        "paper": Profile(sizes={}, limit=0, model={}, train={"diffusion_epochs": 200}, draws=16),
     }
 )  # fmt: skip
 

@@ -28,7 +28,7 @@ def model():
 
 
 def tiny_model(widths=None, seed=0, preset="kit", recoverer="diffusion", **switches) -> IMDer:
-    kw = {"dim": 16, "layers": 1, "score_channels": (16, 32, 64), "refiner_blocks": 1, "steps": 3}
+    kw = {"dim": 16, "layers": 1, "unet_channels": (16, 32, 64), "refiner_blocks": 1, "steps": 3}
     kw |= {"joint_channels": 16, "joint_blocks": 2, "recoverer": recoverer, "rules": rules(preset, **switches)}
     return IMDer(ModelConfig(widths=widths or WIDTHS, **kw), seed=seed)
 
@@ -39,9 +39,9 @@ def tiny_config():
         seed=3,
         batch_size=16,
         fusion_epochs=2,
-        score_epochs=2,
-        refine_epochs=2,
+        diffusion_epochs=2,
+        adapt_epochs=2,
         joint_epochs=2,
-        bank_patterns=2,
-        bank_steps=3,
+        cache_patterns=2,
+        cache_steps=3,
     )

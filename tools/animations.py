@@ -48,7 +48,7 @@ def cloud_gif(states: Sequence[np.ndarray], levels: Sequence[float], data: np.nd
     save_gif(figure, draw, len(states), path)
 
 
-def digits_gif(walk: Sequence[np.ndarray], levels: Sequence[float], truth: np.ndarray, path: Path) -> None:
+def digits_gif(trajectory: Sequence[np.ndarray], levels: Sequence[float], truth: np.ndarray, path: Path) -> None:
     """Digits (S, N, 8, 8) whose bottom is drawn out of noise; below, the true ones (N, 8, 8)."""
     figure, axes = plt.subplots(2, len(truth), figsize=(1.05 * len(truth), 2.6), layout="none")
     figure.subplots_adjust(left=0.08, right=0.99, top=0.85, bottom=0.02, wspace=0.08, hspace=0.1)
@@ -60,11 +60,11 @@ def digits_gif(walk: Sequence[np.ndarray], levels: Sequence[float], truth: np.nd
             axis.spines[:].set_visible(True)
 
     def draw(k: int) -> None:
-        for picture, x in zip(shown[0], walk[k], strict=True):
+        for picture, x in zip(shown[0], trajectory[k], strict=True):
             picture.set_data(x)
         figure.suptitle(f"the bottom is missing; noise level sigma = {levels[k]:.2f}", fontsize=10)
 
-    save_gif(figure, draw, len(walk), path)
+    save_gif(figure, draw, len(trajectory), path)
 
 
 def main(folder: Path) -> None:
@@ -88,9 +88,9 @@ def main(folder: Path) -> None:
     few = run.data.test.first(8)
     codes, decoder = encode_split(model, few), Decoder(model, run.data.steps)
     gone = torch.tensor([[m != "bottom" for m in run.data.modalities]] * len(few))
-    walk = model.recoverer.walk(codes, gone.to(codes["top"].device), SampleNoise(1, few.ids, "gif"), 30)
-    pictures = [image({m: z.cpu().numpy() for m, z in decoder(noisy).items()}) for _, noisy, _ in walk]
-    digits_gif(pictures, [s for s, *_ in walk], image(few.features), folder / "digits_from_noise.gif")
+    trajectory = model.recoverer.trajectory(codes, gone.to(codes["top"].device), SampleNoise(1, few.ids, "gif"), 30)
+    pictures = [image({m: z.cpu().numpy() for m, z in decoder(noisy).items()}) for _, noisy, _ in trajectory]
+    digits_gif(pictures, [s for s, *_ in trajectory], image(few.features), folder / "digits_from_noise.gif")
 
 
 if __name__ == "__main__":

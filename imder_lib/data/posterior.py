@@ -1,4 +1,4 @@
-"""The exact posterior of missing features and the Bayes-optimal prediction: the kit's yardstick on synthetic data."""
+"""The exact posterior of missing features and the Bayes-optimal prediction, on synthetic data."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

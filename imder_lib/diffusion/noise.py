@@ -40,11 +40,11 @@ class SampleNoise:
         self.seed, self.ids, self.stream, self.sign = seed, list(ids), stream, sign
         self.generators = [torch.Generator().manual_seed(derive_seed(seed, i, stream)) for i in self.ids]
 
-    def of(self, rows: Sequence[int], stream: str) -> "SampleNoise":
+    def spawn(self, rows: Sequence[int], stream: str) -> "SampleNoise":
         """The noise of some rows for another use; starts fresh."""
         return SampleNoise(self.seed, [self.ids[i] for i in rows], f"{self.stream}/{stream}", self.sign)
 
-    def mirrored(self) -> "SampleNoise":
+    def antithetic(self) -> "SampleNoise":
         """The same numbers with their sign turned; starts fresh."""
         return SampleNoise(self.seed, self.ids, self.stream, -self.sign)
 

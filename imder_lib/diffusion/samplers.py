@@ -94,9 +94,9 @@ def dpmpp_2m_sde(
         if s_next == 0:
             return denoised
         h = (s / s_next).log()  # step in log(1 / sigma)
-        forget = (-h * (1 + eta)).exp()  # of the sample that was; the rest is the denoised one
+        decay = (-h * (1 + eta)).exp()  # of the sample that was; the rest is the denoised one
         lead = denoised if old is None else denoised + (denoised - old) * h / (2 * h_old)  # extrapolated half a step
-        x = forget * x + (1 - forget) * lead
+        x = decay * x + (1 - decay) * lead
         if eta:
             x = x + s_next * (1 - (-2 * eta * h).exp()).sqrt() * normal(x, noise)
         old, h_old = denoised, h
@@ -135,12 +135,12 @@ def dpmpp_3m_sde(
             return denoised
         past = [(-s.log(), denoised), *past[:2]]
         h, k = (s / s_next).log(), 1 + eta
-        forget = (-h * k).exp()
-        x = forget * x + (1 - forget) * denoised
+        decay = (-h * k).exp()
+        x = decay * x + (1 - decay) * denoised
         slopes = [(a[1] - b[1]) / (a[0] - b[0]) for a, b in pairwise(past)]
         curve = (slopes[0] - slopes[1]) / (past[0][0] - past[2][0]) if len(slopes) == 2 else 0.0
         if slopes:  # the exact integral of the parabola against the forgetting
-            first = h - (1 - forget) / k
+            first = h - (1 - decay) / k
             x = x + first * (slopes[0] + curve * (past[0][0] - past[1][0])) + (h**2 - 2 * first / k) * curve
         if eta:
             x = x + s_next * (1 - (-2 * eta * h).exp()).sqrt() * normal(x, noise)

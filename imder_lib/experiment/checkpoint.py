@@ -78,7 +78,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> IMDer:
     path = Path(path)
     try:
         config = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        config["score_channels"] = tuple(config["score_channels"])
+        config["unet_channels"] = tuple(config["unet_channels"])
         config["rules"] = Rules(**config["rules"])
         model = IMDer(ModelConfig(**config))
         model.load_state_dict(load_file(path))

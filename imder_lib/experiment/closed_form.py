@@ -79,7 +79,7 @@ def _frames(
     for part in rows.split(batch_size):
         batch = split.batch(part.numpy())
         x = batch.features[modality].double()
-        if batch.lengths is not None and model.config.lengths:
+        if batch.lengths is not None and model.config.mask_padding:
             x = x * valid_steps(batch.lengths[modality], x.shape[1])[:, 0, :, None]
         yield x, x.ne(0).any(dim=2)
 

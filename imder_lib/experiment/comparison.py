@@ -11,7 +11,7 @@ from torch import Tensor
 from imder_lib.config import KIT, RELEASED, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
-from imder_lib.experiment.pretrain import fill_start
+from imder_lib.experiment.pretrain import load_pretrained
 from imder_lib.experiment.training import FitResult, fit
 from imder_lib.model.imder import IMDer
 
@@ -20,7 +20,7 @@ COMPARED: Mapping[str, Mapping[str, object]] = {
     "dropout": {"recoverer": "zero"},
     "regression": {"recoverer": "regression"},
     "network": {"recoverer": "network", "rules": replace(RELEASED, latents="standardised")},
-    "released": {"recoverer": "diffusion", "rules": RELEASED, "lengths": False},
+    "released": {"recoverer": "diffusion", "rules": RELEASED, "mask_padding": False},
     "kit": {"recoverer": "diffusion", "rules": KIT},
 }
 
@@ -33,7 +33,7 @@ def train_compared(
     folder: Path,
     device: torch.device | str = "cpu",
     until: str | None = None,
-    start: Mapping[str, Tensor] | None = None,
+    pretrained: Mapping[str, Tensor] | None = None,
 ) -> FitResult:
     """Train one recoverer's model: the first stage that all share, then its own.
 
@@ -43,7 +43,7 @@ def train_compared(
         folder: of one seed: FOLDER/fusion and FOLDER/NAME; a finished part is not trained again.
         device: of training.
         until: stop after this stage, see :func:`fit`.
-        start: see :func:`fill_start`; of the first stage.
+        pretrained: see :func:`load_pretrained`; of the first stage.
 
     Returns:
         the model, with the history of all its stages
@@ -51,8 +51,8 @@ def train_compared(
     if name not in COMPARED:
         raise UserError(f"unknown recoverer {name!r}: expected one of {list(COMPARED)}")
     first = IMDer(replace(model, recoverer="zero"), seed=train.seed)
-    if start is not None:
-        fill_start(first, start)
+    if pretrained is not None:
+        load_pretrained(first, pretrained)
     shared = fit(first.to(device), data, train, folder / "fusion", resume=True, until="fusion")
     if until == "fusion":
         return shared

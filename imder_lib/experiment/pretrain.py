@@ -103,8 +103,8 @@ def _stage(model: IMDer, bert: nn.Module, data: MultimodalData, config: TrainCon
     )
 
 
-def read_start(path: str | Path) -> dict[str, Tensor]:
-    """A start: the kit's own .safetensors, or the authors' checkpoint (anything else)."""
+def read_pretrained(path: str | Path) -> dict[str, Tensor]:
+    """A pretrained model: the kit's own .safetensors, or the authors' checkpoint (anything else)."""
     path = Path(path)
     if path.suffix != ".safetensors":
         return read_released(path)
@@ -114,14 +114,14 @@ def read_start(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"no pretrained model can be read from {path} ({error!s:.120})") from None
 
 
-def start_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The BERT of a start by its standard names; empty if it holds none."""
+def pretrained_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The BERT of a pretrained model by its standard names; empty if it holds none."""
     own = {k.removeprefix(BERT): v for k, v in state.items() if k.startswith(BERT)}
     return own or released_bert(state)
 
 
-def like_start(config: ModelConfig, state: Mapping[str, Tensor]) -> ModelConfig:
-    """The configuration with a start's kind of encoders, and with a readout if the start has one.
+def like_pretrained(config: ModelConfig, state: Mapping[str, Tensor]) -> ModelConfig:
+    """The configuration with the pretrained model's kind of encoders, and with a readout if it has one.
 
     The authors' encoders, whose names are others, are learned.
     """
@@ -131,29 +131,33 @@ def like_start(config: ModelConfig, state: Mapping[str, Tensor]) -> ModelConfig:
     return replace(config, encoders=kind, readout=readout)
 
 
-def fill_start(model: IMDer, state: Mapping[str, Tensor]) -> None:
-    """Fill a model from a start: encoders and fusion, and under the released rules the authors' recovery too.
+def load_pretrained(model: IMDer, state: Mapping[str, Tensor]) -> None:
+    """Load pretrained encoders and fusion into a model; under the released rules the authors' recovery too.
 
     Raises:
         UserError: names what is missing, extra or misshapen; nothing is changed then.
     """
     if not any(k.startswith(PARTS) for k in state):
         same = model.config.rules == RELEASED and not model.config.readout
-        theirs = model if same else IMDer(replace(model.config, rules=RELEASED, readout=False))
-        fill_released(theirs, dict(state))
-        state = {k: v for k, v in theirs.state_dict().items() if k.startswith(PARTS)}
+        released = model if same else IMDer(replace(model.config, rules=RELEASED, readout=False))
+        fill_released(released, dict(state))
+        state = {k: v for k, v in released.state_dict().items() if k.startswith(PARTS)}
         readout = {k: v for k, v in model.state_dict().items() if k.startswith("fusion.readout.")}
-        state |= {k: torch.zeros_like(v) for k, v in readout.items()}  # theirs has none: ours starts silent
+        state |= {
+            k: torch.zeros_like(v) for k, v in readout.items()
+        }  # the released model has no readout, so it is initialised to zero
     given = {k: v for k, v in state.items() if not k.startswith(BERT)}
-    ours = {k: v for k, v in model.state_dict().items() if k.startswith(PARTS)}
-    problems = [f"missing {k}" for k in ours if k not in given] + [f"extra {k}" for k in given if k not in ours]
+    expected = {k: v for k, v in model.state_dict().items() if k.startswith(PARTS)}
+    problems = [f"missing {k}" for k in expected if k not in given] + [f"extra {k}" for k in given if k not in expected]
     problems += [
         f"{k} has shape {tuple(given[k].shape)}, expected {tuple(v.shape)}"
-        for k, v in ours.items()
+        for k, v in expected.items()
         if k in given and given[k].shape != v.shape
     ]
     if problems:
-        raise UserError(f"the start does not fit this model: {'; '.join(problems[:5])} ({len(problems)} in all)")
+        raise UserError(
+            f"the pretrained model does not fit this model: {'; '.join(problems[:5])} ({len(problems)} in all)"
+        )
     with torch.no_grad():
         for k, v in model.state_dict().items():
             if k in given:

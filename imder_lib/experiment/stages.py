@@ -12,9 +12,9 @@ from imder_lib.data.missing import availability, available_columns, patterns
 from imder_lib.data.schema import MultimodalData
 from imder_lib.diffusion.noise import SampleNoise, derive_seed
 from imder_lib.errors import UserError
-from imder_lib.experiment.bank import Bank, fill_bank
 from imder_lib.experiment.closed_form import fit_encoders, fit_readout
 from imder_lib.experiment.metrics import mean_prediction, task_loss
+from imder_lib.experiment.recovered_cache import RecoveredCache, fill_cache
 from imder_lib.experiment.trainer import Stage
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents, encode_split
@@ -47,7 +47,7 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
     fixed = model.config.encoders == "components"
     readout = fixed and model.config.readout and not data.classes
 
-    def start() -> None:
+    def initialise() -> None:
         ridge = fit_encoders(model, data, complete)
         if readout:
             train, valid = (
@@ -70,8 +70,8 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
         validate=lambda: in_batches(len(data.valid), config.batch_size, lambda rows: error("valid", rows, each)),
         size=len(complete),
         lr=config.lr,
-        start=start if fixed else None,
-        keep_start=readout,
+        initialise=initialise if fixed else None,
+        keep_initial=readout,
         **_staged(config),
     )
 
@@ -91,7 +91,7 @@ def prepare(model: IMDer, train: Latents, observed: Tensor) -> None:
     model.recoverer.prepare({m: x[complete] for m, x in train.items()})
 
 
-def score_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
+def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
     """The recoverer on frozen latents, by its own loss alone; a random pattern a sample."""
     latents = {name: encode_split(model, data.splits[name]) for name in ("train", "valid")}
     device = next(model.parameters()).device
@@ -111,24 +111,24 @@ def score_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         return sum(model.recoverer.losses(here, available, generator, truth).values())
 
     def validate() -> Tensor:
-        generator = torch.Generator().manual_seed(derive_seed(config.seed, "score", "valid"))
+        generator = torch.Generator().manual_seed(derive_seed(config.seed, "diffusion", "valid"))
         return in_batches(len(data.valid), config.batch_size, lambda rows: loss("valid", rows, generator))
 
     return Stage(
-        "score",
+        "diffusion",
         [model.recoverer],
-        config.score_epochs,
+        config.diffusion_epochs,
         loss=lambda rows, generator: loss("train", rows, generator),
         validate=validate,
         size=len(data.train),
-        lr=config.score_lr,
-        batch_size=config.score_batch,
-        **_staged(config) | {"weight_decay": config.score_decay, "to_the_end": True},
+        lr=config.diffusion_lr,
+        batch_size=config.diffusion_batch,
+        **_staged(config) | {"weight_decay": config.diffusion_decay, "to_the_end": True},
     )
 
 
-def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
-    """Refiners and fusion on banks of recovered latents; every pattern, the complete one too, is equally likely.
+def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
+    """Refiners and fusion on caches of recovered latents; every pattern, the complete one too, is equally likely.
 
     The error is that of the mean prediction over a pattern's draws, which is what :meth:`IMDer.predict` is used for.
     Fusion trained on single draws learns to distrust them, and then distrusts their mean.
@@ -138,35 +138,35 @@ def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
     latents = {name: encode_split(model, data.splits[name]) for name in observed}
     prepare(model, latents["train"], observed["train"])
     full = config.supervision == "full"
-    banks, labels = {}, {}
+    caches, labels = {}, {}
     for name, split in ((k, data.splits[k]) for k in observed):
         labels[name] = torch.from_numpy(split.labels.copy())[:, None].to(device)
-        print(f"bank: recovering {len(split)} {name} samples", flush=True)
-        seed, steps = derive_seed(config.seed, "bank", name), config.bank_steps or None
+        print(f"cache: recovering {len(split)} {name} samples", flush=True)
+        seed, steps = derive_seed(config.seed, "cache", name), config.cache_steps or None
         kept = None if full else observed[name]
-        each = config.bank_patterns if name == "train" else 0  # validation: every pattern, so that less is chance
-        banks[name] = fill_bank(model, latents[name], split.ids, each, seed, steps, kept)
+        each = config.cache_patterns if name == "train" else 0  # validation: every pattern, so that less is chance
+        caches[name] = fill_cache(model, latents[name], split.ids, each, seed, steps, kept)
     complete = 1 / (2 ** len(model.modalities) - 1)  # the complete pattern's share
 
     def losses(name: str, rows: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
-        """Errors of the prediction (B,), refiner loss; ``pattern`` (B,) picks from the bank, -1 is the complete one."""
-        rows, pattern, bank = rows.to(device), pattern.to(device), banks[name]
+        """Errors of the prediction (B,), refiner loss; ``pattern`` (B,) picks from the cache, -1: complete."""
+        rows, pattern, cache = rows.to(device), pattern.to(device), caches[name]
         if observed[name] is not None:
             pattern = torch.where((pattern < 0) & ~observed[name][rows].all(dim=1), 0, pattern)  # not complete at first
         true = {m: x[rows] for m, x in latents[name].items()}
-        draws = bank.draws if bool((pattern >= 0).any()) else 1
-        filled, refine = zip(*(_refined(model, true, bank, rows, pattern, k) for k in range(draws)), strict=True)
+        draws = cache.draws if bool((pattern >= 0).any()) else 1
+        filled, refine = zip(*(_refined(model, true, cache, rows, pattern, k) for k in range(draws)), strict=True)
         mean = mean_prediction(torch.stack([model.fusion(x)[0] for x in filled]))
         return task_loss(mean, labels[name][rows], "none").flatten(), sum(refine) / draws
 
     def train_loss(rows: Tensor, generator: torch.Generator) -> Tensor:
-        pattern = torch.randint(banks["train"].patterns, (len(rows),), generator=generator)
+        pattern = torch.randint(caches["train"].patterns, (len(rows),), generator=generator)
         pattern[torch.rand(len(rows), generator=generator) < complete] = -1
         error, refine = losses("train", rows, pattern)
         return error.mean() + LOSS_WEIGHT * refine if full else error.mean()  # the refiners' target is not known
 
     def validate() -> Tensor:
-        P = banks["valid"].patterns
+        P = caches["valid"].patterns
         parts = [
             in_batches(len(data.valid), 256, lambda rows, p=p: losses("valid", rows, torch.full((len(rows),), p))[0])
             for p in range(-1, P)
@@ -174,20 +174,20 @@ def refine_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
         return complete * parts[0] + (1 - complete) * sum(parts[1:]) / P
 
     parts = [model.refiners, model.fusion]
-    size, lr = len(data.train), config.refine_lr
-    kw = _staged(config) | {"keep_start": model.config.readout}
-    return Stage("refine", parts, config.refine_epochs, train_loss, validate, size, lr, **kw)
+    size, lr = len(data.train), config.adapt_lr
+    kw = _staged(config) | {"keep_initial": model.config.readout}
+    return Stage("adapt", parts, config.adapt_epochs, train_loss, validate, size, lr, **kw)
 
 
 def _refined(
-    model: IMDer, true: Latents, bank: Bank, rows: Tensor, pattern: Tensor, draw: int
+    model: IMDer, true: Latents, cache: RecoveredCache, rows: Tensor, pattern: Tensor, draw: int
 ) -> tuple[Latents, Tensor]:
-    """Latents with a draw of the bank, refined, where missing, and the sum of the refiners' MSE to the true latents."""
-    available = bank.available[rows, pattern.clamp(min=0)].clone()  # (B, M)
+    """Latents with a refined draw of the cache where missing, and the sum of the refiners' MSE to the true latents."""
+    available = cache.available[rows, pattern.clamp(min=0)].clone()  # (B, M)
     available[pattern < 0] = True
     filled = dict(true)
     for m, gone in model.recoverer.missing_rows(available).items():
-        filled[m] = true[m].index_copy(0, gone, bank.recovered[m][draw, rows[gone], pattern[gone]])
+        filled[m] = true[m].index_copy(0, gone, cache.recovered[m][draw, rows[gone], pattern[gone]])
     filled, loss = model.refined(filled, available), true[model.modalities[0]].new_zeros(())
     for m, gone in model.recoverer.missing_rows(available).items():
         if len(gone) and m in model.refiners:

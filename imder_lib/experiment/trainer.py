@@ -37,8 +37,8 @@ class Stage:
         to_the_end: no early stop: what is averaged at a high rate gets better when the rate falls.
         weight_decay: of AdamW; plain Adam at 0.
         average: weights averaged exponentially over this share of all steps are validated and kept; 0: the weights are.
-        start: sets the weights in closed form, once before the first epoch of a stage that begins anew.
-        keep_start: the weights that the stage begins with are validated too, as epoch 0, and stay unless an epoch is
+        initialise: sets the weights in closed form, once before the first epoch of a new stage.
+        keep_initial: the weights that the stage begins with are validated too, as epoch 0, and stay unless an epoch is
             lower by more than two standard errors of the paired difference: less can be chance.
         slow, slow_lr: the last of ``parts``, if it learns at a rate of its own (BERT).
     """
@@ -55,8 +55,8 @@ class Stage:
     to_the_end: bool = False
     weight_decay: float = 0.0
     average: float = 0.0
-    start: Callable[[], None] | None = None
-    keep_start: bool = False
+    initialise: Callable[[], None] | None = None
+    keep_initial: bool = False
     slow: nn.Module | None = None
     slow_lr: float = 0.0
 
@@ -87,7 +87,7 @@ class Progress:
     epoch: int = 0
     best: float = float("inf")
     best_epoch: int = 0
-    start: list[float] = field(default_factory=list)  # losses of the weights it began with, if they may stay
+    initial: list[float] = field(default_factory=list)  # validation losses of the initial weights, if they may stay
     schedule: dict = field(default_factory=dict)
     history: list[dict] = field(default_factory=list)
 
@@ -115,19 +115,19 @@ class Trainer:
         if stage.name in p.done:
             return
         new, parameters = p.stage != stage.name, stage.parameters()
-        if new and stage.start is not None and stage.epochs:
-            stage.start()
+        if new and stage.initialise is not None and stage.epochs:
+            stage.initialise()
         optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay)
         self.average = [q.detach().clone() for q in parameters] if stage.average else []
         schedule = ReduceLROnPlateau(optimiser, factor=0.5, patience=self.config.patience)
         if new:
-            p.stage, p.epoch, p.best, p.best_epoch, p.start, p.schedule = stage.name, 0, math.inf, 0, [], {}
+            p.stage, p.epoch, p.best, p.best_epoch, p.initial, p.schedule = stage.name, 0, math.inf, 0, [], {}
             best = [q.detach().clone() for q in parameters]
-            if stage.keep_start and stage.epochs:
+            if stage.keep_initial and stage.epochs:
                 losses = self._validate(stage, parameters, best)
-                p.best, p.start = float(losses.mean()), losses.tolist()
-                start = {"epoch": 0, "train": None, "valid": p.best, "lr": 0.0, "kept": True, "seconds": 0.0}
-                p.history.append({"stage": stage.name, **start})
+                p.best, p.initial = float(losses.mean()), losses.tolist()
+                row = {"epoch": 0, "train": None, "valid": p.best, "lr": 0.0, "kept": True, "seconds": 0.0}
+                p.history.append({"stage": stage.name, **row})
         else:
             best = self._restore(optimiser, schedule)
         while p.epoch < stage.epochs and (stage.to_the_end or p.epoch - p.best_epoch < self.config.early_stop):
@@ -140,7 +140,7 @@ class Trainer:
             lr = optimiser.param_groups[0]["lr"]
             if not stage.cosine:
                 schedule.step(valid)
-            better = valid < p.best and _clearly_lower(losses, p.start)
+            better = valid < p.best and _clearly_lower(losses, p.initial)
             if better:
                 p.best, p.best_epoch = valid, p.epoch
                 best = [q.detach().clone() for q in kept]
@@ -227,9 +227,9 @@ class Trainer:
         write_text(self.folder / "history.csv", pd.DataFrame(p.history).to_csv(index=False))
 
 
-def _clearly_lower(losses: Tensor, start: list[float]) -> bool:
-    """Whether losses lie below those of a start that may stay by more than two standard errors of the difference."""
-    gain = torch.tensor(start, dtype=torch.float64) - losses if start else None
+def _clearly_lower(losses: Tensor, initial: list[float]) -> bool:
+    """Whether losses lie below those of the initial weights by more than two standard errors of the difference."""
+    gain = torch.tensor(initial, dtype=torch.float64) - losses if initial else None
     return gain is None or bool(gain.mean() > 2 * gain.std() / len(gain) ** 0.5)
 
 

@@ -10,11 +10,11 @@ from imder_lib.config import TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import STATE, save_model
-from imder_lib.experiment.stages import fusion_stage, joint_stage, refine_stage, score_stage
+from imder_lib.experiment.stages import adapt_stage, diffusion_stage, fusion_stage, joint_stage
 from imder_lib.experiment.trainer import Trainer
 from imder_lib.model.imder import IMDer
 
-RECIPES = {"staged": ("fusion", "score", "refine"), "released": ("fusion", "joint")}
+RECIPES = {"staged": ("fusion", "diffusion", "adapt"), "released": ("fusion", "joint")}
 
 
 @dataclass
@@ -23,8 +23,8 @@ class FitResult:
 
     Attributes:
         model: with the weights that validation picked, in eval mode.
-        history: a row for each stage and epoch: train and valid loss, lr, kept, seconds; epoch 0 is the start, not
-            trained. The last row of a stage that says kept is the one whose weights the stage left.
+        history: a row for each stage and epoch: train and valid loss, lr, kept, seconds; epoch 0 is the initial
+            weights. The last row of a stage that says kept is the one whose weights the stage left.
         path: of model.safetensors (None after ``until``).
         seconds: of this call.
     """
@@ -79,7 +79,7 @@ def fit(
         old = trainer.progress.config
         changed = sorted(k for k in old.keys() | asdict(config).keys() if old.get(k) != asdict(config).get(k))
         raise UserError(f"{folder} was trained with other settings ({', '.join(changed)}): name another folder")
-    stages = {"fusion": fusion_stage, "score": score_stage, "refine": refine_stage, "joint": joint_stage}
+    stages = {"fusion": fusion_stage, "diffusion": diffusion_stage, "adapt": adapt_stage, "joint": joint_stage}
     for name in names:
         if name not in trainer.progress.done:
             stage = stages[name](model, data, config)

@@ -13,7 +13,7 @@ from imder_lib.diffusion.losses import dsm_loss, edm_error
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import sample
 from imder_lib.diffusion.sde import VESDE, per_sample
-from imder_lib.model.recovery import Latents, Recoverer, Scale
+from imder_lib.model.recovery import Latents, Recoverer, Standardizer
 from imder_lib.nets.score_net import ScoreNet
 
 
@@ -31,10 +31,10 @@ class UNets(Recoverer):
         super().__init__(config)
         D, rules = config.dim, config.rules
         self.sde = VESDE(config.sigma)
-        self.score_nets = nn.ModuleDict({m: ScoreNet(config.score_channels, config.heads) for m in self.modalities})
+        self.score_nets = nn.ModuleDict({m: ScoreNet(config.unet_channels, config.heads) for m in self.modalities})
         subsets = [s for n in range(2, len(self.modalities)) for s in combinations(self.condition_order, n)]
         self.conditions = nn.ModuleDict({condition_key(s): nn.Conv1d(D * len(s), D, 1) for s in subsets})
-        self.scale = Scale(self.modalities, D) if rules.latents == "standardised" else None
+        self.standardizer = Standardizer(self.modalities, D) if rules.latents == "standardised" else None
 
     @property
     def condition_order(self) -> tuple[str, ...]:
@@ -43,8 +43,8 @@ class UNets(Recoverer):
         return tuple(sorted(self.modalities, key=lambda m: rank.get(m, 3)))
 
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
-        if self.scale is not None:
-            self.scale.fit(latents)
+        if self.standardizer is not None:
+            self.standardizer.fit(latents)
 
     def condition(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor:
         """The condition of each sample, (B, D, T); rows of ``available`` (B, M) are neither empty nor full."""
@@ -81,9 +81,9 @@ class UNets(Recoverer):
 
     def _scaled(self, latents: Mapping[str, Tensor]) -> Latents:
         """Latents as the nets see them."""
-        if self.scale is None:
+        if self.standardizer is None:
             return dict(latents)
-        return dict(zip(self.modalities, self.scale(latents).unbind(1), strict=True))
+        return dict(zip(self.modalities, self.standardizer(latents).unbind(1), strict=True))
 
     def losses(self, latents, available, generator=None, truth=None) -> dict[str, Tensor]:
         out = super().losses(latents, available)
@@ -118,12 +118,12 @@ class UNets(Recoverer):
         for m, rows in self.missing_rows(available).items():
             if len(rows):
                 here, valid = self._rows(scaled, latents, available, rows)
-                own = noise.of(rows.tolist(), m) if isinstance(noise, SampleNoise) else noise
+                own = noise.spawn(rows.tolist(), m) if isinstance(noise, SampleNoise) else noise
                 drawn = self.draw(m, self.condition(here, available[rows]), valid, own, steps, callback)
                 values[m] = scaled[m].index_copy(0, rows, drawn if valid is None else drawn * valid)
-        if self.scale is not None and values:
+        if self.standardizer is not None and values:
             stacked = torch.stack([values.get(m, scaled[m]) for m in self.modalities], dim=1)
-            return self.fill(latents, available, self.scale.back(stacked))
+            return self.fill(latents, available, self.standardizer.inverse(stacked))
         return out | values
 
     def draw(self, m: str, condition: Tensor, valid: Tensor | None, noise, steps, callback) -> Tensor:

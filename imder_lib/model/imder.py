@@ -68,7 +68,7 @@ class IMDer(nn.Module):
         self.refiners = nn.ModuleDict({m: Refiner(D, config.refiner_blocks) for m in self.modalities if refine})
         self.fusion = Fusion(
             self.modalities, D, config.heads, config.layers, config.attention_dropout, config.embed_dropout,
-            outputs=config.outputs, lengths=config.lengths, readout=config.readout,
+            outputs=config.outputs, mask_padding=config.mask_padding, readout=config.readout,
         )  # fmt: skip
 
     def encode(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -79,11 +79,11 @@ class IMDer(nn.Module):
         The release runs this without gradient in joint training; a caller does so with torch.no_grad().
 
         Args:
-            lengths: modality -> (B,), the steps that count. Under config.lengths the latents of the rest are exactly
-                zero, which marks them as padding for everything that follows; otherwise lengths are ignored. A latent
-                step counts if it saw no padding; of a sample shorter than 3 steps, the first does.
+            lengths: modality -> (B,), the steps that count. Under config.mask_padding the latents of the rest are
+                exactly zero, which marks them as padding for everything that follows; otherwise lengths are ignored.
+                A latent step counts if it saw no padding; of a sample shorter than 3 steps, the first does.
         """
-        lengths = lengths if self.config.lengths else None
+        lengths = lengths if self.config.mask_padding else None
         latents = {}
         for m in self.modalities:
             x = features[m].transpose(1, 2)  # (B, D_m, T)
@@ -132,8 +132,8 @@ class IMDer(nn.Module):
             own = noise
             if isinstance(noise, SampleNoise):
                 first = k - k % 2 if antithetic else k
-                own = noise.of(rows, f"draw{first}") if first else noise
-                own = own.mirrored() if first < k else own
+                own = noise.spawn(rows, f"draw{first}") if first else noise
+                own = own.antithetic() if first < k else own
             with torch.no_grad():
                 out.append(self.recoverer(latents, available, own, steps, callback))
         return {m: torch.stack([drawn[m] for drawn in out]) for m in self.modalities}
@@ -163,7 +163,7 @@ class IMDer(nn.Module):
     def refine(self, modality: str, drawn: Tensor) -> Tensor:
         """The refined sample (B, D, T); padding stays exactly zero."""
         better = self.refiners[modality](drawn)
-        return better * drawn.ne(0).any(dim=1, keepdim=True) if self.config.lengths else better
+        return better * drawn.ne(0).any(dim=1, keepdim=True) if self.config.mask_padding else better
 
     def forward(
         self,

@@ -11,7 +11,7 @@ from imder_lib.diffusion.losses import edm_error
 from imder_lib.diffusion.noise import Noise, SampleNoise, uniform
 from imder_lib.diffusion.samplers import sample
 from imder_lib.errors import UserError
-from imder_lib.model.recovery import Latents, Recoverer, Scale
+from imder_lib.model.recovery import Latents, Recoverer, Standardizer
 from imder_lib.nets.joint_net import JointNet
 
 
@@ -25,10 +25,10 @@ class JointDiffusion(Recoverer):
         super().__init__(config)
         M, D = len(config.modalities), config.dim
         self.net = JointNet(M, D, config.joint_channels, config.joint_blocks)
-        self.scale = Scale(config.modalities, D)
+        self.standardizer = Standardizer(config.modalities, D)
 
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
-        self.scale.fit(latents)
+        self.standardizer.fit(latents)
 
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
         """A denoiser of what is missing; the condition is :meth:`known`, or zero for none."""
@@ -54,14 +54,16 @@ class JointDiffusion(Recoverer):
         return x * available[:, :, None, None]
 
     def losses(self, latents, available, generator=None, truth=None) -> dict[str, Tensor]:
-        x = self.scale(latents)
+        x = self.standardizer(latents)
         valid = self.missing_steps(latents, available)
         known = self.known(x, available)
         if self.training and self.config.rules.condition_dropout:
             heard = uniform(x, generator) >= self.config.rules.condition_dropout
             known = known * heard[:, None, None, None]
         error = edm_error(self.denoiser(available, valid), x, known, generator)
-        weight = (~available if truth is None else ~available & truth).to(x)[:, :, None, None] * self.scale.varies
+        weight = (~available if truth is None else ~available & truth).to(x)[
+            :, :, None, None
+        ] * self.standardizer.varies
         weight = (weight if valid is None else weight * valid[:, None]).expand_as(error)
         mean = (error * weight).sum(dim=(0, 2, 3)) / weight.sum(dim=(0, 2, 3)).clamp(min=1)
         return dict(zip(self.modalities, mean, strict=True))
@@ -71,15 +73,15 @@ class JointDiffusion(Recoverer):
         if not len(rows):
             return dict(latents)
         here, a = {m: v[rows] for m, v in latents.items()}, available[rows]
-        x, valid = self.scale(here), self.missing_steps(here, available[rows])
-        own = noise.of(rows.tolist(), "joint") if isinstance(noise, SampleNoise) else noise
+        x, valid = self.standardizer(here), self.missing_steps(here, available[rows])
+        own = noise.spawn(rows.tolist(), "joint") if isinstance(noise, SampleNoise) else noise
         known, n = self.known(x, a), steps or self.config.steps
         drawn = sample(rules.sampler, rules.schedule, n, self.guided(a, valid), x, known, own, callback, eta=rules.eta)
-        drawn = self.fill(here, a, self.scale.back(drawn))
+        drawn = self.fill(here, a, self.standardizer.inverse(drawn))
         return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}
 
     @torch.no_grad()
-    def walk(
+    def trajectory(
         self, latents: Latents, available: Tensor, noise: Noise = None, steps: int | None = None
     ) -> list[tuple[float, Latents, Latents]]:
         """One draw step by step, for those who want to watch it.
@@ -91,11 +93,11 @@ class JointDiffusion(Recoverer):
             (sigma, noisy latents, denoised latents) of each network call from noise down; last (0, drawn, drawn)
         """
         if available.all(dim=1).any():
-            raise UserError("a sample misses nothing: there is no walk to watch")
+            raise UserError("a sample misses nothing: there is no trajectory to watch")
         path = []
 
         def keep(step: int, sigma: Tensor, x: Tensor, denoised: Tensor) -> None:
-            seen = (self.fill(latents, available, self.scale.back(v)) for v in (x, denoised))
+            seen = (self.fill(latents, available, self.standardizer.inverse(v)) for v in (x, denoised))
             path.append((sigma.item(), *seen))
 
         drawn = self(latents, available, noise, steps, keep)

@@ -16,7 +16,7 @@ from imder_lib.nets.lengths import lengths_of, valid_steps
 Latents = dict[str, Tensor]
 
 
-class Scale(nn.Module):
+class Standardizer(nn.Module):
     """Latents as one tensor (B, M, D, T), standardised per channel with training statistics; zero frames stay zero.
 
     A channel that never varies in training is 0, and goes back to its one value.
@@ -43,7 +43,7 @@ class Scale(nn.Module):
         x = torch.stack([latents[m] for m in self.modalities], dim=1)  # (B, M, D, T)
         return (x - self.mean) / self.std * self.varies * x.ne(0).any(dim=2, keepdim=True)
 
-    def back(self, x: Tensor) -> Latents:
+    def inverse(self, x: Tensor) -> Latents:
         """Standardised (B, M, D, T) to latents."""
         return dict(zip(self.modalities, (x * self.varies * self.std + self.mean).unbind(1), strict=True))
 
@@ -106,7 +106,7 @@ class Recoverer(nn.Module, ABC):
 
         The length of something missing is not known; it is never read, in training neither.
         """
-        if not self.config.lengths:
+        if not self.config.mask_padding:
             return None
         here = {m: latents[m] * available[:, i, None, None] for i, m in enumerate(self.modalities)}
         longest = torch.stack(list(lengths_of(here).values())).amax(dim=0)
@@ -134,13 +134,13 @@ class MeanFill(Recoverer):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.scale = Scale(config.modalities, config.dim)
+        self.standardizer = Standardizer(config.modalities, config.dim)
 
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
-        self.scale.fit(latents)
+        self.standardizer.fit(latents)
 
     def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
-        values = {m: self.scale.mean[i].expand_as(latents[m][:1]) for i, m in enumerate(self.modalities)}
+        values = {m: self.standardizer.mean[i].expand_as(latents[m][:1]) for i, m in enumerate(self.modalities)}
         return self.fill(latents, available, values)
 
 
@@ -149,15 +149,17 @@ class Regression(Recoverer):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.scale = Scale(config.modalities, config.dim)
+        self.standardizer = Standardizer(config.modalities, config.dim)
         self.linear = LinearMean(len(config.modalities), config.dim)
 
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
-        self.scale.fit(latents)
-        self.linear.fit(self.scale(latents))
+        self.standardizer.fit(latents)
+        self.linear.fit(self.standardizer(latents))
 
     def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
-        return self.fill(latents, available, self.scale.back(self.linear(self.scale(latents), available)))
+        return self.fill(
+            latents, available, self.standardizer.inverse(self.linear(self.standardizer(latents), available))
+        )
 
 
 @torch.no_grad()

@@ -88,7 +88,7 @@ def released_name(name: str, model: IMDer) -> str:
             letters = [LETTER.get(g, g) for g in match.groups()]
             prefix, rest = match.expand(template).format(*letters), name[match.end() :]
             if name.startswith("recoverer.score_nets."):
-                return prefix + _score_name(rest, len(model.config.score_channels))
+                return prefix + _score_name(rest, len(model.config.unet_channels))
             if name.startswith("refiners."):
                 return prefix + _refiner_name(rest, model.config.refiner_blocks)
             return prefix + (_encoder_name(rest) if prefix.startswith("trans_") else rest)

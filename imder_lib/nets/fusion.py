@@ -50,11 +50,11 @@ class Fusion(nn.Module):
         attention_dropout: Mapping[str, float] | None = None,
         embed_dropout: float = 0.0,
         outputs: int = 1,
-        lengths: bool = False,
+        mask_padding: bool = False,
         readout: bool = False,
     ) -> None:
         super().__init__()
-        self.modalities, self.lengths = tuple(modalities), lengths
+        self.modalities, self.mask_padding = tuple(modalities), mask_padding
         dropout = attention_dropout or {}
         self.cross, self.memory = nn.ModuleDict(), nn.ModuleDict()
         for target in self.modalities:
@@ -79,7 +79,7 @@ class Fusion(nn.Module):
         """
         x = {m: latents[m].transpose(1, 2) for m in self.modalities}  # (B, T, D)
         B, T = x[self.modalities[0]].shape[:2]
-        lengths = lengths_of({m: latents[m] for m in self.modalities}) if self.lengths else {}
+        lengths = lengths_of({m: latents[m] for m in self.modalities}) if self.mask_padding else {}
         if all(bool((n == T).all()) for n in lengths.values()):
             lengths = {}  # nothing is padded: the plain, faster attention gives the same
         valid = {m: torch.arange(T, device=n.device) < n[:, None] for m, n in lengths.items()}  # (B, T)

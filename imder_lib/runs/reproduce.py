@@ -15,7 +15,7 @@ from imder_lib.errors import UserError
 from imder_lib.runs.notebook import check_parameters, run_notebook
 from imder_lib.runs.report import write_report
 from imder_lib.runs.setup import Options, Run, command_line, start_run, write_options
-from imder_lib.runs.sweep import PAPER_SEEDS, RECIPES, parse_list, pretrain_run, start_of, sweep
+from imder_lib.runs.sweep import PAPER_SEEDS, RECIPES, parse_list, pretrain_run, sweep, with_pretrained
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 ORDER = ("01_data", "03_recovery", "04_training", "05_missing_rate_tables")
@@ -37,8 +37,8 @@ def open_run(
         the run, and its settings as run.json keeps them: ``extra`` and everything that makes a run another run.
     """
     options = options or Options()
-    start = str(Path(options.start).resolve()) if options.start else ""
-    options = replace(options, start=start)
+    pretrained = str(Path(options.pretrained).resolve()) if options.pretrained else ""
+    options = replace(options, pretrained=pretrained)
     folder = Path(out).resolve()
     seeds = seeds or (PAPER_SEEDS if profile == "paper" else "1")
     named = dataset if dataset in NAMES else str(Path(dataset).resolve())
@@ -82,7 +82,7 @@ def run_sweep(
     """
     recipe_list, rate_list = parse_list(recipes, RECIPES, "recipe"), parse_list(rates, RATES, "rate")
     run, _ = open_run(dataset, profile, seeds, out, resume, options, {"recipes": recipes, "rates": rates})
-    run = start_of(run)
+    run = with_pretrained(run)
     write_options(run)
     sweep(run, recipe_list, rate_list)
     return run.folder / "tables"
@@ -131,7 +131,7 @@ def reproduce(
         out: a folder that does not exist yet (or, with ``resume``, that of a run with the same settings).
         resume: go on with a run that was cut off; finished notebooks and epochs are not repeated.
         timeout: seconds for each notebook.
-        options: text route, start, epochs, sampler steps.
+        options: text route, pretrained model, epochs, sampler steps.
         recipes: of profile "paper": "staged" (one model for all rates), "released" (one for each), or both.
 
     Returns:
@@ -147,7 +147,7 @@ def reproduce(
         check_parameters(NOTEBOOKS / f"{name}.ipynb", shown)
     if profile == "paper" or run.options.text == "bert-finetune":
         begun = time.perf_counter()
-        run = start_of(run)
+        run = with_pretrained(run)
         write_options(run)
         if profile == "paper":
             sweep(run, recipe_list)

@@ -26,7 +26,7 @@ from imder_lib.data.synthetic import RECIPES
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.comparison import train_compared
-from imder_lib.experiment.pretrain import fill_start, like_start, read_start, start_bert
+from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrained_bert, read_pretrained
 from imder_lib.experiment.text import bert_features, check_route
 from imder_lib.experiment.training import FitResult
 from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
@@ -62,14 +62,14 @@ class Options:
 
     Attributes:
         text: "features", "bert-frozen" or "bert-finetune" (see imder_lib.experiment.text).
-        start: a pretrained model; stage 1 is skipped.
+        pretrained: path of a pretrained model; stage 1 is skipped.
         epochs: at most, for every stage; 0: as the profile says.
         steps: network calls of the sampler, in training and evaluation; 0: as the profile says.
         download_bert: the user asks for BERT from the hub.
     """
 
     text: str = "features"
-    start: str = ""
+    pretrained: str = ""
     epochs: int = 0
     steps: int = 0
     download_bert: bool = False
@@ -78,8 +78,8 @@ class Options:
         check_route(self.text)
         if self.epochs < 0 or self.steps < 0 or self.steps == 1:
             raise UserError(f"epochs must be >= 0 and steps 0 or >= 2, got {self.epochs} and {self.steps}")
-        if self.start and not Path(self.start).is_file():
-            raise UserError(f"no pretrained model at {self.start}: run imder pretrain, or see pt/README.md")
+        if self.pretrained and not Path(self.pretrained).is_file():
+            raise UserError(f"no pretrained model at {self.pretrained}: run imder pretrain, or see pt/README.md")
 
 
 @dataclass
@@ -114,10 +114,10 @@ class Run:
         config = train_preset(self.preset, seed=seed, **profile(self.profile).train)
         changes: dict[str, int] = {}
         if self.options.epochs:
-            stages = ("fusion_epochs", "score_epochs", "refine_epochs", "joint_epochs")
+            stages = ("fusion_epochs", "diffusion_epochs", "adapt_epochs", "joint_epochs")
             changes |= {k: min(self.options.epochs, getattr(config, k)) for k in stages}
-        if self.options.start:
-            changes["fusion_epochs"] = 0  # stage 1 is what the start has behind it
+        if self.options.pretrained:
+            changes["fusion_epochs"] = 0  # the pretrained model has passed stage 1
         return replace(config, **changes)
 
     @property
@@ -126,25 +126,28 @@ class Run:
         return profile(self.profile).draws
 
     def new_model(self, seed: int, preset: str = "kit") -> IMDer:
-        """A model on the default device, untrained but for its start."""
-        start, config = read_start(self.options.start) if self.options.start else {}, self.model_config(preset)
-        model = IMDer(like_start(config, start) if start else config, seed=seed)
-        if start:
-            fill_start(model, start)
+        """A model on the default device, untrained but for its pretrained weights."""
+        weights, config = (
+            read_pretrained(self.options.pretrained) if self.options.pretrained else {},
+            self.model_config(preset),
+        )
+        model = IMDer(like_pretrained(config, weights) if weights else config, seed=seed)
+        if weights:
+            load_pretrained(model, weights)
         return model.to(default_device())
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:
         """One recoverer's model (see :data:`COMPARED`), trained in the run's folder or read from there."""
-        start = read_start(self.options.start) if self.options.start else None
+        weights = read_pretrained(self.options.pretrained) if self.options.pretrained else None
         return train_compared(
             name,
             self.data,
-            like_start(self.model_config(), start) if start else self.model_config(),
+            like_pretrained(self.model_config(), weights) if weights else self.model_config(),
             self.train_config(seed),
             self.model_folder(seed),
             default_device(),
             until,
-            start,
+            weights,
         )
 
     def model_folder(self, seed: int) -> Path:
@@ -193,8 +196,8 @@ class Run:
 
 
 def find_bert(options: Options) -> nn.Module:
-    """The BERT of a text route on the default device: the start's own, else that in pt/bert-base-uncased."""
-    state = start_bert(read_start(options.start)) if options.start else {}
+    """The BERT of a text route on the default device: the pretrained model's own, else that in pt/bert-base-uncased."""
+    state = pretrained_bert(read_pretrained(options.pretrained)) if options.pretrained else {}
     bert = build_bert(state) if state else local_bert(BERT_FOLDER, download=options.download_bert)
     return bert.to(default_device())
 
@@ -221,7 +224,7 @@ def start_run(dataset: str, profile_name: str, seeds: str, out: str | Path, opti
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from None
-    if options.text == "bert-frozen" or (options.text != "features" and options.start):
+    if options.text == "bert-frozen" or (options.text != "features" and options.pretrained):
         data = bert_features(data, find_bert(options), BERT_CACHE)
     return Run(data, profile_name, parse_seeds(seeds), folder, options)
 

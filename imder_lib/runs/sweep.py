@@ -76,16 +76,16 @@ def tested_on(cell: Cell, rates: Sequence[float], modalities: Sequence[str]) -> 
     return [c for c in everything if nearest[c] == cell.rate] + [("random", cell.rate), ("released", cell.rate)]
 
 
-def start_of(run: Run) -> Run:
-    """The run with a start: its own, or stage 1 trained once for all cells (FOLDER/pretrained-<dataset>)."""
-    if run.options.start:
+def with_pretrained(run: Run) -> Run:
+    """The run with a pretrained model: its own, or stage 1 trained once for all cells (FOLDER/pretrained-<dataset>)."""
+    if run.options.pretrained:
         return run
     path, seed = run.folder / f"pretrained-{run.data.name}.safetensors", run.seeds[0]
     finetune = run.options.text == "bert-finetune"
     if not path.with_suffix(".json").exists():
         print(f"stage 1 of all cells: {path.name} ...", flush=True)
         pretrain_run(run, seed, run.model_folder(seed).with_name("pretrained"), path)
-    after = replace(run.options, start=str(path))
+    after = replace(run.options, pretrained=str(path))
     data = bert_features(run.data, find_bert(after), BERT_CACHE) if finetune else run.data
     return replace(run, data=data, options=after)
 
@@ -121,7 +121,7 @@ def sweep(run: Run, recipes: Sequence[str], rates: Sequence[float] = RATES) -> p
     """Every cell of a run, then the tables; cells/NAME.csv marks a finished one.
 
     Args:
-        run: with a start (see :func:`start_of`) and the seeds of the grid.
+        run: with a pretrained model (see :func:`with_pretrained`) and the seeds of the grid.
         recipes: out of RECIPES.
         rates: of the random protocol.
 

@@ -1,4 +1,4 @@
-"""Figures of the diffusion notebooks: missing rates, the two-dimensional Gaussian case, fidelity, network calls."""
+"""Figures of the diffusion notebooks: missing rates, the Gaussian pair, sample quality, network calls."""
 
 from collections.abc import Mapping, Sequence
 

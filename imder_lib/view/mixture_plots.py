@@ -35,27 +35,31 @@ def density_and_score(grid: np.ndarray, density: Curves, score: Curves) -> Figur
 
 
 def paths(
-    levels: np.ndarray, walks: Curves, grid: np.ndarray, target: np.ndarray, *, xlabel: str, log: bool = True
+    levels: np.ndarray, trajectories: Curves, grid: np.ndarray, target: np.ndarray, *, xlabel: str, log: bool = True
 ) -> Figure:
-    """Walks of x, (S, N) each, over noise levels or times (S,), one panel a name; at the right the target's density.
+    """Trajectories of x, (S, N) each, over noise levels or times (S,), one panel a name; right: the target's density.
 
-    Three walks are coloured, by where they start. A logarithmic axis runs from noise at the left to data at the
+    Three trajectories are coloured, by where they start. A logarithmic axis runs from noise at the left to data at the
     right.
     """
     figure, axes = plt.subplots(
-        1, 2 * len(walks), figsize=(5.2 * len(walks), 3.5), width_ratios=(4, 1) * len(walks), sharey=True
+        1,
+        2 * len(trajectories),
+        figsize=(5.2 * len(trajectories), 3.5),
+        width_ratios=(4, 1) * len(trajectories),
+        sharey=True,
     )
-    for i, (name, x) in enumerate(walks.items()):
-        walk, side = axes[2 * i], axes[2 * i + 1]
+    for i, (name, x) in enumerate(trajectories.items()):
+        trajectory, side = axes[2 * i], axes[2 * i + 1]
         shown = levels[: len(x)]
-        walk.plot(shown, x[:, :30], lw=0.7, alpha=0.5, color=SILVER)
+        trajectory.plot(shown, x[:, :30], lw=0.7, alpha=0.5, color=SILVER)
         strong = np.argsort(x[0])[(np.array([0.2, 0.5, 0.8]) * x.shape[1]).astype(int)]  # low, middle and high starts
         for k, colour in zip(strong, (BLUE, BROWN, GOLD), strict=True):
-            walk.plot(shown, x[:, k], lw=1.3, color=colour)
-        walk.set(title=name, xlabel=xlabel, ylim=(grid[0], grid[-1]))
+            trajectory.plot(shown, x[:, k], lw=1.3, color=colour)
+        trajectory.set(title=name, xlabel=xlabel, ylim=(grid[0], grid[-1]))
         if log:
-            walk.set_xscale("log")
-            walk.invert_xaxis()
+            trajectory.set_xscale("log")
+            trajectory.invert_xaxis()
         side.stairs(*np.histogram(x[-1], np.linspace(grid[0], grid[-1], 61), density=True), orientation="horizontal",
                     fill=True, color=BLUE, alpha=0.35)  # fmt: skip
         side.plot(target, grid, **TRUTH)

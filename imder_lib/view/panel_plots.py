@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from imder_lib.view.style import BLUE, BROWN, METHODS, METRIC_NAMES, SILVER, TRUTH
 
 DPI = 80
-PRECISION = 0.03  # the lowest noise level of a walk: the log axis ends here
+PRECISION = 0.03  # the lowest noise level of a trajectory: the log axis ends here
 
 
 def draw_png(make: Callable[[], Figure]) -> str:
@@ -46,8 +46,8 @@ class Recovery:
         pictures: title -> (H, W), NaN where nothing is given; the first sets the grey scale.
         sigma: the noise level looked at.
         values: name -> numbers of the missing modality (standardised): the truth, and the draws at this level.
-        levels: (S,) noise levels of the walk, falling.
-        walks: (K, S) the denoised value of one latent entry for each draw.
+        levels: (S,) noise levels of the trajectory, falling.
+        trajectories: (K, S) the denoised value of one latent entry for each draw.
         entry: the true value of that entry.
         prediction: (K,) numbers, or (K, C) probabilities of classes, one for each draw.
         label: the true label or class.
@@ -57,14 +57,14 @@ class Recovery:
     sigma: float
     values: Mapping[str, np.ndarray]
     levels: np.ndarray
-    walks: np.ndarray
+    trajectories: np.ndarray
     entry: float
     prediction: np.ndarray
     label: float
 
 
 def recovery_view(seen: Recovery) -> Figure:
-    """Pictures above; below densities, the walk of every draw, and what each draw is predicted as."""
+    """Pictures above; below densities, the trajectory of every draw, and what each draw is predicted as."""
     figure = Figure(figsize=(10, 5.4), layout="none")
     upper = figure.add_gridspec(1, len(seen.pictures), top=0.93, bottom=0.56, left=0.02, right=0.98, wspace=0.08)
     lower = figure.add_gridspec(1, 3, top=0.42, bottom=0.11, left=0.06, right=0.98, wspace=0.22)
@@ -73,9 +73,9 @@ def recovery_view(seen: Recovery) -> Figure:
         axis = figure.add_subplot(place, facecolor="#CFE3F2", xticks=[], yticks=[])
         axis.imshow(np.ma.masked_invalid(x), cmap="Greys", vmin=-limit, vmax=limit, aspect="auto")
         axis.set_title(title)
-    density, walk, answer = (figure.add_subplot(place) for place in lower)
+    density, trajectory, answer = (figure.add_subplot(place) for place in lower)
     _densities(density, seen.values)
-    _walks(walk, seen)
+    _trajectories(trajectory, seen)
     (_classes if seen.prediction.ndim == 2 else _numbers)(answer, seen.prediction, seen.label)
     return figure
 
@@ -89,8 +89,8 @@ def _densities(axis: Axes, values: Mapping[str, np.ndarray]) -> None:
     axis.legend(loc="upper right")
 
 
-def _walks(axis: Axes, seen: Recovery) -> None:
-    axis.plot(np.maximum(seen.levels, PRECISION / 2), seen.walks.T, color=BLUE, lw=1, alpha=0.8)
+def _trajectories(axis: Axes, seen: Recovery) -> None:
+    axis.plot(np.maximum(seen.levels, PRECISION / 2), seen.trajectories.T, color=BLUE, lw=1, alpha=0.8)
     axis.axhline(seen.entry, label="true", **TRUTH)
     axis.axvline(max(seen.sigma, PRECISION / 2), color=SILVER, lw=3, alpha=0.5, label="level shown")
     axis.set(xscale="log", xlabel="noise level sigma", title="denoised value of one entry")

@@ -113,12 +113,12 @@ class RecoveryPanel(Panel):
         limit: int = 100,
     ) -> None:
         if not isinstance(model.recoverer, JointDiffusion):
-            raise UserError("the panel walks with net 'joint': give a model under the kit's rules")
+            raise UserError("the panel trajectories with net 'joint': give a model under the kit's rules")
         if missing not in model.modalities:
             raise UserError(f"missing must be one of {list(model.modalities)}, got {missing!r}")
         self.model, self.split, self.pictures, self.seed = model.eval(), split.first(limit), pictures, seed
         self.latents = encode_split(model, self.split)
-        self.scaled = model.recoverer.scale(self.latents).cpu().numpy()  # (N, M, D, T)
+        self.scaled = model.recoverer.standardizer(self.latents).cpu().numpy()  # (N, M, D, T)
         self.key: tuple = ()
         slider = {"continuous_update": False, **WIDE}
         controls = {"sample": widgets.IntSlider(0, 0, len(self.split) - 1, description="sample", **slider)}
@@ -138,15 +138,15 @@ class RecoveryPanel(Panel):
         return recovery_view(self.seen())
 
     def seen(self) -> Recovery:
-        """What the figure shows; the walk is taken anew only if what it depends on has changed."""
+        """What the figure shows; the trajectory is taken anew only if what it depends on has changed."""
         names = ("sample", *self.model.modalities, "sampler", "steps", "draws", "guidance")
         key = tuple(self.value(name) for name in names)
         if key != self.key:
-            self._walk()
+            self._draw_trajectory()
             self.key = key
         at = next(i for i, (sigma, *_) in enumerate(self.path) if sigma <= float(self.value("level")) + 1e-9)
         n, missing = int(self.value("sample")), self.missing[0]
-        i, draw = self.model.modalities.index(missing), self.model.recoverer.scale
+        i, draw = self.model.modalities.index(missing), self.model.recoverer.standardizer
         sigma, noisy, _ = self.path[at]
         used = draw.varies[i, :, 0].bool().cpu()  # the other channels never change
         states = draw(noisy)[:, i].cpu()[:, used].numpy()  # (K, D, T)
@@ -160,14 +160,14 @@ class RecoveryPanel(Panel):
             sigma=sigma,
             values={"true": true.ravel(), f"draws at {sigma:.2g}": states.ravel()},
             levels=np.array([s for s, *_ in self.path]),
-            walks=entries[:, :, d, t].T,
+            trajectories=entries[:, :, d, t].T,
             entry=float(true[d, t]),
             prediction=self.prediction,
             label=float(self.split.labels[n]),
         )
 
     @torch.no_grad()
-    def _walk(self) -> None:
+    def _draw_trajectory(self) -> None:
         here = {m: bool(self.value(m)) for m in self.model.modalities}
         missing = [m for m, available in here.items() if not available]
         if len(missing) in (0, len(here)):
@@ -179,14 +179,14 @@ class RecoveryPanel(Panel):
         latents = {m: x[n : n + 1].expand(K, -1, -1) for m, x in self.latents.items()}
         available = torch.tensor([list(here.values())] * K, device=next(iter(latents.values())).device)
         noise = SampleNoise(self.seed, [f"{self.split.ids[n]}#{k}" for k in range(K)], "panel")
-        self.path, self.missing = drawer.walk(latents, available, noise, int(self.value("steps"))), missing
+        self.path, self.missing = drawer.trajectory(latents, available, noise, int(self.value("steps"))), missing
         logits = self.model.fusion(self.model.refined(self.path[-1][1], available))[0]
         answer = logits[:, 0] if config.outputs == 1 else logits.softmax(dim=1)
         self.prediction = answer.cpu().numpy()
 
     def _pictures(self, n: int, missing: str, noisy: Latents, sigma: float) -> dict[str, np.ndarray]:
         i = self.model.modalities.index(missing)
-        scale = self.model.recoverer.scale
+        scale = self.model.recoverer.standardizer
         used = scale.varies[i, :, 0].bool()
         show = self.pictures or (lambda one: scale({m: x[None] for m, x in one.items()})[0, i][used].cpu().numpy())
         true = {m: x[n] for m, x in self.latents.items()}

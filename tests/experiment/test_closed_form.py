@@ -22,7 +22,7 @@ WIDTHS = {"text": 12, "audio": 16, "vision": 20}  # narrower than D, as wide (no
 
 
 def untrained(widths=WIDTHS, **changes):
-    sizes = {"dim": 16, "layers": 1, "score_channels": (16, 32), "joint_channels": 16, "joint_blocks": 2, "steps": 3}
+    sizes = {"dim": 16, "layers": 1, "unet_channels": (16, 32), "joint_channels": 16, "joint_blocks": 2, "steps": 3}
     return IMDer(ModelConfig(widths, **sizes, **{"encoders": "components", "readout": True} | changes), seed=1).eval()
 
 
@@ -81,7 +81,7 @@ def test_components_are_uncorrelated_ordered_by_variance_and_one_on_average():
 def test_no_sample_beyond_rows_and_no_padding_is_read():
     found = []
     for spoilt in (False, True):
-        data, model = gaussian(steps=9), untrained(lengths=True)
+        data, model = gaussian(steps=9), untrained(mask_padding=True)
         data.train.lengths = {m: np.full(96, 7) for m in WIDTHS}
         for x in data.train.features.values():
             x[:, 7:] = 1e3 if spoilt else 0
@@ -133,7 +133,7 @@ def test_an_untrained_model_predicts_what_ridge_regression_does(steps, tiny_conf
     for s in data.splits.values():
         means = np.concatenate([x.mean(1) for x in s.features.values()], axis=1)
         s.labels[:] = means @ w + rng.standard_normal(len(s))
-    fusion_stage(model, data, tiny_config).start()
+    fusion_stage(model, data, tiny_config).initialise()
     assert not any(p.any() for p in model.fusion.readout.network.parameters())  # the regression was better
     std = {m: x.std(axis=(0, 1)) for m, x in data.train.features.items()}
     train, test = (
@@ -163,7 +163,7 @@ def test_a_label_that_is_a_product_is_read_by_the_network():
 def test_training_keeps_the_start_where_nothing_validates_better(tmp_path, tiny_config):
     data, model, start = gaussian(), untrained(), untrained()
     config = replace(tiny_config, lr=1.0, fusion_epochs=2)  # a rate that spoils everything
-    fusion_stage(start, data, config).start()
+    fusion_stage(start, data, config).initialise()
     trainer = Trainer(model, config, tmp_path, resume=False)
     trainer.run(fusion_stage(model, data, config))
     history = pd.DataFrame(trainer.progress.history)
@@ -187,7 +187,7 @@ def test_a_good_start_gives_way_to_what_is_clearly_better_only(spread, better, t
     part = torch.nn.Linear(1, 1, bias=False)
     weight, start = part.weight.detach().clone(), torch.arange(6, dtype=torch.float64)
     losses = [start, start - 1 + spread * torch.tensor([1, -1, 1, -1, 1, -1])]
-    stage = Stage("any", [part], 1, lambda rows, _: part.weight.sum(), lambda: losses.pop(0), 4, 0.1, keep_start=True)
+    stage = Stage("any", [part], 1, lambda rows, _: part.weight.sum(), lambda: losses.pop(0), 4, 0.1, keep_initial=True)
     trainer = Trainer(part, tiny_config, tmp_path, resume=False)
     trainer.run(stage)
     assert [(h["valid"], h["kept"]) for h in trainer.progress.history] == [(2.5, True), (1.5, better)]
@@ -212,7 +212,7 @@ def test_a_resumed_run_goes_on_from_the_same_start(after, tiny_config, tmp_path,
     monkeypatch.setattr(trainer_module, "save_state", original)
     model = untrained()
     if after == 1:
-        assert len(Trainer(model, tiny_config, tmp_path / "cut", resume=True).progress.start) == SIZES["valid"]
+        assert len(Trainer(model, tiny_config, tmp_path / "cut", resume=True).progress.initial) == SIZES["valid"]
     resumed = fit(model, data, tiny_config, tmp_path / "cut", resume=True)
     pd.testing.assert_frame_equal(whole.history.drop(columns="seconds"), resumed.history.drop(columns="seconds"))
     assert (whole.history["epoch"] == 0).sum() == 2  # fusion and refine

@@ -11,7 +11,7 @@ from imder_lib import IMDer, UserError, fit, load_data, load_released, model_pre
 from imder_lib.data.fake import write_fake
 from imder_lib.experiment import text as text_module
 from imder_lib.experiment import trainer as trainer_module
-from imder_lib.experiment.pretrain import fill_start, like_start, pretrain, read_start, start_bert
+from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrain, pretrained_bert, read_pretrained
 from imder_lib.experiment.text import bert_features
 from imder_lib.model.bert import build_bert, last_hidden
 
@@ -61,10 +61,10 @@ def test_pretraining_is_the_fusion_stage_and_starts_another_run(data, tiny_confi
     assert same(model.state_dict(), whole.state_dict())
     other = tiny_model(seed=5)
     before = {k: v.clone() for k, v in other.state_dict().items()}
-    fill_start(other, read_start(path))
+    load_pretrained(other, read_pretrained(path))
     for k, v in other.state_dict().items():
         assert torch.equal(v, (model.state_dict() if k.startswith(("encoders.", "fusion.")) else before)[k]), k
-    assert start_bert(read_start(path)) == {}
+    assert pretrained_bert(read_pretrained(path)) == {}
 
 
 def test_finetuned_bert_learns_at_its_own_rate_and_is_kept(fake, tiny_config, tmp_path):
@@ -72,10 +72,10 @@ def test_finetuned_bert_learns_at_its_own_rate_and_is_kept(fake, tiny_config, tm
     path = pretrain(tiny_model(WIDTHS), fake, tiny_config, tmp_path / "run", tmp_path / "p.safetensors", bert=bert)
     moved = max(float((v - start[k]).abs().max()) for k, v in bert.state_dict().items())
     assert 0 < moved < 4 * 2 * 1e-4 * 2  # four Adam steps of 1e-4 in two epochs; at lr 2e-3 they would be 20 times that
-    built = build_bert(start_bert(read_start(path)))
+    built = build_bert(pretrained_bert(read_pretrained(path)))
     assert same(built.state_dict(), bert.state_dict())
     frozen = bert_features(fake, built, tmp_path / "cache")  # the next stages go on with it
-    fill_start(tiny_model(frozen.widths), read_start(path))
+    load_pretrained(tiny_model(frozen.widths), read_pretrained(path))
 
 
 def test_finetuning_goes_on_after_a_kill_to_the_same_numbers(fake, tiny_config, tmp_path, monkeypatch):
@@ -96,18 +96,18 @@ def test_finetuning_goes_on_after_a_kill_to_the_same_numbers(fake, tiny_config, 
     with pytest.raises(KeyboardInterrupt):
         run("cut")
     monkeypatch.setattr(trainer_module, "save_state", original)
-    assert same(read_start(run("cut", resume=True)), read_start(whole))
+    assert same(read_pretrained(run("cut", resume=True)), read_pretrained(whole))
 
 
 def test_the_authors_checkpoint_is_a_start(tmp_path):
     torch.save({f"Model.{k}": v for k, v in released_state("mosi").items()}, tmp_path / "pretrained-mosi.pth")
     theirs = load_released(tmp_path / "pretrained-mosi.pth").state_dict()
-    start = read_start(tmp_path / "pretrained-mosi.pth")
+    start = read_pretrained(tmp_path / "pretrained-mosi.pth")
     model = IMDer(model_preset("mosi", preset="released"))
-    fill_start(model, start)
+    load_pretrained(model, start)
     assert same(model.state_dict(), theirs)
-    kit = IMDer(like_start(model_preset("mosi"), start))  # its recovery is another: encoders and fusion are taken
-    fill_start(kit, start)
+    kit = IMDer(like_pretrained(model_preset("mosi"), start))  # its recovery is another: encoders and fusion are taken
+    load_pretrained(kit, start)
     for k, v in kit.state_dict().items():
         if k.startswith("fusion.readout."):  # the authors' model has none
             assert not v.any()
@@ -118,13 +118,13 @@ def test_the_authors_checkpoint_is_a_start(tmp_path):
 def test_a_start_that_does_not_fit(data, tiny_config, tmp_path):
     path = pretrain(tiny_model(), data, tiny_config, tmp_path / "run", tmp_path / "p.safetensors")
     with pytest.raises(UserError, match=r"encoders\.vision\.weight has shape \(16, 8, 3\), expected \(16, 20, 3\)"):
-        fill_start(tiny_model(WIDTHS), read_start(path))
-    state = read_start(path)
+        load_pretrained(tiny_model(WIDTHS), read_pretrained(path))
+    state = read_pretrained(path)
     del state["fusion.out.bias"]
     with pytest.raises(UserError, match=r"missing fusion\.out\.bias"):
-        fill_start(tiny_model(), state)
+        load_pretrained(tiny_model(), state)
     (tmp_path / "bad.safetensors").write_bytes(b"x")
     with pytest.raises(UserError, match="no pretrained model can be read"):
-        read_start(tmp_path / "bad.safetensors")
+        read_pretrained(tmp_path / "bad.safetensors")
     with pytest.raises(UserError, match="no checkpoint"):
-        read_start(tmp_path / "none.pth")
+        read_pretrained(tmp_path / "none.pth")

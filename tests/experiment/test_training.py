@@ -29,7 +29,7 @@ def same(a, b):
 @pytest.mark.parametrize("preset", ["kit", "released"])
 def test_recipe_runs_and_leaves_its_files(recipe, preset, data, tiny_config, tmp_path):
     result = fit(tiny_model(preset=preset), data, replace(tiny_config, recipe=recipe), tmp_path / "run")
-    stages = {"staged": ["fusion", "score", "refine"], "released": ["fusion", "joint"]}[recipe]
+    stages = {"staged": ["fusion", "diffusion", "adapt"], "released": ["fusion", "joint"]}[recipe]
     assert result.history["stage"].unique().tolist() == stages
     assert result.history[["train", "valid"]].notna().all().all()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "history.csv"), result.history)
@@ -39,9 +39,9 @@ def test_recipe_runs_and_leaves_its_files(recipe, preset, data, tiny_config, tmp
 
 
 def test_training_lowers_the_loss(data, tiny_config, tmp_path):
-    config = replace(tiny_config, fusion_epochs=8, score_epochs=8)
+    config = replace(tiny_config, fusion_epochs=8, diffusion_epochs=8)
     history = fit(tiny_model(preset="released"), data, config, tmp_path).history
-    for stage in ("fusion", "score"):
+    for stage in ("fusion", "diffusion"):
         train = history[history["stage"] == stage]["train"]
         assert train.iloc[-1] < 0.9 * train.iloc[0]
 
@@ -53,7 +53,7 @@ def test_each_stage_trains_its_parts_only(data, tiny_config, tmp_path):
     first = weights(model)
     changed = {k.split(".")[0] for k in first if not torch.equal(first[k], start[k])}
     assert changed == {"encoders", "fusion"}
-    fit(model, data, tiny_config, tmp_path, until="score", resume=True)
+    fit(model, data, tiny_config, tmp_path, until="diffusion", resume=True)
     second = weights(model)
     assert {k.split(".")[0] for k in first if not torch.equal(first[k], second[k])} == {"recoverer"}
     assert all(
@@ -100,8 +100,8 @@ sys.path.insert(0, {tests!r})
 from conftest import WIDTHS, tiny_model
 from imder_lib import TrainConfig, fit, load_data
 data = load_data("synthetic", sizes={{"train": 48, "valid": 16, "test": 24}}, widths=WIDTHS, steps=10)
-epochs = {{"fusion_epochs": 30, "score_epochs": 1, "refine_epochs": 1}}
-config = TrainConfig(seed=3, batch_size=16, bank_patterns=1, bank_steps=3, **epochs)
+epochs = {{"fusion_epochs": 30, "diffusion_epochs": 1, "adapt_epochs": 1}}
+config = TrainConfig(seed=3, batch_size=16, cache_patterns=1, cache_steps=3, **epochs)
 fit(tiny_model(), data, config, {out!r}, resume=True)
 """
 
@@ -127,8 +127,8 @@ def test_bad_calls_are_refused(data, tiny_config, tmp_path):
     fit(tiny_model(), data, tiny_config, tmp_path / "run", until="fusion")
     with pytest.raises(UserError, match="resume=True"):
         fit(tiny_model(), data, tiny_config, tmp_path / "run")
-    with pytest.raises(UserError, match="score_epochs"):
-        fit(tiny_model(), data, replace(tiny_config, score_epochs=9), tmp_path / "run", resume=True)
+    with pytest.raises(UserError, match="diffusion_epochs"):
+        fit(tiny_model(), data, replace(tiny_config, diffusion_epochs=9), tmp_path / "run", resume=True)
     with pytest.raises(UserError, match="of another model"):
         fit(tiny_model(net="unet"), data, tiny_config, tmp_path / "run", resume=True)
     with pytest.raises(UserError, match="until"):

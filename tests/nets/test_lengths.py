@@ -15,7 +15,7 @@ T, LENGTHS = 14, {"text": 9, "audio": 9, "vision": 9}
 
 
 def with_lengths(preset="kit", seed=0) -> IMDer:
-    model = IMDer(replace(tiny_model(preset=preset).config, lengths=True), seed=seed)
+    model = IMDer(replace(tiny_model(preset=preset).config, mask_padding=True), seed=seed)
     model.load_state_dict(tiny_model(preset=preset, seed=seed).state_dict())
     return model.eval()
 

@@ -11,7 +11,7 @@ from imder_lib.data.fake import write_fake
 from imder_lib.data.missing import RATES
 from imder_lib.runs import sweep as sweep_module
 from imder_lib.runs.setup import Options, Run, start_run
-from imder_lib.runs.sweep import Cell, cells, start_of, sweep
+from imder_lib.runs.sweep import Cell, cells, sweep, with_pretrained
 from imder_lib.runs.tables import interval, paper_table
 
 MODALITIES = ("text", "audio", "vision")
@@ -44,7 +44,7 @@ class Killed(BaseException):
 
 def test_a_killed_sweep_goes_on_without_repeating_finished_cells(data, tmp_path, monkeypatch):
     recipes, rates = ["staged", "released"], (0.0, 0.7)
-    whole = sweep(start_of(a_run(data, tmp_path / "whole")), recipes, rates)
+    whole = sweep(with_pretrained(a_run(data, tmp_path / "whole")), recipes, rates)
     trained, original = [], sweep_module.train_cell
 
     def train_cell(run, cell):
@@ -55,10 +55,10 @@ def test_a_killed_sweep_goes_on_without_repeating_finished_cells(data, tmp_path,
 
     monkeypatch.setattr(sweep_module, "train_cell", train_cell)
     with pytest.raises(Killed):
-        sweep(start_of(a_run(data, tmp_path / "cut")), recipes, rates)
+        sweep(with_pretrained(a_run(data, tmp_path / "cut")), recipes, rates)
     assert len(list((tmp_path / "cut" / "cells").iterdir())) == 1
     monkeypatch.setattr(sweep_module, "pretrain", None)  # stage 1 is not repeated either
-    resumed = sweep(start_of(a_run(data, tmp_path / "cut")), recipes, rates)
+    resumed = sweep(with_pretrained(a_run(data, tmp_path / "cut")), recipes, rates)
     assert len(trained) == len(set(trained)) + 1 == 3 + 1  # only the cell that was cut is trained again
     pd.testing.assert_frame_equal(resumed, whole)
 
@@ -74,7 +74,7 @@ def test_a_sweep_by_the_command_line(tmp_path, monkeypatch, capsys):
     assert (row["condition"], row["seeds"]) == (0.3, 2)
     assert row["low"] <= row["ours"] <= row["high"]
     run = start_run(str(path), "smoke", "1", tmp_path / "out")  # as a notebook of the run does
-    assert run.options.start.endswith("pretrained-small.safetensors")
+    assert run.options.pretrained.endswith("pretrained-small.safetensors")
     assert run.train_config(1).fusion_epochs == 0
     with pytest.raises(SystemExit) as stop:
         main()  # the folder exists
@@ -128,6 +128,6 @@ def test_nothing_published_stands_beside_other_data():
 
 
 def test_bad_options_are_refused(tmp_path):
-    for bad in ({"text": "bert"}, {"epochs": -1}, {"steps": 1}, {"start": str(tmp_path / "none.pth")}):
+    for bad in ({"text": "bert"}, {"epochs": -1}, {"steps": 1}, {"pretrained": str(tmp_path / "none.pth")}):
         with pytest.raises(UserError):
             Options(**bad)

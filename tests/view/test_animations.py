@@ -13,8 +13,8 @@ def test_frames_of_one_layout(tmp_path):
     cloud_gif(
         [s * rng.standard_normal((20, 2)) for s in (5, 2, 1)], levels, rng.standard_normal((30, 2)), tmp_path / "a.gif"
     )
-    walk = [np.clip(s * rng.standard_normal((2, 8, 8)), -1, 1) for s in (5, 1, 0.5)]
-    digits_gif(walk, levels, walk[-1], tmp_path / "b.gif")
+    trajectory = [np.clip(s * rng.standard_normal((2, 8, 8)), -1, 1) for s in (5, 1, 0.5)]
+    digits_gif(trajectory, levels, trajectory[-1], tmp_path / "b.gif")
     for name in ("a", "b"):
         gif = Image.open(tmp_path / f"{name}.gif")
         first, total = np.array(gif.convert("L"), float), 0

@@ -63,8 +63,8 @@ def test_what_cannot_be_keeps_the_figure_and_says_why(panel):
     assert panel.missing == ["text", "audio"]
 
 
-def test_a_look_at_another_noise_level_does_not_walk_again(panel, monkeypatch):
-    monkeypatch.setattr(panel, "_walk", lambda: pytest.fail("walked again"))
+def test_a_look_at_another_noise_level_does_not_draw_again(panel, monkeypatch):
+    monkeypatch.setattr(panel, "_draw_trajectory", lambda: pytest.fail("drawn again"))
     panel.controls["level"].value = 0.5
 
 
@@ -75,7 +75,7 @@ def test_the_panel_never_changes_the_model_and_shows_its_draws(panel, trained, d
     panel.controls["draws"].value = 8
     seen = panel.seen()
     assert seen.prediction.shape == (8,)
-    assert seen.walks.shape == (8, len(seen.levels))
+    assert seen.trajectories.shape == (8, len(seen.levels))
     assert seen.label == data.test.labels[0]
     assert (np.diff(seen.levels) < 0).all()
 
@@ -97,7 +97,7 @@ def test_close_takes_every_widget_away(trained, data):
     assert all(w.comm is None and w.layout.comm is None for w in widgets)
 
 
-def test_models_without_a_walk_and_unknown_modalities_are_refused(trained, data):
+def test_models_without_a_trajectory_and_unknown_modalities_are_refused(trained, data):
     with pytest.raises(UserError, match="net 'joint'"):
         RecoveryPanel(tiny_model(preset="released"), data.test, "text")
     with pytest.raises(UserError, match="missing must be one of"):

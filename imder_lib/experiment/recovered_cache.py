@@ -1,4 +1,4 @@
-"""A bank of recovered latents: sampled once, so that refiners and fusion train without the sampler in the loop."""
+"""A cache of recovered latents: sampled once, so that refiners and fusion train without the sampler in the loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ DRAWS = 2  # of each pattern: a prediction is the mean over draws, and fusion is
 
 
 @dataclass
-class Bank:
+class RecoveredCache:
     """Recovered latents of a split under incomplete patterns.
 
     Attributes:
@@ -45,7 +45,7 @@ def choose_patterns(
     table = available_columns(patterns(modalities, complete=False), modalities)  # (P, M)
     picks = []
     for i in ids:
-        generator = torch.Generator().manual_seed(derive_seed(seed, i, "bank"))
+        generator = torch.Generator().manual_seed(derive_seed(seed, i, "cache"))
         order = torch.randperm(len(table), generator=generator)
         picks.append(order[:count] if count else torch.arange(len(table)))
     chosen = table[torch.stack(picks)]
@@ -56,7 +56,7 @@ def choose_patterns(
 
 
 @torch.no_grad()
-def fill_bank(
+def fill_cache(
     model: IMDer,
     latents: Latents,
     ids: Sequence[str],
@@ -65,7 +65,7 @@ def fill_bank(
     steps: int | None = None,
     observed: Tensor | None = None,
     batch_size: int = 256,
-) -> Bank:
+) -> RecoveredCache:
     """Recover every sample under its patterns; DRAWS times, in opposite pairs if the rules say so, where draws differ.
 
     Args:
@@ -83,9 +83,9 @@ def fill_bank(
         for start in range(0, len(ids), batch_size):
             end = min(start + batch_size, len(ids))
             here = available[start:end, p].to(device)
-            noise = SampleNoise(seed, ids[start:end], f"bank{p}")
+            noise = SampleNoise(seed, ids[start:end], f"cache{p}")
             part = {m: x[start:end] for m, x in latents.items()}
             drawn = model.recover(part, here, noise, steps, draws, antithetic=antithetic)
             for i, m in enumerate(model.modalities):
                 recovered[m][:, start:end, p] = drawn[m] * ~here[:, i, None, None]
-    return Bank(available.to(device), recovered)
+    return RecoveredCache(available.to(device), recovered)

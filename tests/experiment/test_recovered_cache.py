@@ -1,4 +1,4 @@
-"""The bank of recovered latents, and the stage that trains fusion on it."""
+"""The cache of recovered latents, and the stage that trains fusion on it."""
 
 from dataclasses import replace
 
@@ -7,9 +7,9 @@ from conftest import WIDTHS, tiny_model
 
 from imder_lib import ModelConfig, load_data
 from imder_lib.experiment import stages
-from imder_lib.experiment.bank import Bank, fill_bank
 from imder_lib.experiment.metrics import mean_prediction, task_loss
-from imder_lib.experiment.stages import fusion_stage, prepare, refine_stage
+from imder_lib.experiment.recovered_cache import RecoveredCache, fill_cache
+from imder_lib.experiment.stages import adapt_stage, fusion_stage, prepare
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import encode_split
 
@@ -18,17 +18,17 @@ def filled(data, recoverer="diffusion", **switches):
     model = tiny_model(recoverer=recoverer, **switches).eval()
     latents = encode_split(model, data.train)
     prepare(model, latents, torch.ones(len(data.train), 3, dtype=torch.bool))
-    return latents, fill_bank(model, latents, data.train.ids, 2, seed=1, steps=3)
+    return latents, fill_cache(model, latents, data.train.ids, 2, seed=1, steps=3)
 
 
 def test_where_draws_differ_there_are_two_of_each_pattern(data):
-    latents, bank = filled(data)
-    assert (bank.draws, bank.patterns) == (2, 2)
+    latents, cache = filled(data)
+    assert (cache.draws, cache.patterns) == (2, 2)
     for i, m in enumerate(latents):
-        here = bank.available[..., i]
-        assert bank.recovered[m].shape == (2, len(data.train), 2, *latents[m].shape[1:])
-        assert bool((bank.recovered[m][:, here] == 0).all())
-        first, second = bank.recovered[m][:, ~here]
+        here = cache.available[..., i]
+        assert cache.recovered[m].shape == (2, len(data.train), 2, *latents[m].shape[1:])
+        assert bool((cache.recovered[m][:, here] == 0).all())
+        first, second = cache.recovered[m][:, ~here]
         assert bool((first != second).flatten(1).any(dim=1).all())
     assert filled(data, "regression")[1].draws == 1
 
@@ -37,8 +37,8 @@ def test_the_draws_of_a_pair_are_opposite_under_rules_that_pair_them(data):
     """Opposite noise gives draws on opposite sides of their mean, independent noise does not."""
     apart = {}
     for antithetic in (True, False):
-        latents, bank = filled(data, antithetic=antithetic)
-        draws = torch.cat([bank.recovered[m][:, ~bank.available[..., i]] for i, m in enumerate(latents)], dim=1)
+        latents, cache = filled(data, antithetic=antithetic)
+        draws = torch.cat([cache.recovered[m][:, ~cache.available[..., i]] for i, m in enumerate(latents)], dim=1)
         centred = (draws - draws.mean(dim=(0, 1))).flatten(1)
         apart[antithetic] = float(torch.corrcoef(centred)[0, 1])
     assert apart[True] < apart[False] - 0.1
@@ -47,18 +47,20 @@ def test_the_draws_of_a_pair_are_opposite_under_rules_that_pair_them(data):
 def test_refine_measures_the_mean_prediction_over_draws(tiny_config, monkeypatch):
     """A linear fusion does not hear noise that cancels in a pair; the error of either draw alone is larger."""
     data = load_data("gaussian", sizes={"train": 60, "valid": 20, "test": 8}, widths=WIDTHS, steps=4)
-    sizes = {"dim": 16, "layers": 1, "joint_channels": 16, "joint_blocks": 2, "score_channels": (16, 32)}
+    sizes = {"dim": 16, "layers": 1, "joint_channels": 16, "joint_blocks": 2, "unet_channels": (16, 32)}
     model = IMDer(ModelConfig(WIDTHS, **sizes, encoders="components", readout=True), seed=0).eval()
-    fusion_stage(model, data, tiny_config).start()
+    fusion_stage(model, data, tiny_config).initialise()
     assert model.fusion.readout.linear.weight.any()  # the ridge regression, not the network
 
     def truth_and_noise(model, latents, ids, *_):
         pattern = torch.tensor([False, True, True]).expand(len(ids), 1, 3)
         noise = {m: 5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) for m, x in latents.items()}
-        return Bank(pattern, {m: torch.stack([x + noise[m], x - noise[m]])[:, :, None] for m, x in latents.items()})
+        return RecoveredCache(
+            pattern, {m: torch.stack([x + noise[m], x - noise[m]])[:, :, None] for m, x in latents.items()}
+        )
 
-    monkeypatch.setattr(stages, "fill_bank", truth_and_noise)
-    stage = refine_stage(model, data, tiny_config)
+    monkeypatch.setattr(stages, "fill_cache", truth_and_noise)
+    stage = adapt_stage(model, data, tiny_config)
     model.eval()
     latents, labels = encode_split(model, data.valid), torch.from_numpy(data.valid.labels)[:, None]
     with torch.no_grad():
@@ -71,11 +73,11 @@ def test_refine_measures_the_mean_prediction_over_draws(tiny_config, monkeypatch
 
 
 def test_refine_trains_on_some_patterns_and_validates_on_every_one(data, tiny_config, monkeypatch):
-    banks = []
-    monkeypatch.setattr(stages, "fill_bank", lambda *args: banks.append(fill_bank(*args)) or banks[-1])
-    refine_stage(tiny_model(), data, replace(tiny_config, bank_patterns=1))
-    assert [bank.available.shape for bank in banks] == [(len(data.train), 1, 3), (len(data.valid), 6, 3)]
-    assert len(banks[1].available[0].unique(dim=0)) == 6  # not one twice
+    caches = []
+    monkeypatch.setattr(stages, "fill_cache", lambda *args: caches.append(fill_cache(*args)) or caches[-1])
+    adapt_stage(tiny_model(), data, replace(tiny_config, cache_patterns=1))
+    assert [cache.available.shape for cache in caches] == [(len(data.train), 1, 3), (len(data.valid), 6, 3)]
+    assert len(caches[1].available[0].unique(dim=0)) == 6  # not one twice
 
 
 def test_the_mean_prediction_of_classes_is_of_their_probabilities():

@@ -1,4 +1,4 @@
-"""fidelity and the yardstick: exact draws reach the ideal, worse ones do not."""
+"""sample quality and the posterior check: exact draws reach the ideal, worse ones do not."""
 
 from dataclasses import replace
 
@@ -8,9 +8,9 @@ from conftest import tiny_model
 
 from imder_lib import UserError
 from imder_lib.experiment.comparison import COMPARED, train_compared
-from imder_lib.experiment.fidelity import fidelity
+from imder_lib.experiment.posterior_check import posterior_check
+from imder_lib.experiment.sample_quality import sample_quality
 from imder_lib.experiment.stages import prepare
-from imder_lib.experiment.yardstick import yardstick
 from imder_lib.model.recovery import encode_split
 
 RHO, K, N = 0.8, 16, 400
@@ -25,7 +25,7 @@ def case(seed=0):
 
 
 def values(*args, **kw):
-    table = fidelity(*args, **kw).set_index("metric")
+    table = sample_quality(*args, **kw).set_index("metric")
     inside = table.dropna()
     assert ((inside["low"] <= inside["value"] + 1e-9) & (inside["value"] <= inside["high"] + 1e-9)).all()
     return table["value"]
@@ -61,14 +61,14 @@ def test_worse_draws_are_told_apart(spoil):
 def test_differences_are_resampled_in_pairs():
     c, y, draws = case()
     wider = RHO * c + 1.02 * (draws - RHO * c)  # the same draws, a little wide
-    apart = fidelity(wider, y, c, RHO * c, against=draws).set_index("metric")
-    own, other = (fidelity(x, y, c, RHO * c).set_index("metric") for x in (wider, draws))
+    apart = sample_quality(wider, y, c, RHO * c, against=draws).set_index("metric")
+    own, other = (sample_quality(x, y, c, RHO * c).set_index("metric") for x in (wider, draws))
     assert apart["value"].to_dict() == pytest.approx((own["value"] - other["value"]).to_dict())
     assert own.loc["variance_ratio", "low"] < other.loc["variance_ratio", "high"]  # the intervals overlap,
     assert apart.loc["variance_ratio", "low"] > 0  # and yet the difference is sure
-    assert fidelity(draws, y, c, against=draws).set_index("metric").dropna().eq(0).all().all()
+    assert sample_quality(draws, y, c, against=draws).set_index("metric").dropna().eq(0).all().all()
     with pytest.raises(UserError, match="as many draws"):  # the mean of more draws is better, whoever drew them
-        fidelity(draws, y, c, against=draws[:4])
+        sample_quality(draws, y, c, against=draws[:4])
 
 
 def test_what_never_varies_does_not_count():
@@ -79,39 +79,39 @@ def test_what_never_varies_does_not_count():
     want = values(draws, y, c, RHO * c)
     assert got.drop("sliced_w2").to_dict() == pytest.approx(want.drop("sliced_w2").to_dict())
     with pytest.raises(UserError, match="the same for every sample"):
-        fidelity(np.stack([dead, dead]), dead, c, dead)
+        sample_quality(np.stack([dead, dead]), dead, c, dead)
 
 
 def test_bad_shapes_are_refused():
     c, y, draws = case()
     for args in ((draws[0], y, c), (draws, y[:-1], c), (draws, y, c[:-1]), (draws * np.nan, y, c)):
         with pytest.raises(UserError):
-            fidelity(*args)
+            sample_quality(*args)
 
 
-def test_yardstick_sets_recovered_beside_exact(data):
+def test_posterior_check_sets_recovered_beside_exact(data):
     model = tiny_model().eval()
     prepare(model, encode_split(model, data.train), np_ones(len(data.train)))
-    table = yardstick(model, data, [("audio", "vision"), ("text",)], draws=4)
+    table = posterior_check(model, data, [("audio", "vision"), ("text",)], draws=4)
     assert set(table["method"]) == {"recovered", "exact"}
     assert set(table["pattern"]) == {"audio+vision", "text"}
     exact = table[table["method"] == "exact"].set_index(["pattern", "metric"])["value"]
     assert exact["text", "variance_ratio"] == pytest.approx(1, abs=0.2)
 
 
-def test_yardstick_sets_solvers_beside_the_first(data):
+def test_posterior_check_sets_solvers_beside_the_first(data):
     model = tiny_model().eval()
     prepare(model, encode_split(model, data.train), np_ones(len(data.train)))
     own = model.recoverer.config.rules
     solvers = {"twelve": (own, 12), "same": (own, 12), "two": (replace(own, sampler="em"), 2)}
-    table = yardstick(model, data, [("text",)], draws=3, solvers=solvers).set_index(["method", "metric"])["value"]
+    table = posterior_check(model, data, [("text",)], draws=3, solvers=solvers).set_index(["method", "metric"])["value"]
     assert set(table.index.unique(0)) == {*solvers, "exact", "same - twelve", "two - twelve"}
     assert table["same - twelve"].eq(0).all()
     assert table["two - twelve", "energy"] == pytest.approx(table["two", "energy"] - table["twelve", "energy"])
     assert table["two - twelve", "energy"] != 0
     assert model.recoverer.config.rules == own
     with pytest.raises(UserError, match="name it otherwise"):
-        yardstick(model, data, [("text",)], draws=3, solvers={"exact": (own, 12)})
+        posterior_check(model, data, [("text",)], draws=3, solvers={"exact": (own, 12)})
 
 
 def np_ones(n):

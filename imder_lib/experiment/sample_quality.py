@@ -1,4 +1,4 @@
-"""fidelity: are recovered latents samples of what is missing, given what is available?"""
+"""sample quality: are recovered latents samples of what is missing, given what is available?"""
 
 import numpy as np
 import ot
@@ -20,7 +20,7 @@ def conditional_mean(truth: np.ndarray, condition: np.ndarray) -> np.ndarray:
     return cross_val_predict(RidgeCV(10.0 ** np.arange(-1, 6)), condition, truth, cv=folds).reshape(truth.shape)
 
 
-def fidelity(
+def sample_quality(
     recovered: np.ndarray,
     truth: np.ndarray,
     condition: np.ndarray,
@@ -30,7 +30,7 @@ def fidelity(
 ) -> pd.DataFrame:
     """How recovered latents compare with the truth and with the conditional mean.
 
-    The yardstick is what draws of the exact posterior give in this same function. Correlations are taken over all
+    The posterior check is what draws of the exact posterior give in this same function. Correlations are taken over all
     samples and elements; give standardised latents, so that every channel counts alike. Elements that are the same in
     every sample (an encoder's unused channels) are left out: whoever repeats them would look certain and right.
 
@@ -107,16 +107,16 @@ def _moments(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _values(sums: dict[str, np.ndarray], n: int, size: int) -> dict[str, float]:
-    def of(key: str) -> tuple[float, float, float]:
+    def interval_of(key: str) -> tuple[float, float, float]:
         """Covariance and variances."""
         a, b, ab, aa, bb = sums[key] / (n * size)
         return ab - a * b, aa - a * a, bb - b * b
 
-    variance = of("var")[0]
+    variance = interval_of("var")[0]
     out = {"mse": sums["mse"] / (n * size) / variance}
     for key in ("corr_one", "corr_mean"):
-        cov, va, vb = of(key)
+        cov, va, vb = interval_of(key)
         out[key] = cov / np.sqrt(va * vb) if va > 1e-12 and vb > 1e-12 else 0.0
-    out["variance_ratio"] = of("one")[0] / variance
+    out["variance_ratio"] = interval_of("one")[0] / variance
     out |= {k: sums[k] / n for k in ("energy", *(f"cover{p}" for p in LEVELS)) if k in sums}
     return {k: float(v) for k, v in out.items()}

@@ -1,4 +1,4 @@
-"""The yardstick: a model's recovered latents beside draws of the exact posterior, pattern by pattern."""
+"""The posterior check: a model's recovered latents beside draws of the exact posterior, pattern by pattern."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.errors import UserError
-from imder_lib.experiment.fidelity import fidelity
+from imder_lib.experiment.sample_quality import sample_quality
 from imder_lib.model.imder import IMDer
-from imder_lib.model.recovery import Scale, encode_split
+from imder_lib.model.recovery import Standardizer, encode_split
 
 
 def latent_posteriors(
@@ -59,7 +59,7 @@ def drawing_under(model: IMDer, rules: Rules) -> Iterator[None]:
 
 
 @torch.no_grad()
-def yardstick(
+def posterior_check(
     model: IMDer,
     data: MultimodalData,
     chosen: Iterable[Iterable[str]] | None = None,
@@ -70,7 +70,7 @@ def yardstick(
     limit: int = 0,
     solvers: Mapping[str, tuple[Rules, int]] | None = None,
 ) -> pd.DataFrame:
-    """:func:`fidelity` of what a model recovers on the test split, for each incomplete pattern.
+    """:func:`sample_quality` of what a model recovers on the test split, for each incomplete pattern.
 
     All that a pattern misses is joined; latents are standardised per channel with training statistics. On synthetic
     data the conditional mean is exact and the rows "exact" hold what draws of the exact posterior give.
@@ -98,7 +98,7 @@ def yardstick(
     model.eval()
     split = data.test if not limit else data.test.first(limit)
     split.data = data
-    scale = Scale(model.modalities, model.config.dim)
+    scale = Standardizer(model.modalities, model.config.dim)
     scale.fit({m: x.cpu() for m, x in encode_split(model, data.train).items()})
     latents = encode_split(model, split)
     true = scale({m: x.cpu() for m, x in latents.items()}).numpy()
@@ -108,7 +108,7 @@ def yardstick(
         available = available_columns([pattern], model.modalities)
         gone = [i for i, here in enumerate(available[0].tolist()) if not here]
         here = [i for i in range(len(model.modalities)) if i not in gone]
-        noise = SampleNoise(seed, split.ids, "yardstick")
+        noise = SampleNoise(seed, split.ids, "posterior check")
         rows = available.expand(len(split), -1).to(latents[model.modalities[0]].device)
         join = lambda x, gone=gone: np.concatenate([x[..., i, :, :] for i in gone], axis=-2)  # noqa: E731
         condition, found = true[:, here].reshape(len(split), -1), {}
@@ -124,11 +124,11 @@ def yardstick(
             exact = np.concatenate([(means[m] - mean[i]) / std[i] for i, m in names], axis=-2)
             found["exact"] = np.concatenate([(sampled[m] - mean[i]) / std[i] for i, m in names], axis=-2)
         for method, x in found.items():
-            table = fidelity(x, join(true), condition, exact)
+            table = sample_quality(x, join(true), condition, exact)
             tables.append(table.assign(pattern="+".join(pattern), method=method))
         first, *others = solvers
         for name in others:
-            table = fidelity(found[name], join(true), condition, exact, against=found[first])
+            table = sample_quality(found[name], join(true), condition, exact, against=found[first])
             tables.append(table.assign(pattern="+".join(pattern), method=f"{name} - {first}"))
     columns = ["pattern", "method", "metric", "value", "low", "high"]
     return pd.concat(tables, ignore_index=True)[columns]
