@@ -1,6 +1,6 @@
 """Recoverers on a user's file: python benchmarks/real_data.py FILE --seeds 1,2,3,4,5.
 
-Trains every recoverer for each seed and writes OUT/predictions.csv (each test sample under each condition) and
+Trains every recoverer for each seed and writes OUT/predictions.csv (each test sample under each case) and
 OUT/metrics.csv: MAE and correlation of every method with 95 % intervals, and of its difference to method kit. Intervals
 are of a bootstrap over test samples, the same resamples for all, and over seeds. "ridge" is scikit-learn's RidgeCV on
 the time averages of the standardised features, fitted for each pattern by itself. A run that was cut off goes on.
@@ -18,7 +18,7 @@ from sklearn.linear_model import RidgeCV
 from imder_lib.data.missing import availability
 from imder_lib.data.schema import Split
 from imder_lib.experiment.comparison import COMPARED, train_compared
-from imder_lib.experiment.evaluation import conditions, predict
+from imder_lib.experiment.evaluation import cases, predict
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import MeanFill, ZeroFill, encode_split
 from imder_lib.runs.setup import Run, default_device, parse_seeds, start_run
@@ -28,9 +28,9 @@ Found = dict[str, np.ndarray]  # method -> predictions (N,)
 
 
 def masks(run: Run, seed: int) -> dict[tuple[str, str], np.ndarray]:
-    """available (N, M) of the test split under each condition of protocols fixed and random."""
+    """available (N, M) of the test split under each case of protocols fixed and random."""
     data, n, ids = run.data, len(run.data.test), run.data.test.ids
-    todo = conditions(["fixed", "random"], data.modalities)
+    todo = cases(["fixed", "random"], data.modalities)
     return {(p, str(c)): availability(p, n, data.modalities, c, seed=seed, ids=ids).numpy() for p, c in todo}
 
 
@@ -59,7 +59,7 @@ def rows_of(name: str, model: IMDer, run: Run, seed: int, draws: int) -> pd.Data
         mean.prepare(encode_split(model, run.data.train))
         recoverers |= {"zero": ZeroFill(model.config), "mean": mean}
     latents, out = encode_split(model, split), []
-    for (protocol, condition), available in masks(run, seed).items():
+    for (protocol, case), available in masks(run, seed).items():
         found: Found = {
             method: predict(model, recoverer, latents, split.ids, available, seed, draws=draws).mean(0)
             for method, recoverer in recoverers.items()
@@ -68,7 +68,7 @@ def rows_of(name: str, model: IMDer, run: Run, seed: int, draws: int) -> pd.Data
             found |= {"ridge": ridge(run, available)}
             found |= {"constant": np.full(len(split), np.median(run.data.train.labels))}
         for method, p in found.items():
-            columns = {"protocol": protocol, "condition": condition, "method": method, "seed": seed}
+            columns = {"protocol": protocol, "case": case, "method": method, "seed": seed}
             out.append(pd.DataFrame({"sample": range(len(split)), "prediction": p, "label": split.labels, **columns}))
     return pd.concat(out)
 
@@ -82,9 +82,9 @@ def scores(p: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each condition, method and metric: mean over seeds, and the intervals that the file's head names."""
+    """One row for each case, method and metric: mean over seeds, and the intervals that the file's head names."""
     rng, rows = np.random.default_rng(0), []
-    for (protocol, condition), part in table.groupby(["protocol", "condition"], sort=False):
+    for (protocol, case), part in table.groupby(["protocol", "case"], sort=False):
         wide = {m: p.pivot(index="seed", columns="sample", values="prediction").to_numpy() for m, p in
                 part.groupby("method", sort=False)}  # fmt: skip
         y = part.drop_duplicates("sample").sort_values("sample")["label"].to_numpy()
@@ -97,7 +97,7 @@ def intervals(table: pd.DataFrame) -> pd.DataFrame:
                 low, high = np.quantile(again[method][i], (0.025, 0.975))
                 less, more = np.quantile(again[method][i] - again["kit"][i], (0.025, 0.975))
                 rows.append(
-                    {"protocol": protocol, "condition": condition, "method": method, "metric": metric,
+                    {"protocol": protocol, "case": case, "method": method, "metric": metric,
                      "value": value[i], "low": low, "high": high, "less": less, "more": more}
                 )  # fmt: skip
     return pd.DataFrame(rows)
@@ -127,7 +127,7 @@ def main() -> None:
     found = intervals(pd.concat(tables))
     found.to_csv(Path(args.out) / "metrics.csv", index=False)
     for metric, part in found.groupby("metric", sort=False):
-        print(metric, part.pivot_table("value", ["protocol", "condition"], "method", sort=False).round(4).to_string())
+        print(metric, part.pivot_table("value", ["protocol", "case"], "method", sort=False).round(4).to_string())
     beaten = found[((found.metric == "corr") & (found.less > 0)) | ((found.metric == "mae") & (found.more < 0))]
     print("better than kit beyond the interval:", beaten.to_string(index=False) if len(beaten) else "nothing")
 

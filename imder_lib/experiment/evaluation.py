@@ -1,4 +1,4 @@
-"""evaluate: one tidy table of every metric, protocol, condition, method and seed."""
+"""evaluate: one tidy table of every metric, protocol, case, method and seed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -16,12 +16,12 @@ from imder_lib.experiment.metrics import class_metrics, coverage, metrics
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents, MeanFill, Recoverer, ZeroFill, encode_split
 
-Condition = tuple[str, str | float]  # (protocol, pattern or nominal rate)
+Case = tuple[str, str | float]  # (protocol, pattern or nominal rate)
 
 
-def conditions(protocols: Iterable[str | Condition], modalities: Sequence[str]) -> list[Condition]:
+def cases(protocols: Iterable[str | Case], modalities: Sequence[str]) -> list[Case]:
     """Protocols as a flat list: "fixed" is every pattern, "random" and "released" their eight rates."""
-    out: list[Condition] = []
+    out: list[Case] = []
     for entry in protocols:
         if not isinstance(entry, str):
             out.append((entry[0], entry[1] if isinstance(entry[1], str | float | int) else "+".join(entry[1])))
@@ -106,7 +106,7 @@ class Predictor:
 def evaluate(
     model: IMDer,
     split: Split,
-    protocols: Iterable[str | Condition] = ("fixed", "random"),
+    protocols: Iterable[str | Case] = ("fixed", "random"),
     seeds: Iterable[int] = (1,),
     *,
     draws: int = 1,
@@ -134,7 +134,7 @@ def evaluate(
         baselines: also the rows "zero", "mean", "constant", "bayes".
 
     Returns:
-        One row for each protocol, condition, method and seed. Columns: protocol, condition, rate (nominal), realised,
+        One row for each protocol, case, method and seed. Columns: protocol, case, rate (nominal), realised,
         method, seed, n, draws, the metrics, and cover50, cover80, cover95: the share of labels in the central intervals
         of a normal with the draws' mean; its variance is the draws' plus the validation error on complete data.
         "zero" and "mean" fill missing latents and use the same fusion; "constant" predicts the training median; "bayes"
@@ -145,7 +145,7 @@ def evaluate(
         raise UserError(f"draws and steps must be at least 1, got {draws} and {steps}")
     was_training = model.training
     model.eval()
-    todo = conditions(protocols, model.modalities)
+    todo = cases(protocols, model.modalities)
     latents, data, n = encode_split(model, split, batch_size), split.data, len(split)
     methods = {method: model.recoverer}
     if baselines:
@@ -162,13 +162,13 @@ def evaluate(
             if recoverer.stochastic or name not in predictors:  # without noise, one prediction serves every seed
                 run = partial(_predict_rows, model, recoverer, latents, split.ids, seed, steps, draws, batch_size)
                 predictors[name] = Predictor(run, n)
-        for protocol, condition in todo:
+        for protocol, case in todo:
             available = availability(
-                protocol, n, model.modalities, condition, seed=seed, ids=split.ids, batch_size=mask_batch
+                protocol, n, model.modalities, case, seed=seed, ids=split.ids, batch_size=mask_batch
             )
             realised = realised_rate(available)
-            nominal = realised if protocol == "fixed" else float(condition)
-            head = {"protocol": protocol, "condition": str(condition), "rate": nominal, "realised": realised}
+            nominal = realised if protocol == "fixed" else float(case)
+            head = {"protocol": protocol, "case": str(case), "rate": nominal, "realised": realised}
             mask = available.numpy()
             found = {name: predictor(mask) for name, predictor in predictors.items()}
             if baselines and data is not None:

@@ -10,7 +10,7 @@ import pandas as pd
 from imder_lib.data.missing import RATES, patterns
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
-from imder_lib.experiment.evaluation import Condition, evaluate
+from imder_lib.experiment.evaluation import Case, evaluate
 from imder_lib.experiment.pretrain import pretrain
 from imder_lib.experiment.text import bert_features
 from imder_lib.experiment.training import fit
@@ -62,13 +62,13 @@ def cells(recipes: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) 
     return out
 
 
-def tested_on(cell: Cell, rates: Sequence[float], modalities: Sequence[str]) -> list[Condition]:
+def tested_on(cell: Cell, rates: Sequence[float], modalities: Sequence[str]) -> list[Case]:
     """What a cell's model is tested on: everything, or its own rate and the patterns that miss that share.
 
     The release has no model for fixed patterns; the one trained at rate .7 (that is 2/3) stands for patterns that miss
     two of three modalities, .3 for one, 0 for the complete one.
     """
-    everything: list[Condition] = [("fixed", "+".join(p)) for p in patterns(modalities)]
+    everything: list[Case] = [("fixed", "+".join(p)) for p in patterns(modalities)]
     if cell.rate is None:
         return everything + [("random", r) for r in rates]
     M = len(modalities)
@@ -138,7 +138,7 @@ def sweep(run: Run, recipes: Sequence[str], rates: Sequence[float] = RATES) -> p
         else:
             print(f"cell {i}/{len(todo)} {cell.name} ...", flush=True)
             write_text(path, run_cell(run, cell, rates).to_csv(index=False))
-        tables.append(pd.read_csv(io.StringIO(path.read_text(encoding="utf-8")), dtype={"condition": str}))
+        tables.append(pd.read_csv(io.StringIO(path.read_text(encoding="utf-8")), dtype={"case": str}))
     table = pd.concat(tables, ignore_index=True)
     run.save_table(table, "05_paper_all")
     for recipe in recipes:

@@ -1,4 +1,4 @@
-"""Tables for people: methods in columns, conditions in rows, published numbers beside ours where they belong."""
+"""Tables for people: methods in columns, cases in rows, published numbers beside ours where they belong."""
 
 from importlib.resources import files
 from typing import IO, cast
@@ -15,14 +15,14 @@ METHODS = ("bayes", "imder", "released", "network", "regression", "dropout", "me
 
 
 def metric_table(table: pd.DataFrame, protocol: str, metric: str) -> pd.DataFrame:
-    """One metric under one protocol: a row for each condition with nominal and realised rate, a column for each method.
+    """One metric under one protocol: a row for each case with nominal and realised rate, a column for each method.
 
     Several seeds become "mean ± standard deviation".
     """
     part = table[table["protocol"] == protocol]
     rows = []
-    for condition, group in part.groupby("condition", sort=False):
-        row = {"condition": condition, "rate": f"{group['rate'].iloc[0]:.3g}"}
+    for case, group in part.groupby("case", sort=False):
+        row = {"case": case, "rate": f"{group['rate'].iloc[0]:.3g}"}
         row["realised"] = f"{group['realised'].mean():.4f}"
         for method in METHODS:
             if (group["method"] == method).any():
@@ -38,7 +38,7 @@ def published(dataset: str) -> pd.DataFrame:
     """
     resource = files("imder_lib.data").joinpath("published_results.csv")
     with resource.open("r", encoding="utf-8") as file:
-        table = pd.read_csv(cast("IO[str]", file), dtype={"condition": str})
+        table = pd.read_csv(cast("IO[str]", file), dtype={"case": str})
     return table[table["dataset"] == dataset] if dataset in WIDTHS else table.iloc[:0]
 
 
@@ -55,17 +55,17 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str) -> pd.Dat
     if theirs.empty or ours.empty:
         return pd.DataFrame()
     if protocol == "fixed":
-        ours["key"] = ours["condition"].map(pattern_letters)
-        theirs = theirs.assign(key=theirs["condition"])
+        ours["key"] = ours["case"].map(pattern_letters)
+        theirs = theirs.assign(key=theirs["case"])
     else:
-        ours["key"] = ours["condition"].astype(float)
-        theirs = theirs.assign(key=theirs["condition"].astype(float))
+        ours["key"] = ours["case"].astype(float)
+        theirs = theirs.assign(key=theirs["case"].astype(float))
     percent = ["acc2", "f1", "acc7"]
     mean = ours.groupby("key", sort=False)[["realised", *percent, "mae", "corr"]].mean().reset_index()
     mean[percent] *= 100
     mean = mean.rename(columns={k: f"ours_{k}" for k in (*percent, "mae", "corr")})
     columns = ["key", "method", *percent, "mae", "corr", "source"]
-    return mean.merge(theirs[columns], on="key", how="left").rename(columns={"key": "condition"})
+    return mean.merge(theirs[columns], on="key", how="left").rename(columns={"key": "case"})
 
 
 def interval(values: pd.Series) -> tuple[float, float, float, float]:
@@ -79,16 +79,16 @@ def interval(values: pd.Series) -> tuple[float, float, float, float]:
     return mean, std, mean - half, mean + half
 
 
-def letters(condition: str) -> str:
+def letters(case: str) -> str:
     """A pattern as published tables write it: text (l), vision (v), audio (a), in this order."""
-    names = condition.split("+")
+    names = case.split("+")
     return "".join(LETTERS[m] for m in ("text", "vision", "audio") if m in names)
 
 
 def paper_table(table: pd.DataFrame, dataset: str, protocol: str, *, sentiment: bool = True) -> pd.DataFrame:
-    """Ours and published, a row for each metric and condition (and published method).
+    """Ours and published, a row for each metric and case (and published method).
 
-    Columns: metric, condition, realised, seeds, ours, std, low, high (95 % interval over seeds), method, published,
+    Columns: metric, case, realised, seeds, ours, std, low, high (95 % interval over seeds), method, published,
     difference (ours - published), source; blank where not known. ACC2, F1 and ACC7 in percent. Fixed tables end in
     both averages: over the six incomplete patterns, and over all seven.
 
@@ -102,8 +102,8 @@ def paper_table(table: pd.DataFrame, dataset: str, protocol: str, *, sentiment: 
     percent = ["acc2", "f1", "acc7"] if sentiment else []
     metrics = [*percent, "mae", "corr"]
     ours[percent] *= 100
-    ours["condition"] = ours["condition"].astype(str)
-    groups: dict[str, list[str]] = {c: [c] for c in ours["condition"].unique()}
+    ours["case"] = ours["case"].astype(str)
+    groups: dict[str, list[str]] = {c: [c] for c in ours["case"].unique()}
     if protocol == "fixed":
         size = max(len(c.split("+")) for c in groups)
         incomplete = [c for c in groups if len(c.split("+")) < size]
@@ -115,10 +115,10 @@ def paper_table(table: pd.DataFrame, dataset: str, protocol: str, *, sentiment: 
     theirs = theirs[(theirs["protocol"] == protocol) & theirs["method"].str.startswith("IMDer")]
     rows = []
     for metric in metrics:
-        for condition, members in groups.items():
-            part = ours[ours["condition"].isin(members)].groupby("seed")[[metric, "realised"]].mean()
+        for case, members in groups.items():
+            part = ours[ours["case"].isin(members)].groupby("seed")[[metric, "realised"]].mean()
             mean, std, low, high = interval(part[metric])
-            row = {"metric": metric, "condition": condition, "realised": part["realised"].mean(), "seeds": len(part)}
+            row = {"metric": metric, "case": case, "realised": part["realised"].mean(), "seeds": len(part)}
             row |= {"ours": mean, "std": std, "low": low, "high": high}
             known = _published(theirs, protocol, members, metric)
             for method, value, source in known or [("", np.nan, "")]:
@@ -127,13 +127,13 @@ def paper_table(table: pd.DataFrame, dataset: str, protocol: str, *, sentiment: 
 
 
 def _published(theirs: pd.DataFrame, protocol: str, members: list[str], metric: str) -> list[tuple[str, float, str]]:
-    """(method, value, source) of one condition, or of an average where every member is published."""
+    """(method, value, source) of one case, or of an average where every member is published."""
     if protocol == "fixed":
         keys = [letters(c) for c in members]
-        column = theirs["condition"]
+        column = theirs["case"]
     else:
         keys = [float(c) for c in members]
-        column = theirs["condition"].astype(float)
+        column = theirs["case"].astype(float)
     out = []
     for method, part in theirs[column.isin(keys)].groupby("method", sort=False):
         if len(part) == len(keys) and part[metric].notna().all():

@@ -177,16 +177,16 @@ def metric_against_rate(table: pd.DataFrame, metric: str) -> Figure:
 def metric_by_pattern(table: pd.DataFrame, metric: str) -> Figure:
     """A metric for each pattern of available modalities, a marker a method."""
     figure, axis = plt.subplots(figsize=(7.5, 3.8))
-    conditions = list(table["condition"].unique())
+    cases = list(table["case"].unique())
     shift = dict(zip(table["method"].unique(), np.linspace(-0.2, 0.2, table["method"].nunique()), strict=True))
     for method, part in table.groupby("method", sort=False):
-        values = part.groupby("condition")[metric]
-        x = [conditions.index(c) + shift[method] for c in values.mean().index]
+        values = part.groupby("case")[metric]
+        x = [cases.index(c) + shift[method] for c in values.mean().index]
         error = [values.mean() - values.min(), values.max() - values.mean()]
         label, colour, marker, _ = METHODS[method]
         axis.errorbar(x, values.mean(), yerr=error, fmt=marker, ms=6.5, color=colour, label=label, lw=1.5, alpha=0.85)
-    axis.set(ylabel=METRIC_NAMES[metric], xticks=range(len(conditions)))
-    axis.set_xticklabels([c.replace("+", "\n+ ") for c in conditions])
+    axis.set(ylabel=METRIC_NAMES[metric], xticks=range(len(cases)))
+    axis.set_xticklabels([c.replace("+", "\n+ ") for c in cases])
     axis.set_xlabel("available modalities")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

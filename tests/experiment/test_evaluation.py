@@ -22,7 +22,7 @@ def test_a_row_for_each_condition_method_and_seed(data, model):
     random = table[table["protocol"] == "random"]
     nominal = random["rate"].clip(upper=2 / 3)
     assert ((random["realised"] - nominal).abs() <= 1 / len(data.test)).all()
-    complete = table[table["condition"] == "text+audio+vision"].drop_duplicates("method").set_index("method")["mae"]
+    complete = table[table["case"] == "text+audio+vision"].drop_duplicates("method").set_index("method")["mae"]
     assert complete["imder"] == complete["zero"] == complete["mean"]  # nothing is missing
 
 
@@ -77,5 +77,5 @@ def test_classes_from_training_to_table(tmp_path):
     p = predict(model, model.recoverer, latents, ids, available, 1, draws=3)
     assert p.shape == (3, 60, 10)
     np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-5)
-    row = table[(table["condition"] == "top+middle") & (table["method"] == "imder")].iloc[0]
+    row = table[(table["case"] == "top+middle") & (table["method"] == "imder")].iloc[0]
     assert row["acc"] == np.mean(p.mean(0).argmax(-1) == small.test.labels)

@@ -41,7 +41,7 @@ def folder(tmp_path):
     for metric in ("mae", "corr", "acc2"):
         table = pd.DataFrame(
             {
-                "condition": ["<script>alert(1)</script>", "text"],
+                "case": ["<script>alert(1)</script>", "text"],
                 "rate": [2 / 3, 0.5],
                 "imder": ["0.500 ± 0.010", "0.25"],
             }

@@ -71,7 +71,7 @@ def test_a_sweep_by_the_command_line(tmp_path, monkeypatch, capsys):
     main()
     table = pd.read_csv(tmp_path / "out" / "tables" / "05_paper_random_staged.csv")
     row = table[table["metric"] == "acc2"].iloc[0]
-    assert (row["condition"], row["seeds"]) == (0.3, 2)
+    assert (row["case"], row["seeds"]) == (0.3, 2)
     assert row["low"] <= row["ours"] <= row["high"]
     run = start_run(str(path), "smoke", "1", tmp_path / "out")  # as a notebook of the run does
     assert run.options.pretrained.endswith("pretrained-small.safetensors")
@@ -94,11 +94,9 @@ def test_interval_against_scipy():
     assert np.isnan(interval(v[:1])[1:]).all()
 
 
-def rows(conditions, values, protocol="fixed"):
+def rows(cases, values, protocol="fixed"):
     head = {"protocol": protocol, "realised": 0.5, "method": "imder", "seed": 1, "f1": 0.5, "acc7": 0.5, "mae": 1.0}
-    return pd.DataFrame(
-        [head | {"condition": c, "acc2": v, "corr": 0.0} for c, v in zip(conditions, values, strict=True)]
-    )
+    return pd.DataFrame([head | {"case": c, "acc2": v, "corr": 0.0} for c, v in zip(cases, values, strict=True)])
 
 
 PATTERNS = ["text", "audio", "vision", "text+audio", "text+vision", "audio+vision", "text+audio+vision"]
@@ -106,7 +104,7 @@ PATTERNS = ["text", "audio", "vision", "text+audio", "text+vision", "audio+visio
 
 def test_both_averages_and_what_is_published():
     table = paper_table(rows(PATTERNS, [0.8, 0.6, 0.7, 0.9, 0.9, 0.6, 0.95]), "mosei", "fixed")
-    part = table[(table["metric"] == "acc2") & (table["method"] == "IMDer")].set_index("condition")
+    part = table[(table["metric"] == "acc2") & (table["method"] == "IMDer")].set_index("case")
     assert part.loc["average of 6 incomplete", "ours"] == pytest.approx(75)
     assert part.loc["average of all 7", "ours"] == pytest.approx(100 * 5.45 / 7)
     assert part.loc["audio+vision", "published"] == 64.9
@@ -115,9 +113,9 @@ def test_both_averages_and_what_is_published():
     )
     assert part.loc["text", "difference"] == pytest.approx(80 - 84.5)
     assert (part["source"] != "").all()
-    mae = table[(table["metric"] == "mae") & (table["condition"] == "text") & (table["method"] == "")]
+    mae = table[(table["metric"] == "mae") & (table["case"] == "text") & (table["method"] == "")]
     assert mae.empty  # the re-run's is known: no blank row beside it
-    assert table[(table["metric"] == "acc7") & (table["condition"] == "text")]["method"].tolist() == ["IMDer (re-run)"]
+    assert table[(table["metric"] == "acc7") & (table["case"] == "text")]["method"].tolist() == ["IMDer (re-run)"]
 
 
 def test_nothing_published_stands_beside_other_data():

@@ -11,15 +11,15 @@ from imder_lib.runs.tables import beside_published, metric_table, pattern_letter
 FIXED = ["text", "audio", "vision", "text+audio", "text+vision", "audio+vision", "text+audio+vision"]
 
 
-def ours(protocol, conditions, seeds=(1, 2)):
+def ours(protocol, cases, seeds=(1, 2)):
     """Made-up results: row i of seed s has ACC2 (i + s) / 100."""
     rows = []
     for method, shift in (("imder", 0.0), ("zero", 0.5)):
-        for i, condition in enumerate(conditions):
+        for i, case in enumerate(cases):
             for seed in seeds:
                 value = (i + seed) / 100 + shift
                 numbers = {"acc2": value, "f1": value, "acc7": value, "mae": value, "corr": value}
-                head = {"protocol": protocol, "condition": condition, "rate": 0.1 * i, "realised": 0.1 * i + seed / 1e3}
+                head = {"protocol": protocol, "case": case, "rate": 0.1 * i, "realised": 0.1 * i + seed / 1e3}
                 rows.append(head | {"method": method, "seed": seed} | numbers)
     return pd.DataFrame(rows)
 
@@ -31,13 +31,13 @@ def test_letters_of_patterns():
 
 
 @pytest.mark.parametrize("name", WIDTHS)
-def test_published_rows_have_sources_and_known_conditions(name):
+def test_published_rows_have_sources_and_known_cases(name):
     table = published(name)
     assert set(table["dataset"]) == {name}
     assert table["source"].str.len().min() > 0
     fixed, random = (table[table["protocol"] == p] for p in ("fixed", "random"))
-    assert set(fixed["condition"]) <= {pattern_letters(p) for p in FIXED}
-    assert set(random["condition"].astype(float)) <= set(RATES)
+    assert set(fixed["case"]) <= {pattern_letters(p) for p in FIXED}
+    assert set(random["case"].astype(float)) <= set(RATES)
     assert ((table[["acc2", "f1", "acc7"]] > 1) | table[["acc2", "f1", "acc7"]].isna()).all(axis=None)  # percent
 
 
@@ -50,9 +50,9 @@ def test_nothing_is_published_for_other_data(name):
 
 def test_fixed_rows_meet_their_published_rows():
     table = beside_published(ours("fixed", FIXED), "mosei", "fixed")
-    paper = table[table["method"] == "IMDer"].set_index("condition")
+    paper = table[table["method"] == "IMDer"].set_index("case")
     assert set(paper.index) == {"l", "a", "v", "la", "lv", "va", "lva"}
-    theirs = published("mosei").query("protocol == 'fixed' and method == 'IMDer'").set_index("condition")
+    theirs = published("mosei").query("protocol == 'fixed' and method == 'IMDer'").set_index("case")
     for i, pattern in enumerate(FIXED):
         row, letters = paper.loc[pattern_letters(pattern)], pattern_letters(pattern)
         assert row["ours_acc2"] == pytest.approx(i + 1.5)  # the mean of two seeds, in percent, of "imder" alone
@@ -64,8 +64,8 @@ def test_fixed_rows_meet_their_published_rows():
 def test_random_rows_meet_their_published_rows():
     table = beside_published(ours("random", ["0.0", "0.1", "0.7"]), "mosi", "random")
     theirs = published("mosi").query("protocol == 'random' and method == 'IMDer'")
-    theirs = theirs.set_index(theirs["condition"].astype(float))
-    paper = table[table["method"] == "IMDer"].set_index("condition")
+    theirs = theirs.set_index(theirs["case"].astype(float))
+    paper = table[table["method"] == "IMDer"].set_index("case")
     assert list(paper.index) == [0.0, 0.1, 0.7]
     for i, rate in enumerate(paper.index):
         assert paper.loc[rate, "ours_f1"] == pytest.approx(i + 1.5)
@@ -80,8 +80,8 @@ def test_a_table_without_our_method_is_empty():
 
 def test_metric_table_has_a_row_a_condition_and_a_column_a_method():
     one = metric_table(ours("fixed", FIXED, seeds=[1]), "fixed", "acc2")
-    assert list(one.columns) == ["condition", "rate", "realised", "imder", "zero"]
-    assert list(one["condition"]) == FIXED
+    assert list(one.columns) == ["case", "rate", "realised", "imder", "zero"]
+    assert list(one["case"]) == FIXED
     assert (one["imder"][3], one["zero"][3]) == ("0.040", "0.540")
     two = metric_table(ours("fixed", FIXED), "fixed", "acc2")
     assert two["imder"][3] == "0.045 ± 0.007"
