@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 
 
@@ -32,7 +33,7 @@ PROFILES = MappingProxyType(
         "smoke": Profile(
             sizes={"train": 64, "valid": 32, "test": 48},
             limit=64,
-            model={"layers": 1, "steps": 4, "unet_channels": (32, 64, 64, 64), "refiner_blocks": 2,
+            model={"layers": 1, "sampler": Sampler(steps=4), "unet_channels": (32, 64, 64, 64), "refiner_blocks": 2,
                    "joint_channels": 32, "joint_blocks": 2},
             train={"fusion_epochs": 2, "diffusion_epochs": 1, "adapt_epochs": 1, "cache_patterns": 1},
             draws=2,
@@ -41,7 +42,7 @@ PROFILES = MappingProxyType(
         "quick": Profile(
             sizes={},
             limit=0,
-            model={"layers": 2, "steps": 20, "joint_channels": 64, "joint_blocks": 6},
+            model={"layers": 2, "joint_channels": 64, "joint_blocks": 6},
             train={"fusion_epochs": 30, "diffusion_epochs": 60, "adapt_epochs": 4, "cache_patterns": 2,
                    "patience": 2, "early_stop": 5},
             draws=8,
@@ -50,7 +51,7 @@ PROFILES = MappingProxyType(
         "full": Profile(
             sizes={},
             limit=0,
-            model={"layers": 2, "steps": 20, "joint_channels": 128, "joint_blocks": 8},
+            model={"layers": 2, "joint_channels": 128, "joint_blocks": 8},
             train={"fusion_epochs": 10, "diffusion_epochs": 200, "adapt_epochs": 4, "cache_patterns": 2, "patience": 2},
             draws=16,
         ),

@@ -106,9 +106,11 @@ class Run:
 
     def model_config(self, preset: str = "kit") -> ModelConfig:
         config = model_preset(self.preset, self.data.widths, preset, **profile(self.profile).model)
+        if self.options.steps:
+            config = replace(config, sampler=replace(config.sampler, steps=self.options.steps))
         if self.data.classes:  # a readout of time averages starts in closed form for numbers only
             config = replace(config, outputs=self.data.classes, readout=False)
-        return replace(config, steps=self.options.steps) if self.options.steps else config
+        return config
 
     def train_config(self, seed: int) -> TrainConfig:
         config = train_preset(self.preset, seed=seed, **profile(self.profile).train)
