@@ -50,7 +50,7 @@ def read_pickle(path: Path) -> Any:
 
 @contextmanager
 def new_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` for a new file or folder; renamed to ``path`` if the block succeeds, else removed.
+    """A temporary path for a new file or folder: renamed to ``path`` if the block succeeds, removed if it fails.
 
     Raises:
         UserError: ``path`` exists or cannot be written.

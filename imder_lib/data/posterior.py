@@ -1,12 +1,21 @@
-"""The exact posterior of missing features and the Bayes-optimal prediction, on synthetic data."""
+"""Exact posteriors of missing features, and Bayes-optimal predictions, on synthetic data.
+
+Given some modalities, style r and affect z have the posterior w_r N(z; mu_r, C_r), see ``AffectPosterior``. A missing
+modality, flattened to (T*D,), is x = M_r z + h_r + s e with M_r = I_T (x) A_r, h_r = 1_T (x) b_r and white noise e; so
+
+    p(x | given) = sum_r w_r N(x; M_r mu_r + h_r, M_r C_r M_r^T + s^2 I).
+
+A linear image G x has the same form: G M_r and G h_r in place of M_r and h_r, and s^2 G G^T in place of s^2 I.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.special import ndtr
 
-from imder_lib.data.synthetic import AFFECT, EXPLAINABLE, LABEL_STD, AffectProcess
+from imder_lib.data.synthetic import EXPLAINABLE, LABEL_STD, AffectPosterior, AffectProcess
 from imder_lib.errors import UserError
 
 LOSSES = ("l1", "squared", "positive")
@@ -14,73 +23,101 @@ LOSSES = ("l1", "squared", "positive")
 
 @dataclass(frozen=True)
 class Posterior:
-    """A mixture of Gaussians over the styles; the covariance of a style is the same for every sample.
+    """The mixture of Gaussians p(x | given) over R styles; covariances are shared by all N samples.
 
     Attributes:
-        weights: (N, R).
-        means: (N, R, *shape).
-        factor: (R, K, Q) and ``white`` float: covariance = factor factor^T + white^2 I, K = prod(shape).
+        affect: w (N, R), mu (N, R, Q) and C (R, Q, Q), with Q = 4 T.
+        matrices: M (R, K, Q).
+        offsets: h (R, K).
+        noise: s.
+        image: G (K, T*D), or None for the identity.
+        shape: of x: (T, D), or (K,) with an image.
     """
 
-    weights: np.ndarray
-    means: np.ndarray
-    factor: np.ndarray
-    white: float
+    affect: AffectPosterior
+    matrices: np.ndarray
+    offsets: np.ndarray
+    noise: float
+    image: np.ndarray | None
+    shape: tuple[int, ...]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(N, R): w, the probabilities of the styles."""
+        return self.affect.weights
+
+    @property
+    def means(self) -> np.ndarray:
+        """(N, R, *shape): M_r mu_r + h_r."""
+        means = self.affect.means[:, :, None] @ self.matrices.swapaxes(1, 2) + self.offsets[:, None]
+        return means.reshape(*self.weights.shape, *self.shape)
 
     @property
     def mean(self) -> np.ndarray:
-        """(N, *shape): of the mixture."""
-        return np.einsum("nr,nr...->n...", self.weights, self.means)
+        """(N, *shape): sum_r w_r (M_r mu_r + h_r)."""
+        styles = zip(self.weights.T, self.affect.means.swapaxes(0, 1), self.matrices, self.offsets, strict=True)
+        return sum(w[:, None] * (mu @ M.T + h) for w, mu, M, h in styles).reshape(-1, *self.shape)
 
     @property
     def variance(self) -> np.ndarray:
-        """(N, *shape): marginal variances of the mixture."""
-        within = ((self.factor**2).sum(2) + self.white**2).reshape(self.means.shape[1:])
-        square = (self.means - self.mean[:, None]) ** 2
-        square += within
-        return np.einsum("nr,nr...->n...", self.weights, square)
+        """(N, *shape): marginal variances of the mixture, sum_r w_r (var_r + (mean_r - mean)^2)."""
+        noise = 1 if self.image is None else (self.image**2).sum(1)
+        within = (self.matrices @ self.affect.covariances * self.matrices).sum(2) + self.noise**2 * noise
+        total = (self.means - self.mean[:, None]) ** 2 + within.reshape(-1, *self.shape)
+        return np.einsum("nr,nr...->n...", self.weights, total)
 
     def covariance(self, style: int = 0) -> np.ndarray:
-        """(K, K), given a style. Large for raw text: ask for an image instead."""
-        return self.factor[style] @ self.factor[style].T + self.white**2 * np.eye(self.factor.shape[1])
+        """(K, K): M_r C_r M_r^T + s^2 G G^T. Large for text: use an image."""
+        M = self.matrices[style]
+        noise = np.eye(len(M)) if self.image is None else self.image @ self.image.T
+        return M @ self.affect.covariances[style] @ M.T + self.noise**2 * noise
 
     def sample(
         self, draws: int, rng: np.random.Generator, with_styles: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Independent draws (draws, N, *shape), and their styles (draws, N) on request."""
-        n, R, *shape = self.means.shape
-        styles = (rng.random((draws, n, 1)) > self.weights.cumsum(axis=1)).sum(axis=2).clip(max=R - 1)
-        out = np.empty((draws, n, *shape))
-        for r in range(R):
-            d, i = np.nonzero(styles == r)
-            around = rng.standard_normal((len(d), self.factor.shape[2])) @ self.factor[r].T
-            out[d, i] = self.means[i, r] + around.reshape(len(d), *shape)
-        if self.white:
-            out += self.white * rng.standard_normal(out.shape)
-        return (out, styles) if with_styles else out
+        """Independent draws (draws, N, *shape), with their styles (draws, N) on request."""
+        z, styles = self.affect.sample(draws, rng)
+        x = self.sample_given_affect(z, styles, rng)
+        return (x, styles) if with_styles else x
+
+    def sample_given_affect(
+        self, z: np.ndarray, styles: np.ndarray, rng: np.random.Generator, dtype: type = np.float64
+    ) -> np.ndarray:
+        """Draws (draws, N, *shape) of M_r z + h_r + s G e, given z (draws, N, Q) and styles r (draws, N)."""
+        out = np.empty((*styles.shape, self.matrices.shape[1]), dtype)
+        for k, style in enumerate(styles):  # one draw at a time, to limit memory
+            e = rng.standard_normal(out.shape[1:])
+            out[k] = self.noise * (e if self._root is None else e @ self._root.T)
+            for r, (M, h) in enumerate(zip(self.matrices, self.offsets, strict=True)):
+                out[k, style == r] += z[k, style == r] @ M.T + h
+        return out.reshape(*styles.shape, *self.shape)
+
+    @cached_property
+    def _root(self) -> np.ndarray | None:
+        """F (K, K) with F F^T = G G^T; from eigenvectors, because G G^T may be singular."""
+        if self.image is None:
+            return None
+        values, vectors = np.linalg.eigh(self.image @ self.image.T)
+        return vectors * np.sqrt(np.clip(values, 0, None))
 
 
-def _check(process: AffectProcess, given: list[str], missing: Iterable[str]) -> None:
-    missing = list(missing)
+def _posterior(process: AffectProcess, affect: AffectPosterior, m: str, image: np.ndarray | None) -> Posterior:
+    A, b, T, s = process.loadings[m], process.tones[m], process.steps, process.noise[m]  # (R, D, 4), (R, D)
+    R, D, _ = A.shape
+    if image is None:
+        return Posterior(affect, np.stack([np.kron(np.eye(T), a) for a in A]), np.tile(b, T), s, None, (T, D))
+    if image.shape[1] != T * D:
+        raise UserError(f"image has {image.shape[1]} columns, expected T*D = {T * D}")
+    G = image.reshape(-1, T, D)
+    return Posterior(affect, (G @ A[:, None]).reshape(R, len(G), -1), b @ G.sum(1).T, s, image, (len(G),))
+
+
+def _affect(
+    process: AffectProcess, features: Mapping[str, np.ndarray], given: list[str], missing: list[str]
+) -> AffectPosterior:
     if not given or not missing or set(given) & set(missing) or not {*given, *missing} <= set(process.loadings):
         raise UserError(f"expected missing modalities and the available ones, got {missing} given {given}")
-
-
-def _map(process: AffectProcess, m: str, style: int, image: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Features (T*D,) of a style, or their image (K,), but for the noise: matrix on z (K, T*4) and offset (K,)."""
-    A, b, T = process.loadings[m][style], process.tones[m][style], process.steps
-    if image is None:
-        return np.kron(np.eye(T), A), np.tile(b, T)
-    if image.shape[1] != T * len(A):
-        raise UserError(f"image has {image.shape[1]} columns, expected T*D = {T * len(A)}")
-    image = image.reshape(-1, T, len(A))
-    return (image @ A).reshape(len(image), -1), image.sum(1) @ b
-
-
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """F with F F^T = covariance, which may be rank-deficient: no Cholesky."""
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    return vectors * np.sqrt(np.clip(values, 0, None))
+    return process.affect_posterior(features, given)
 
 
 def exact_posterior(
@@ -90,30 +127,22 @@ def exact_posterior(
     given: Iterable[str],
     image: np.ndarray | None = None,
 ) -> Posterior:
-    """Posterior of one modality's features, or of a linear image of them, given other modalities.
+    """Posterior of one missing modality, or of a linear image of it, given other modalities.
 
     Args:
         process: of the data.
         features: modality -> (N, T, D_m); only those in ``given`` are read.
         modality: the missing one.
         given: the available ones.
-        image: (K, T*D) matrix over the features flattened (T, D), see :func:`convolution_matrix`.
+        image: G (K, T*D) for features flattened (T, D), see :func:`convolution_matrix`.
 
     Returns:
         Posterior of shape (T, D), or (K,) with an image.
+
+    Raises:
+        UserError: unknown modalities, none given, or an image of another width.
     """
-    _check(process, given := list(given), [modality])
-    weights, of_z, covariances = process.affect_posterior(features, given)
-    spread = None if image is None else process.noise[modality] ** 2 * (image @ image.T)
-    means, factors = [], []
-    for r, C in enumerate(covariances):
-        matrix, offset = _map(process, modality, r, image)
-        means.append(of_z[:, r] @ matrix.T + offset)
-        factors.append(matrix @ np.linalg.cholesky(C) if image is None else _root(matrix @ C @ matrix.T + spread))
-    means, factors = np.stack(means, axis=1), np.stack(factors)
-    if image is not None:
-        return Posterior(weights, means, factors, 0.0)
-    return Posterior(weights, means.reshape(*weights.shape, process.steps, -1), factors, process.noise[modality])
+    return _posterior(process, _affect(process, features, list(given), [modality]), modality, image)
 
 
 def exact_mean(
@@ -123,25 +152,8 @@ def exact_mean(
     given: Iterable[str],
     image: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The mean of :func:`exact_posterior` without the rest of it: (N, T, D), or (N, K) with an image."""
-    _check(process, given := list(given), [modality])
-    weights, of_z, _ = process.affect_posterior(features, given)
-    maps = [_map(process, modality, r, image) for r in range(len(process.prior))]
-    out = sum(weights[:, r, None] * (of_z[:, r] @ matrix.T + offset) for r, (matrix, offset) in enumerate(maps))
-    return out.reshape(len(out), process.steps, -1) if image is None else out
-
-
-def draw_affect(
-    process: AffectProcess,
-    features: Mapping[str, np.ndarray],
-    given: Iterable[str],
-    draws: int,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Exact draws of z (draws, N, T, 4) and of the styles (draws, N), given some modalities."""
-    weights, means, covariances = process.affect_posterior(features, given)
-    means = means.reshape(*means.shape[:2], process.steps, AFFECT)
-    return Posterior(weights, means, np.linalg.cholesky(covariances), 0.0).sample(draws, rng, with_styles=True)
+    """The conditional mean of :func:`exact_posterior`: (N, T, D), or (N, K) with an image."""
+    return exact_posterior(process, features, modality, given, image).mean
 
 
 def exact_draws(
@@ -152,35 +164,23 @@ def exact_draws(
     rng: np.random.Generator,
     images: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Joint draws of all missing modalities: a draw has one style and one z in all of them.
+    """Joint draws of all missing modalities: all modalities of a draw share its style and its z.
 
     Args:
         process, features, given: as in :func:`exact_posterior`.
-        draws: independent draws of each sample.
-        images: missing modality -> (K_m, T*D_m) to draw images of the features, which are smaller than raw text.
+        draws: number of independent draws of each sample.
+        rng: source of randomness.
+        images: missing modality -> G (K_m, T*D_m), to draw images in place of features.
 
     Returns:
         modality -> float32 (draws, N, T, D_m), or (draws, N, K_m) with an image; styles (draws, N)
     """
     given, images = list(given), images or {}
     missing = [m for m in process.loadings if m not in given]
-    _check(process, given, missing)
-    z, styles = draw_affect(process, features, given, draws, rng)
-    z, out = z.reshape(*styles.shape, -1), {}
-    for m in missing:
-        image = images.get(m)
-        of_noise = None if image is None else _root(image @ image.T)
-        K = process.steps * process.loadings[m].shape[1] if image is None else len(image)
-        x = np.empty((*styles.shape, K), dtype=np.float32)
-        maps = [_map(process, m, r, image) for r in range(len(process.prior))]
-        for k in range(draws):  # one draw of all samples at a time, to spare memory
-            noise = rng.standard_normal(x.shape[1:])
-            x[k] = process.noise[m] * (noise if of_noise is None else noise @ of_noise.T)
-            for r, (matrix, offset) in enumerate(maps):
-                i = styles[k] == r
-                x[k, i] += z[k, i] @ matrix.T + offset
-        out[m] = x.reshape(*styles.shape, process.steps, -1) if image is None else x
-    return out, styles
+    affect = _affect(process, features, given, missing)
+    z, styles = affect.sample(draws, rng)
+    posteriors = {m: _posterior(process, affect, m, images.get(m)) for m in missing}
+    return {m: p.sample_given_affect(z, styles, rng, np.float32) for m, p in posteriors.items()}, styles
 
 
 def convolution_matrix(weight: np.ndarray, steps: int) -> np.ndarray:
@@ -191,7 +191,7 @@ def convolution_matrix(weight: np.ndarray, steps: int) -> np.ndarray:
         steps: T >= k.
 
     Returns:
-        (O*(T-k+1), T*D): features flattened (T, D) to latents flattened (O, T').
+        (O*(T-k+1), T*D): from features flattened (T, D) to latents flattened (O, T').
     """
     out_channels, D, k = weight.shape
     out = np.zeros((out_channels, steps - k + 1, steps, D), dtype=weight.dtype)
@@ -201,38 +201,38 @@ def convolution_matrix(weight: np.ndarray, steps: int) -> np.ndarray:
 
 
 def style_shares(process: AffectProcess, features: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(N, R): probabilities of the styles given complete features, measured or recovered."""
+    """(N, R): probabilities of the styles given features of all modalities, measured or recovered."""
     return process.style_posterior(features, process.loadings)
 
 
 def bayes_prediction(
     process: AffectProcess, features: Mapping[str, np.ndarray], available: np.ndarray, loss: str = "l1"
 ) -> np.ndarray:
-    """The Bayes-optimal prediction of the label for each sample's availability pattern.
+    """The Bayes-optimal prediction of the label, given the available modalities of each sample.
 
-    Before the clip the label's posterior is a mixture of Gaussians. Its median gives the best MAE and the best ACC2.
+    Before it is clipped, the label has the posterior sum_r w_r N(v_r . mu_r, v_r^T C_r v_r + s_y^2), where v_r are the
+    label weights. Its median is optimal for MAE and for ACC2.
 
     Args:
         process: of the data.
         features: modality -> (N, T, D_m).
-        available: bool (N, M), columns in the process's order.
-        loss: "l1" the median; "squared" the mean, both clipped to [-3, 3]; "positive" the probability of a label > 0.
+        available: bool (N, M), columns in the order of the process.
+        loss: "l1" for the median, "squared" for the mean, both clipped to [-3, 3]; "positive" for P(label > 0).
 
     Returns:
         (N,), in units of the label, or probabilities.
     """
     if loss not in LOSSES:
         raise UserError(f"unknown loss {loss!r}: expected one of {LOSSES}")
-    available = np.asarray(available)
+    available, v = np.asarray(available), process.label_weights
     out = np.empty(len(available))
     for pattern in np.unique(available, axis=0):
         rows = (available == pattern).all(axis=1)
-        given = [m for m, here in zip(process.loadings, pattern, strict=True) if here]
-        seen = {m: np.asarray(features[m])[rows] for m in given or list(process.loadings)[:1]}
-        weights, of_z, covariances = process.affect_posterior(seen, given)
-        w = process.label_weights
-        means = np.einsum("nrk,rk->nr", of_z, w)
-        std = np.sqrt(np.einsum("rk,rkl,rl->r", w, covariances, w) + LABEL_STD**2 * (1 - EXPLAINABLE))
+        given = [m for m, is_available in zip(process.loadings, pattern, strict=True) if is_available]
+        read = {m: np.asarray(features[m])[rows] for m in given or list(process.loadings)[:1]}
+        weights, mu, C = process.affect_posterior(read, given)
+        means = np.einsum("nrq,rq->nr", mu, v)
+        std = np.sqrt(np.einsum("rq,rqp,rp->r", v, C, v) + LABEL_STD**2 * (1 - EXPLAINABLE))
         if loss == "positive":
             out[rows] = (weights * ndtr(means / std)).sum(1)
         else:
@@ -241,7 +241,7 @@ def bayes_prediction(
 
 
 def _median(weights: np.ndarray, means: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """(N,): medians of mixtures of normals, by bisection: weights and means (N, R), std (R,)."""
+    """(N,): medians of mixtures of Gaussians by bisection; weights and means (N, R), std (R,)."""
     low, high = means.min(axis=1), means.max(axis=1)
     for _ in range(50):
         middle = (low + high) / 2

@@ -11,7 +11,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPClassifier
 
 from imder_lib import UserError, availability, bayes_prediction, exact_posterior, load_data, patterns
-from imder_lib.data.posterior import convolution_matrix, draw_affect, exact_draws, exact_mean, style_shares
+from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean, style_shares
 from imder_lib.data.synthetic import affect_process
 
 SMALL = {"text": 6, "audio": 3, "vision": 4}
@@ -117,8 +117,8 @@ def test_joint_draws_share_style_and_affect():
     assert shares.mean() > 0.95
     apart = complete | {"vision": np.roll(complete["vision"], 200, axis=0)}  # each modality drawn on its own
     assert style_shares(process, apart)[np.arange(1000), styles.ravel()].mean() < 0.6
-    z, _ = draw_affect(process, {"text": features["text"]}, ["text"], 2, np.random.default_rng(0))
-    assert z.shape == (2, 200, 16, 4)
+    z, _ = process.affect_posterior(features, ["text"]).sample(2, np.random.default_rng(0))
+    assert z.shape == (2, 200, 16 * 4)
 
 
 def test_convolution_matrix_is_the_encoders_convolution():
