@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import ndtr
 
-from imder_lib.data.synthetic import EXPLAINABLE, LABEL_STD, AffectPosterior, AffectProcess
+from imder_lib.data.process import LABEL_NOISE, AffectPosterior, AffectProcess, Features
 from imder_lib.errors import UserError
 
 LOSSES = ("l1", "squared", "positive")
@@ -72,13 +72,9 @@ class Posterior:
         noise = np.eye(len(M)) if self.image is None else self.image @ self.image.T
         return M @ self.affect.covariances[style] @ M.T + self.noise**2 * noise
 
-    def sample(
-        self, draws: int, rng: np.random.Generator, with_styles: bool = False
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Independent draws (draws, N, *shape), with their styles (draws, N) on request."""
-        z, styles = self.affect.sample(draws, rng)
-        x = self.sample_given_affect(z, styles, rng)
-        return (x, styles) if with_styles else x
+    def sample(self, draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Independent draws (draws, N, *shape)."""
+        return self.sample_given_affect(*self.affect.sample(draws, rng), rng)
 
     def sample_given_affect(
         self, z: np.ndarray, styles: np.ndarray, rng: np.random.Generator, dtype: type = np.float64
@@ -112,20 +108,14 @@ def _posterior(process: AffectProcess, affect: AffectPosterior, m: str, image: n
     return Posterior(affect, (G @ A[:, None]).reshape(R, len(G), -1), b @ G.sum(1).T, s, image, (len(G),))
 
 
-def _affect(
-    process: AffectProcess, features: Mapping[str, np.ndarray], given: list[str], missing: list[str]
-) -> AffectPosterior:
+def _affect(process: AffectProcess, features: Features, given: list[str], missing: list[str]) -> AffectPosterior:
     if not given or not missing or set(given) & set(missing) or not {*given, *missing} <= set(process.loadings):
         raise UserError(f"expected missing modalities and the available ones, got {missing} given {given}")
     return process.affect_posterior(features, given)
 
 
 def exact_posterior(
-    process: AffectProcess,
-    features: Mapping[str, np.ndarray],
-    modality: str,
-    given: Iterable[str],
-    image: np.ndarray | None = None,
+    process: AffectProcess, features: Features, modality: str, given: Iterable[str], image: np.ndarray | None = None
 ) -> Posterior:
     """Posterior of one missing modality, or of a linear image of it, given other modalities.
 
@@ -146,11 +136,7 @@ def exact_posterior(
 
 
 def exact_mean(
-    process: AffectProcess,
-    features: Mapping[str, np.ndarray],
-    modality: str,
-    given: Iterable[str],
-    image: np.ndarray | None = None,
+    process: AffectProcess, features: Features, modality: str, given: Iterable[str], image: np.ndarray | None = None
 ) -> np.ndarray:
     """The conditional mean of :func:`exact_posterior`: (N, T, D), or (N, K) with an image."""
     return exact_posterior(process, features, modality, given, image).mean
@@ -158,7 +144,7 @@ def exact_mean(
 
 def exact_draws(
     process: AffectProcess,
-    features: Mapping[str, np.ndarray],
+    features: Features,
     given: Iterable[str],
     draws: int,
     rng: np.random.Generator,
@@ -200,14 +186,12 @@ def convolution_matrix(weight: np.ndarray, steps: int) -> np.ndarray:
     return out.reshape(out_channels * (steps - k + 1), steps * D)
 
 
-def style_shares(process: AffectProcess, features: Mapping[str, np.ndarray]) -> np.ndarray:
+def style_shares(process: AffectProcess, features: Features) -> np.ndarray:
     """(N, R): probabilities of the styles given features of all modalities, measured or recovered."""
     return process.style_posterior(features, process.loadings)
 
 
-def bayes_prediction(
-    process: AffectProcess, features: Mapping[str, np.ndarray], available: np.ndarray, loss: str = "l1"
-) -> np.ndarray:
+def bayes_prediction(process: AffectProcess, features: Features, available: np.ndarray, loss: str = "l1") -> np.ndarray:
     """The Bayes-optimal prediction of the label, given the available modalities of each sample.
 
     Before it is clipped, the label has the posterior sum_r w_r N(v_r . mu_r, v_r^T C_r v_r + s_y^2), where v_r are the
@@ -232,7 +216,7 @@ def bayes_prediction(
         read = {m: np.asarray(features[m])[rows] for m in given or list(process.loadings)[:1]}
         weights, mu, C = process.affect_posterior(read, given)
         means = np.einsum("nrq,rq->nr", mu, v)
-        std = np.sqrt(np.einsum("rq,rqp,rp->r", v, C, v) + LABEL_STD**2 * (1 - EXPLAINABLE))
+        std = np.sqrt(np.einsum("rq,rqp,rp->r", v, C, v) + LABEL_NOISE**2)
         if loss == "positive":
             out[rows] = (weights * ndtr(means / std)).sum(1)
         else:

@@ -12,7 +12,7 @@ from torch import Tensor
 from imder_lib.errors import UserError
 
 if TYPE_CHECKING:
-    from imder_lib.data.synthetic import AffectProcess
+    from imder_lib.data.process import AffectProcess
 
 SPLITS = ("train", "valid", "test")
 FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
@@ -117,9 +117,7 @@ class Split:
             UserError: the file has no text_bert.
         """
         if self.text_bert is None:
-            raise UserError(
-                "the data have no text_bert: use text 'features', or a file in the MMSA schema with text_bert"
-            )
+            raise UserError("the data have no text_bert: use text 'features', or a file in the MMSA schema that has it")
         return torch.from_numpy(np.array(self.text_bert[np.asarray(rows)], dtype=np.int64))
 
 

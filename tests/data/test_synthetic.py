@@ -12,6 +12,7 @@ from sklearn.neural_network import MLPClassifier
 
 from imder_lib import UserError, availability, bayes_prediction, exact_posterior, load_data, patterns
 from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean, style_shares
+from imder_lib.data.process import correlation
 from imder_lib.data.synthetic import affect_process
 
 SMALL = {"text": 6, "audio": 3, "vision": 4}
@@ -24,7 +25,7 @@ def joint(process, style, names):
     mean = np.concatenate([np.tile(process.tones[m][style], process.steps) for m in names])
     size = [process.steps * process.loadings[m].shape[1] for m in names]
     noise = np.repeat([process.noise[m] ** 2 for m in names], size)
-    Z = np.kron(process.correlation, np.eye(4))
+    Z = np.kron(correlation(process.steps), np.eye(4))
     return mean, maps @ Z @ maps.T + np.diag(noise), maps @ Z
 
 
@@ -76,7 +77,7 @@ def test_predictions_are_those_of_the_mixture():
     given = ["audio", "vision"]
     here = np.tile([m in given for m in process.loadings], (5, 1))
     weights, means, std = brute_weights(process, features, given), [], []
-    Z = np.kron(process.correlation, np.eye(4))
+    Z = np.kron(correlation(process.steps), np.eye(4))
     for r in range(3):
         mean, C, to_z = joint(process, r, given)
         w, gain = process.label_weights[r], to_z.T @ np.linalg.inv(C)
@@ -96,12 +97,12 @@ def test_draws_have_the_posteriors_moments():
     process = affect_process(SMALL, steps=3)
     features, *_ = process.sample(2, np.random.default_rng(1))
     posterior = exact_posterior(process, features, "vision", ["audio"])
-    draws, styles = posterior.sample(20000, np.random.default_rng(0), with_styles=True)
-    joint_draws, joint_styles = exact_draws(process, features, ["audio"], 20000, np.random.default_rng(0))
-    for x, r in ((draws, styles), (joint_draws["vision"], joint_styles)):
+    draws = posterior.sample(20000, np.random.default_rng(0))
+    joint_draws, styles = exact_draws(process, features, ["audio"], 20000, np.random.default_rng(0))
+    for x in (draws, joint_draws["vision"]):
         np.testing.assert_allclose(x.mean(0), posterior.mean, atol=0.03)
         np.testing.assert_allclose(x.var(0), posterior.variance, rtol=0.06)
-        np.testing.assert_allclose((r[..., None] == range(3)).mean(0), posterior.weights, atol=0.015)
+    np.testing.assert_allclose((styles[..., None] == range(3)).mean(0), posterior.weights, atol=0.015)
     image = np.random.default_rng(2).standard_normal((4, 12))
     small, _ = exact_draws(process, features, ["audio"], 20000, np.random.default_rng(0), {"vision": image})
     want = np.cov((draws[:, 0].reshape(-1, 12) @ image.T).T)
