@@ -18,8 +18,6 @@ from scipy.special import ndtr
 from imder_lib.data.process import LABEL_NOISE, AffectPosterior, AffectProcess, Features
 from imder_lib.errors import UserError
 
-LOSSES = ("l1", "squared", "positive")
-
 
 @dataclass(frozen=True)
 class Posterior:
@@ -43,7 +41,7 @@ class Posterior:
 
     @property
     def weights(self) -> np.ndarray:
-        """(N, R): w, the probabilities of the styles."""
+        """(N, R): w."""
         return self.affect.weights
 
     @property
@@ -97,21 +95,25 @@ class Posterior:
         return vectors * np.sqrt(np.clip(values, 0, None))
 
 
-def _posterior(process: AffectProcess, affect: AffectPosterior, m: str, image: np.ndarray | None) -> Posterior:
-    A, b, T, s = process.loadings[m], process.tones[m], process.steps, process.noise[m]  # (R, D, 4), (R, D)
-    R, D, _ = A.shape
-    if image is None:
-        return Posterior(affect, np.stack([np.kron(np.eye(T), a) for a in A]), np.tile(b, T), s, None, (T, D))
-    if image.shape[1] != T * D:
-        raise UserError(f"image has {image.shape[1]} columns, expected T*D = {T * D}")
-    G = image.reshape(-1, T, D)
-    return Posterior(affect, (G @ A[:, None]).reshape(R, len(G), -1), b @ G.sum(1).T, s, image, (len(G),))
-
-
-def _affect(process: AffectProcess, features: Features, given: list[str], missing: list[str]) -> AffectPosterior:
+def _posteriors(
+    process: AffectProcess, features: Features, missing: list[str], given: list[str], images: Features
+) -> dict[str, Posterior]:
+    """The posterior of each missing modality, or of its image; all share one posterior of style and affect."""
     if not given or not missing or set(given) & set(missing) or not {*given, *missing} <= set(process.loadings):
         raise UserError(f"expected missing modalities and the available ones, got {missing} given {given}")
-    return process.affect_posterior(features, given)
+    affect, T, out = process.affect_posterior(features, given), process.steps, {}
+    for m in missing:
+        A, b, G = process.loadings[m], process.tones[m], images.get(m)  # (R, D, 4), (R, D), (K, T*D)
+        R, D, _ = A.shape
+        if G is None:
+            M, h, shape = np.stack([np.kron(np.eye(T), a) for a in A]), np.tile(b, T), (T, D)
+        elif G.shape[1] == T * D:
+            by_step = G.reshape(-1, T, D)
+            M, h, shape = (by_step @ A[:, None]).reshape(R, len(G), -1), b @ by_step.sum(1).T, (len(G),)
+        else:
+            raise UserError(f"image has {G.shape[1]} columns, expected T*D = {T * D}")
+        out[m] = Posterior(affect, M, h, process.noise[m], G, shape)
+    return out
 
 
 def exact_posterior(
@@ -132,7 +134,7 @@ def exact_posterior(
     Raises:
         UserError: unknown modalities, none given, or an image of another width.
     """
-    return _posterior(process, _affect(process, features, list(given), [modality]), modality, image)
+    return _posteriors(process, features, [modality], list(given), {modality: image})[modality]
 
 
 def exact_mean(
@@ -155,17 +157,15 @@ def exact_draws(
     Args:
         process, features, given: as in :func:`exact_posterior`.
         draws: number of independent draws of each sample.
-        rng: source of randomness.
         images: missing modality -> G (K_m, T*D_m), to draw images in place of features.
 
     Returns:
         modality -> float32 (draws, N, T, D_m), or (draws, N, K_m) with an image; styles (draws, N)
     """
-    given, images = list(given), images or {}
+    given = list(given)
     missing = [m for m in process.loadings if m not in given]
-    affect = _affect(process, features, given, missing)
-    z, styles = affect.sample(draws, rng)
-    posteriors = {m: _posterior(process, affect, m, images.get(m)) for m in missing}
+    posteriors = _posteriors(process, features, missing, given, images or {})
+    z, styles = posteriors[missing[0]].affect.sample(draws, rng)
     return {m: p.sample_given_affect(z, styles, rng, np.float32) for m, p in posteriors.items()}, styles
 
 
@@ -206,8 +206,8 @@ def bayes_prediction(process: AffectProcess, features: Features, available: np.n
     Returns:
         (N,), in units of the label, or probabilities.
     """
-    if loss not in LOSSES:
-        raise UserError(f"unknown loss {loss!r}: expected one of {LOSSES}")
+    if loss not in ("l1", "squared", "positive"):
+        raise UserError(f"unknown loss {loss!r}: expected 'l1', 'squared' or 'positive'")
     available, v = np.asarray(available), process.label_weights
     out = np.empty(len(available))
     for pattern in np.unique(available, axis=0):

@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imder_lib.data.process import AffectProcess
 from imder_lib.errors import UserError
-
-if TYPE_CHECKING:
-    from imder_lib.data.process import AffectProcess
 
 SPLITS = ("train", "valid", "test")
 FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
@@ -82,7 +79,7 @@ class Split:
             features[m] = align(torch.from_numpy(x), self.steps)
         labels = np.array(self.labels[rows])
         labels = torch.from_numpy(labels if labels.dtype == np.int64 else labels.astype(np.float32))[:, None]
-        return Batch(features, labels, [self.ids[i] for i in rows], self.aligned_lengths(rows))
+        return Batch(features, labels, [self.ids[i] for i in rows], self._aligned_lengths(rows))
 
     def first(self, n: int) -> "Split":
         """The first n samples, without a copy."""
@@ -96,11 +93,8 @@ class Split:
             texts=self.texts[:n],
         )
 
-    def aligned_lengths(self, rows: Sequence[int] | np.ndarray | None = None) -> dict[str, Tensor] | None:
-        """Valid steps of the given rows (all if None) after :func:`align`: modality -> int64 (B,); None if unknown."""
-        if not self.lengths:
-            return None
-        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
+    def _aligned_lengths(self, rows: np.ndarray) -> dict[str, Tensor] | None:
+        """Valid steps of some rows after :func:`align`: modality -> int64 (B,); None if unknown."""
         out = {}
         for m, x in self.features.items():
             T = x.shape[1]
@@ -108,7 +102,7 @@ class Split:
             if self.steps < T or T == 1:
                 n = -(-n * self.steps // T)  # rounded up: a window is valid if any of its steps is valid
             out[m] = torch.from_numpy(np.array(n, dtype=np.int64))
-        return out
+        return out if self.lengths else None
 
     def tokens(self, rows: Sequence[int] | np.ndarray) -> Tensor:
         """BERT's ids, mask and segments of the given rows: int64 (B, 3, T).
@@ -135,7 +129,7 @@ class MultimodalData:
     name: str
     splits: dict[str, Split]
     sha256: str
-    process: "AffectProcess | None" = None
+    process: AffectProcess | None = None
 
     def __post_init__(self) -> None:
         for split in self.splits.values():
