@@ -67,13 +67,13 @@ def _split(part: Any, where: str, modalities: tuple[str, ...]) -> Split:
     known = KNOWN | set(modalities) | {f"{m}_lengths" for m in modalities}
     if unknown := sorted(str(k) for k in part if k not in known):
         warnings.warn(f"{where}: unknown keys are left out: {unknown}", stacklevel=2)
-    ids, texts = (_strings(part.get(key), f"{where}, key {key!r}") for key in ("id", "raw_text"))
+    ids, texts = (_strings(part.get(key, []), f"{where}, key {key!r}") for key in ("id", "raw_text"))
     if not ids:
         raise UserError(f"{where} is empty: expected at least one sample")
     features = {m: _features(part[m], f"{where}, key {m!r}", len(ids), m) for m in modalities}
     labels = _labels(part[target], f"{where}, key {target!r}", len(ids), target == LABELS[1])
-    _check_axes(features, part.get("text_bert"), where)
     tokens = _tokens(part.get("text_bert"), where, len(ids))
+    _check_axes(features, tokens, where)
     lengths = _lengths(part, features, tokens, where)
     steps = features[modalities[0]].shape[1]  # the common T is that of text, in MMSA files
     return Split(features, labels, ids, steps, texts=texts, lengths=lengths, text_bert=tokens)
@@ -82,7 +82,7 @@ def _split(part: Any, where: str, modalities: tuple[str, ...]) -> Split:
 def _strings(values: Any, where: str) -> list[str]:
     """One string a sample; an id of several parts is joined by "/"."""
     try:
-        return ["/".join(map(str, np.asarray(v).reshape(-1))) for v in ([] if values is None else values)]
+        return ["/".join(map(str, np.asarray(v).reshape(-1))) for v in values]
     except (TypeError, ValueError):
         raise UserError(f"{where}: expected a list of strings, got {values!r:.100}") from None
 
@@ -138,7 +138,10 @@ def _tokens(value: Any, where: str, n: int) -> np.ndarray | None:
     """text_bert (N, 3, T): ids, mask, segments; None if absent or unusable."""
     if value is None:
         return None
-    tokens = np.asarray(value)
+    try:
+        tokens = np.asarray(value)
+    except ValueError:  # lists of unequal length
+        tokens = np.empty(0, dtype=object)
     if tokens.dtype.kind not in "fiu" or tokens.ndim != 3 or tokens.shape[:2] != (n, 3):
         got = f"{tokens.dtype} {tokens.shape}"
         warnings.warn(f"{where}: text_bert is left out: it is {got}, expected numbers ({n}, 3, T)", stacklevel=3)
@@ -151,27 +154,27 @@ def _lengths(part: dict, features: dict[str, np.ndarray], tokens: np.ndarray | N
 
     A modality without lengths takes those of text if it has the same number of steps, as in an aligned file.
     """
-    n, out = len(next(iter(features.values()))), {}
+    text_steps = features["text"].shape[1] if "text" in features else None
+    of_text = part.get("text_lengths")
+    if of_text is None and tokens is not None and tokens.shape[2] == text_steps:
+        of_text = np.where(tokens[:, 1] > 0, np.arange(1, text_steps + 1), 0).max(axis=1)
+    out = {}
     for m, x in features.items():
-        if f"{m}_lengths" in part:
-            out[m] = _numbers(part[f"{m}_lengths"], f"{where}, key '{m}_lengths'").reshape(-1)
-        elif m == "text" and tokens is not None and tokens.shape[2] == x.shape[1]:
-            out[m] = np.where(tokens[:, 1] > 0, np.arange(1, x.shape[1] + 1), 0).max(axis=1)
-    for m, x in features.items():
-        if m not in out and "text" in out and x.shape[1] == features["text"].shape[1]:
-            out[m] = out["text"]
-    for m, length in out.items():
+        n, T = x.shape[:2]
+        key = f"{m}_lengths"
+        if key not in part and (of_text is None or T != text_steps):
+            continue
+        length = _numbers(part.get(key, of_text), f"{where}, key {key!r}").reshape(-1)
         if len(length) != n:
-            raise UserError(f"{where}, key '{m}_lengths': {len(length)} lengths for {n} samples")
-        _check_finite(length, f"{where}, key '{m}_lengths'")
-        T = features[m].shape[1]
+            raise UserError(f"{where}, key {key!r}: {len(length)} lengths for {n} samples")
+        _check_finite(length, f"{where}, key {key!r}")
         if wrong := int(((length < 1) | (length > T)).sum()):
             warnings.warn(f"{where}: {wrong} lengths of {m} are outside 1..{T} and are clipped", stacklevel=3)
         out[m] = np.clip(length, 1, T).astype(np.int64)
     return out
 
 
-def _check_axes(features: dict[str, np.ndarray], text_bert: Any, where: str) -> None:
+def _check_axes(features: dict[str, np.ndarray], tokens: np.ndarray | None, where: str) -> None:
     """Detect (N, D, T) in place of (N, T, D): the T of the other modalities stands where D should be."""
     shapes = {m: x.shape for m, x in features.items()}
     for m, (_, T, D) in shapes.items():
@@ -181,7 +184,7 @@ def _check_axes(features: dict[str, np.ndarray], text_bert: Any, where: str) -> 
     widths, steps = {s[2] for s in shapes.values()}, {s[1] for s in shapes.values()}
     if len(widths) == 1 and len(steps) == len(shapes) and widths != {1}:
         raise UserError(f"{where}: shapes {shapes} look like (N, D, T); expected (N, T, D): swap the last two axes")
-    if text_bert is not None and np.ndim(text_bert) == 3 and "text" in shapes:
-        T = np.shape(text_bert)[2]
+    if tokens is not None and "text" in shapes:
+        T = tokens.shape[2]
         if shapes["text"][1] != T and shapes["text"][2] == T:
             raise UserError(f"{where}, key 'text': shape {shapes['text']} looks like (N, D, T), text_bert has T = {T}")

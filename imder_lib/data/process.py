@@ -10,10 +10,11 @@ All e are standard normal. Given r everything is linear and Gaussian, so posteri
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from scipy.special import softmax
+
+from imder_lib.data.mixture import GaussianMixture
 
 Features = Mapping[str, np.ndarray]  # modality -> (N, T, D_m)
 
@@ -28,30 +29,6 @@ def correlation(steps: int) -> np.ndarray:
     """(T, T): Cov(z_s, z_t) of one direction, phi^|s-t|."""
     t = np.arange(steps)
     return PHI ** np.abs(t[:, None] - t)
-
-
-class AffectPosterior(NamedTuple):
-    """Posterior of style and flattened z (T*4,): the mixture of Gaussians w_r N(z; mu_r, C_r).
-
-    Attributes:
-        weights: w (N, R).
-        means: mu (N, R, T*4).
-        covariances: C (R, T*4, T*4), shared by all samples.
-    """
-
-    weights: np.ndarray
-    means: np.ndarray
-    covariances: np.ndarray
-
-    def sample(self, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Independent draws of z (draws, N, T*4) and of the styles (draws, N)."""
-        n, R, Q = self.means.shape
-        styles = (rng.random((draws, n, 1)) > self.weights.cumsum(axis=1)).sum(axis=2).clip(max=R - 1)
-        z = np.empty((draws, n, Q))
-        for r, root in enumerate(np.linalg.cholesky(self.covariances)):
-            d, i = np.nonzero(styles == r)
-            z[d, i] = self.means[i, r] + rng.standard_normal((len(d), Q)) @ root.T
-        return z, styles
 
 
 @dataclass(frozen=True)
@@ -103,7 +80,7 @@ class AffectProcess:
         label += LABEL_NOISE * rng.standard_normal(n)
         return features, np.clip(label, -3, 3).astype(np.float32), z, styles
 
-    def affect_posterior(self, features: Features, given: Iterable[str]) -> AffectPosterior:
+    def affect_posterior(self, features: Features, given: Iterable[str]) -> GaussianMixture:
         """Posterior of style and z, given the modalities ``given`` of features modality -> (N, T, D_m).
 
         With K the covariance (T, T) of z over time, for each style
@@ -126,7 +103,7 @@ class AffectProcess:
         e = e.reshape(R, n, -1)
         mu = e @ C
         log = log + ((mu * e).sum(2) + np.linalg.slogdet(C)[1][:, None]).T / 2
-        return AffectPosterior(softmax(log, axis=1), mu.swapaxes(0, 1), C)
+        return GaussianMixture(softmax(log, axis=1), mu.swapaxes(0, 1), C)
 
     def style_posterior(self, features: Features, given: Iterable[str]) -> np.ndarray:
         """(N, R): probabilities of the styles given some modalities."""

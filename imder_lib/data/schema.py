@@ -69,17 +69,27 @@ class Split:
     def batch(self, rows: Sequence[int] | np.ndarray | None = None) -> Batch:
         """The given rows (all if None) as tensors with one common T."""
         rows = np.arange(len(self)) if rows is None else np.asarray(rows)
-        features = {}
-        for m, array in self.features.items():
-            x = np.array(array[rows], dtype=np.float32)  # a copy, never a view of the file
-            if self.scale is not None and m in self.scale:
-                mean, std = self.scale[m]
-                padding = ~x.any(axis=-1, keepdims=True)  # all-zero frames are padding and stay zero
-                x = np.where(padding, 0.0, (x - mean) / std).astype(np.float32)
-            features[m] = align(torch.from_numpy(x), self.steps)
-        labels = np.array(self.labels[rows])
-        labels = torch.from_numpy(labels if labels.dtype == np.int64 else labels.astype(np.float32))[:, None]
-        return Batch(features, labels, [self.ids[i] for i in rows], self._aligned_lengths(rows))
+        features = {m: align(torch.from_numpy(self._frames(m, rows)), self.steps) for m in self.features}
+        lengths = {m: self._aligned_lengths(m, rows) for m in self.features} if self.lengths else None
+        labels = self.labels[rows] if self.labels.dtype == np.int64 else self.labels[rows].astype(np.float32)
+        return Batch(features, torch.from_numpy(labels)[:, None], [self.ids[i] for i in rows], lengths)
+
+    def _frames(self, m: str, rows: np.ndarray) -> np.ndarray:
+        """(B, T_m, D_m): a copy, never a view of the file, standardised if there is a scale."""
+        x = np.array(self.features[m][rows], dtype=np.float32)
+        if self.scale is None or m not in self.scale:
+            return x
+        mean, std = self.scale[m]
+        padding = ~x.any(axis=-1, keepdims=True)  # all-zero frames are padding and stay zero
+        return np.where(padding, 0.0, (x - mean) / std).astype(np.float32)
+
+    def _aligned_lengths(self, m: str, rows: np.ndarray) -> Tensor:
+        """int64 (B,): valid steps after :func:`align`."""
+        T = self.features[m].shape[1]
+        n = self.lengths[m][rows] if m in self.lengths else np.full(len(rows), T)
+        if self.steps < T or T == 1:
+            n = -(-n * self.steps // T)  # rounded up: a window is valid if any of its steps is valid
+        return torch.from_numpy(np.array(n, dtype=np.int64))
 
     def first(self, n: int) -> "Split":
         """The first n samples, without a copy."""
@@ -92,17 +102,6 @@ class Split:
             ids=self.ids[:n],
             texts=self.texts[:n],
         )
-
-    def _aligned_lengths(self, rows: np.ndarray) -> dict[str, Tensor] | None:
-        """Valid steps of some rows after :func:`align`: modality -> int64 (B,); None if unknown."""
-        out = {}
-        for m, x in self.features.items():
-            T = x.shape[1]
-            n = self.lengths[m][rows] if m in self.lengths else np.full(len(rows), T)
-            if self.steps < T or T == 1:
-                n = -(-n * self.steps // T)  # rounded up: a window is valid if any of its steps is valid
-            out[m] = torch.from_numpy(np.array(n, dtype=np.int64))
-        return out if self.lengths else None
 
     def tokens(self, rows: Sequence[int] | np.ndarray) -> Tensor:
         """BERT's ids, mask and segments of the given rows: int64 (B, 3, T).
@@ -213,11 +212,7 @@ def align(x: Tensor, steps: int) -> Tensor:
 
 
 def checked_sizes(sizes: Mapping[str, int] | None, defaults: Mapping[str, int]) -> dict[str, int]:
-    """The defaults, split -> N, updated by the given sizes.
-
-    Raises:
-        UserError: an unknown split, or a split without samples.
-    """
+    """The defaults, split -> N, updated by ``sizes``; a UserError for an unknown split or one without samples."""
     out = {**defaults, **(sizes or {})}
     if set(out) != set(SPLITS) or min(out.values()) < 1:
         raise UserError(f"sizes must give train, valid and test at least one sample each, got {out}")
