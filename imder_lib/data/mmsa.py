@@ -162,7 +162,7 @@ def _lengths(part: dict, features: dict[str, np.ndarray], tokens: np.ndarray | N
     for m, x in features.items():
         n, T = x.shape[:2]
         key = f"{m}_lengths"
-        if key not in part and (of_text is None or T != text_steps):
+        if key not in part and (of_text is None or text_steps != T):
             continue
         length = _numbers(part.get(key, of_text), f"{where}, key {key!r}").reshape(-1)
         if len(length) != n:
@@ -175,7 +175,7 @@ def _lengths(part: dict, features: dict[str, np.ndarray], tokens: np.ndarray | N
 
 
 def _check_axes(features: dict[str, np.ndarray], tokens: np.ndarray | None, where: str) -> None:
-    """Detect (N, D, T) in place of (N, T, D): the T of the other modalities stands where D should be."""
+    """Detect (N, D, T) in place of (N, T, D): D equals the T of the other modalities."""
     shapes = {m: x.shape for m, x in features.items()}
     for m, (_, T, D) in shapes.items():
         others = {s[1] for k, s in shapes.items() if k != m}

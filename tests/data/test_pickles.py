@@ -35,7 +35,8 @@ def test_arrays_are_read_as_they_were_written(protocol, tmp_path):
 @pytest.mark.parametrize("name", ["mosi", "mosei"])
 def test_a_fake_file_passes_the_checks_and_is_labelled(name, tmp_path):
     path = write_fake(name, tmp_path / name / "aligned_50.pkl", sizes=SMALL)
-    data = load_data(name, root=tmp_path)
+    with pytest.warns(UserWarning, match="published"):
+        data = load_data(name, root=tmp_path)
     assert {k: len(s) for k, s in data.splits.items()} == SMALL
     assert data.fake
     assert "fake" in data.describe()

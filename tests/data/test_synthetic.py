@@ -75,7 +75,7 @@ def test_predictions_are_those_of_the_mixture():
     process = affect_process(SMALL, steps=4)
     features, *_ = process.sample(5, np.random.default_rng(1))
     given = ["audio", "vision"]
-    here = np.tile([m in given for m in process.loadings], (5, 1))
+    available = np.tile([m in given for m in process.loadings], (5, 1))
     weights, means, std = brute_weights(process, features, given), [], []
     Z = np.kron(correlation(process.steps), np.eye(4))
     for r in range(3):
@@ -85,12 +85,12 @@ def test_predictions_are_those_of_the_mixture():
         std.append(np.sqrt(w @ (Z - gain @ to_z) @ w + 1.5**2 * 0.13))
     means, std = np.array(means).T, np.array(std)
     cdf = lambda x: (weights * norm.cdf((np.reshape(x, (-1, 1)) - means) / std)).sum(1)  # noqa: E731
-    np.testing.assert_allclose(cdf(bayes_prediction(process, features, here)), 0.5, atol=1e-6)
-    np.testing.assert_allclose(bayes_prediction(process, features, here, "positive"), 1 - cdf(0), atol=1e-6)
-    squared = bayes_prediction(process, features, here, loss="squared")
+    np.testing.assert_allclose(cdf(bayes_prediction(process, features, available)), 0.5, atol=1e-6)
+    np.testing.assert_allclose(bayes_prediction(process, features, available, "positive"), 1 - cdf(0), atol=1e-6)
+    squared = bayes_prediction(process, features, available, loss="squared")
     np.testing.assert_allclose(squared, (weights * means).sum(1), atol=1e-6)
     with pytest.raises(UserError, match="absolute"):
-        bayes_prediction(process, features, here, loss="absolute")
+        bayes_prediction(process, features, available, loss="absolute")
 
 
 def test_draws_have_the_posteriors_moments():
@@ -186,8 +186,8 @@ def test_the_conditional_mean_misleads_and_exact_draws_do_not(styled):
     for pattern in patterns(styled.modalities, complete=False):
         available = availability("fixed", len(y), styled.modalities, pattern).numpy()
         best = right(bayes_prediction(process, x, available, "positive"))
-        gone = [m for m in styled.modalities if m not in pattern]
-        filled = x | {m: exact_mean(process, x, m, pattern) for m in gone}
+        missing = [m for m in styled.modalities if m not in pattern]
+        filled = x | {m: exact_mean(process, x, m, pattern) for m in missing}
         lost += best - right(bayes_prediction(process, filled, complete, "positive")) >= 0.05
         drawn, _ = exact_draws(process, x, pattern, 16, rng)
         each = [x | {m: v[k] for m, v in drawn.items()} for k in range(16)]
