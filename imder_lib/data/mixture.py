@@ -61,8 +61,8 @@ class Posterior:
     @property
     def means(self) -> np.ndarray:
         """(N, R, *shape): M_r mu_r + h_r."""
-        means = self.affect.means[:, :, None] @ self.matrices.swapaxes(1, 2) + self.offsets[:, None]
-        return means.reshape(*self.weights.shape, *self.shape)
+        means = self.affect.means.swapaxes(0, 1) @ self.matrices.swapaxes(1, 2) + self.offsets[:, None]  # (R, N, K)
+        return means.swapaxes(0, 1).reshape(*self.weights.shape, *self.shape)
 
     @property
     def mean(self) -> np.ndarray:
