@@ -1,7 +1,7 @@
-"""Real data that can be seen: scikit-learn's 1,797 handwritten 8x8 digits, cut into three modalities.
+"""scikit-learn's 1,797 handwritten 8x8 digits, cut into three modalities whose recovery can be seen.
 
-A digit's columns are its time steps; ``top`` are its first three rows, ``middle`` the next two, ``bottom`` the last
-three. Pixels 0 to 16 become -1 (paper) to .88 (ink); none becomes 0, for the kit reads a column of zeros as padding.
+Modality ``top`` is the first three rows of pixels, ``middle`` the next two, ``bottom`` the last three; columns are time
+steps. Pixels 0 to 16 are mapped to -1 (paper) to .88 (ink) without 0, because all-zero frames mean padding.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from imder_lib.errors import UserError
 
 ROWS = {"top": slice(0, 3), "middle": slice(3, 5), "bottom": slice(5, 8)}
 SIZES = {"train": 1257, "valid": 180, "test": 360}
-CENTRE = 8.5  # between two values that a pixel can have
+CENTRE = 8.5  # between two pixel values
 
 
 def digits(seed: int = 0) -> MultimodalData:
     """The digits as modalities top (N, 8, 3), middle (N, 8, 2), bottom (N, 8, 3) with classes 0 to 9.
 
     Args:
-        seed: of the split into 1257, 180 and 360 images, each class in proportion.
+        seed: of the stratified split into 1257, 180 and 360 images.
     """
     images, labels = load_digits(return_X_y=True)
     images = (images.reshape(-1, 8, 8) / CENTRE - 1).astype(np.float32)  # (N, row, column)
@@ -38,13 +38,13 @@ def digits(seed: int = 0) -> MultimodalData:
 
 
 def image(features: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Modalities (..., T, rows) put together to images (..., 8, 8); what is not given is NaN.
+    """Images (..., 8, 8) from modalities (..., T, rows); pixels of missing modalities are NaN.
 
     Raises:
-        UserError: a name that is no part of a digit.
+        UserError: an unknown modality.
     """
     if not features or set(features) - set(ROWS):
-        raise UserError(f"expected parts of a digit out of {list(ROWS)}, got {list(features)}")
+        raise UserError(f"expected modalities out of {list(ROWS)}, got {list(features)}")
     first = np.asarray(next(iter(features.values())))
     out = np.full((*first.shape[:-2], 8, 8), np.nan, dtype=np.float32)
     for m, x in features.items():

@@ -1,8 +1,6 @@
-"""load_data: one door to synthetic data, digits, two moons, the named data sets and any file in the MMSA schema."""
+"""Single entry point for loading data: generated data, the named data sets, and any file in the MMSA schema."""
 
 import json
-import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,19 +10,20 @@ import numpy as np
 from imder_lib.config import WIDTHS
 from imder_lib.data.digits import digits
 from imder_lib.data.mmsa import check_content
-from imder_lib.data.pickles import pieces, read_pickle, sha256_of
-from imder_lib.data.schema import SPLITS, MultimodalData, Split, training_scale
+from imder_lib.data.pickles import new_path, read_pickle, sha256_of
+from imder_lib.data.schema import SPLITS, MultimodalData, Split
 from imder_lib.data.synthetic import RECIPES, synthetic
 from imder_lib.data.two_moons import two_moons
 from imder_lib.errors import UserError
 
 MANIFEST = "manifest.json"
 NAMES = (*RECIPES, "digits", "two_moons", *WIDTHS)
-# SHA-256 of aligned_50.pkl as its makers published it.
+# SHA-256 of aligned_50.pkl as published by the makers of MMSA.
 PUBLISHED_SHA256 = {
     "mosi": "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9",
     "mosei": "45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791",
 }
+PIECE = 1 << 23  # bytes of an array that are in memory as float64 at a time
 DATA_ROOT = Path(__file__).resolve().parents[2] / "data"  # of the checkout
 
 
@@ -38,144 +37,143 @@ def load_data(
     steps: int | None = None,
     seed: int = 0,
 ) -> MultimodalData:
-    """A data set, checked.
+    """Load and check a data set.
 
     Args:
-        source: "synthetic" (a process with hidden styles) or "gaussian" (one without); "digits" (scikit-learn's, in
-            classes); "two_moons"; "mosi" or "mosei" (a converted set in ROOT/NAME, or ROOT/NAME/aligned_50.pkl or
-            ROOT/NAME.pkl); or a path to a pickle in the MMSA schema or a converted folder.
-        root: where named data sets lie.
-        standardise: per-feature, with the statistics of the training split; all-zero frames stay zero.
-        sizes: of a process, or of two moons; what is not given is the default.
-        widths, steps: of a process; what is not given is the process's own.
+        source: "synthetic" (a process with hidden styles) or "gaussian" (one without); "digits" (scikit-learn's, with
+            classes); "two_moons"; "mosi" or "mosei" (a converted folder ROOT/NAME, or a file ROOT/NAME/aligned_50.pkl
+            or ROOT/NAME.pkl); or the path of a pickle in the MMSA schema or of a converted folder.
+        root: folder of the named data sets.
+        standardise: standardise each feature with the statistics of the training split; all-zero frames stay zero.
+        sizes: split -> N, of a process or of two moons; missing entries take the default.
+        widths, steps: modality -> D_m and T, of a process; the process's own if None.
         seed: of a process, of two moons, or of the digits' splits.
 
-    A named data set whose file is not the published one gives a warning. A path never bears a data set's name, so that
-    published numbers do not come to stand beside other data.
+    Data loaded from a path are never labelled MOSI or MOSEI, so published results are not shown beside them. A named
+    data set whose file differs from the published one gives a warning.
 
     Raises:
-        UserError: no such data, or data that does not fit; names split, key and row.
+        UserError: the data do not exist or fail a check; the message names split, key and row.
     """
-    if str(source) in RECIPES:
-        data = synthetic(sizes, widths, steps, seed, str(source))
-    elif str(source) == "digits":
+    name = str(source)
+    if name in RECIPES:
+        data = synthetic(sizes, widths, steps, seed, name)
+    elif name == "digits":
         data = digits(seed)
-    elif str(source) == "two_moons":
+    elif name == "two_moons":
         data = two_moons(sizes, seed)
     else:
-        path, name = _find(str(source), Path(root))
-        data = open_converted(path) if path.is_dir() else _read(path)
-        data.name = name
-        if name in WIDTHS:
-            _compare_with_published(data, path)
+        data = _load_named(name, Path(root)) if name in WIDTHS else _load_path(Path(source))
     if standardise:
-        scale = training_scale(data.train.features)
+        scale = _training_scale(data.train.features)
         for split in data.splits.values():
             split.scale = scale
     return data
 
 
-def _find(source: str, root: Path) -> tuple[Path, str]:
-    if source not in WIDTHS:
-        path = Path(source)
-        if not path.exists():
-            raise UserError(f"no data at {source!r}: expected one of {NAMES} or a path to a file")
-        return path, f"{path.stem} (file)" if path.stem in NAMES else path.stem
-    places = [root / source, root / source / "aligned_50.pkl", root / f"{source}.pkl"]
-    for place in places:
-        if place.is_file() or (place / MANIFEST).is_file():
-            return place, source
-    raise UserError(f"{source} is not here: put its aligned_50.pkl at {places[1]} (README: 'MOSI and MOSEI')")
+def _training_scale(features: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean and standard deviation of each feature over all frames that are not padding: modality -> two (D_m,)."""
+    scale = {}
+    for m, array in features.items():
+        count, total, square = 0, np.zeros(array.shape[-1]), np.zeros(array.shape[-1])
+        rows = max(1, PIECE // max(1, array[:1].nbytes))
+        for i in range(0, len(array), rows):
+            x = np.asarray(array[i : i + rows], dtype=np.float64).reshape(-1, array.shape[-1])
+            x = x[x.any(axis=1)]
+            count, total, square = count + len(x), total + x.sum(0), square + (x**2).sum(0)
+        mean = total / max(count, 1)
+        std = np.sqrt(np.maximum(square / max(count, 1) - mean**2, 0))
+        # A constant feature is centred but not scaled; a deviation below 1e-6 of the mean is rounding error.
+        std = np.where(std <= 1e-6 * np.maximum(np.abs(mean), 1e-12), 1.0, std)
+        scale[m] = (mean.astype(np.float32), std.astype(np.float32))
+    return scale
 
 
-def _compare_with_published(data: MultimodalData, path: Path) -> None:
-    name, want = data.name, PUBLISHED_SHA256[data.name]
+def _load_path(path: Path) -> MultimodalData:
+    if not path.exists():
+        raise UserError(f"no data at {str(path)!r}: expected one of {NAMES} or the path of a file")
+    data = open_converted(path) if path.is_dir() else _read(path)
+    data.name = f"{path.stem} (file)" if path.stem in NAMES else path.stem
+    return data
+
+
+def _load_named(name: str, root: Path) -> MultimodalData:
+    places = [root / name, root / name / "aligned_50.pkl", root / f"{name}.pkl"]
+    path = next((p for p in places if p.is_file() or (p / MANIFEST).is_file()), None)
+    if path is None:
+        raise UserError(f"{name} not found: put its aligned_50.pkl at {places[1]} (README: 'MOSI and MOSEI')")
+    data = _load_path(path)
+    data.name = name
     if data.widths != WIDTHS[name]:
         raise UserError(f"{path}: feature widths are {data.widths}, {name} has {WIDTHS[name]}")
-    if data.sha256 != want:
+    if data.sha256 != PUBLISHED_SHA256[name]:
         warnings.warn(
-            f"{path}: its sha256 is {data.sha256}, that of the published {name} file is {want}; the kit goes on with "
-            "this file, but its numbers may not compare with published ones",
+            f"{path}: its sha256 is {data.sha256}, that of the published {name} file is {PUBLISHED_SHA256[name]}; the "
+            "kit goes on with this file, but its results may not be comparable with published ones",
             stacklevel=3,
         )
+    return data
 
 
 def _read(path: Path) -> MultimodalData:
-    content = read_pickle(path)
-    return MultimodalData(path.stem, check_content(content, path), sha256_of(path))
+    return MultimodalData(path.stem, check_content(read_pickle(path), path), sha256_of(path))
 
 
 def convert(path: str | Path, folder: str | Path) -> MultimodalData:
-    """Write a pickle once as memory-mapped arrays with a manifest; then open it.
+    """Write the arrays of a pickle to a new folder that is memory-mapped when opened, and open it.
 
-    The folder appears whole or not at all.
+    The folder holds SPLIT.KEY.npy (float32 features), SPLIT.json (ids and texts) and a manifest with the shapes and the
+    SHA-256 of the pickle.
+
+    Raises:
+        UserError: as :func:`load_data`, or the folder exists or cannot be written; nothing is left behind.
     """
     path, folder = Path(path), Path(folder)
     if not path.is_file():
         raise UserError(f"no file at {path}")
-    if folder.exists():
-        raise UserError(f"{folder} exists already: name a new folder, or remove it first")
-    data = _read(path)
-    part = folder.with_name(f".{folder.name}.part{os.getpid()}")
-    try:
+    with new_path(folder) as part:
+        data = _read(path)
         part.mkdir(parents=True)
         manifest = {"source": path.name, "sha256": data.sha256, "splits": {}}
         for name, s in data.splits.items():
-            arrays = {**s.features, "regression_labels": s.labels}
-            arrays |= {f"lengths.{m}": n for m, n in s.lengths.items()}
-            arrays |= {} if s.text_bert is None else {"text_bert": s.text_bert}
-            for key, array in arrays.items():
-                kind = np.float32 if key in s.features else np.int32 if key == "text_bert" else array.dtype
-                _write_array(part / f"{name}.{key}.npy", array, np.dtype(kind))
+            arrays = {m: (x, np.float32) for m, x in s.features.items()}
+            arrays |= {"regression_labels": (s.labels, s.labels.dtype)}
+            arrays |= {f"lengths.{m}": (n, n.dtype) for m, n in s.lengths.items()}
+            arrays |= {} if s.text_bert is None else {"text_bert": (s.text_bert, np.int32)}
+            for key, (array, dtype) in arrays.items():
+                np.save(part / f"{name}.{key}.npy", np.ascontiguousarray(array, dtype))
             (part / f"{name}.json").write_text(json.dumps({"ids": s.ids, "texts": s.texts}))
-            shapes = {key: list(a.shape) for key, a in arrays.items()}
+            shapes = {key: array.shape for key, (array, _) in arrays.items()}
             manifest["splits"][name] = {"shapes": shapes, "modalities": list(s.features), "steps": s.steps}
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        part.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return open_converted(folder)
 
 
-def _write_array(path: Path, array: np.ndarray, dtype: np.dtype) -> None:
-    """An .npy file, written in pieces: the array is never in memory whole."""
-    with path.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": array.shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for _, piece in pieces(array):
-            file.write(np.ascontiguousarray(piece, dtype).data)
-
-
 def open_converted(folder: Path) -> MultimodalData:
-    """Open a converted set; arrays stay on disk and are mapped, not copied."""
+    """Open a folder written by :func:`convert`; features and text_bert stay on disk, memory-mapped."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        splits = {}
-        for name in SPLITS:
-            entry = manifest["splits"][name]
-            arrays = {}
-            for key, shape in entry["shapes"].items():
-                arrays[key] = np.load(folder / f"{name}.{key}.npy", mmap_mode="r")
-                if list(arrays[key].shape) != shape:
-                    got = arrays[key].shape
-                    raise UserError(
-                        f"{folder}: {name}.{key}.npy has shape {got}, the manifest says {shape}: convert again"
-                    )
-            meta = json.loads((folder / f"{name}.json").read_text())
-            features = {m: arrays[m] for m in entry["modalities"]}
-            splits[name] = Split(
-                features,
-                np.array(arrays["regression_labels"]),
-                meta["ids"],
-                entry["steps"],
-                texts=meta["texts"],
-                lengths={m: np.array(arrays[f"lengths.{m}"]) for m in features if f"lengths.{m}" in arrays},
-                text_bert=arrays.get("text_bert"),
-            )
-    except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{folder} is no converted data set ({error!s:.120}): run imder convert again") from None
-    return MultimodalData(folder.name, splits, manifest["sha256"])
+        splits = {name: _open_split(folder, name, manifest["splits"][name]) for name in SPLITS}
+        return MultimodalData(folder.name, splits, manifest["sha256"])
+    except UserError:
+        raise
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder} is not a converted data set ({error!s:.120}): run imder convert again") from None
+
+
+def _open_split(folder: Path, name: str, entry: dict) -> Split:
+    arrays = {key: np.load(folder / f"{name}.{key}.npy", mmap_mode="r") for key in entry["shapes"]}
+    for key, shape in entry["shapes"].items():
+        if list(arrays[key].shape) != shape:
+            got = arrays[key].shape
+            raise UserError(f"{folder}: {name}.{key}.npy has shape {got}, the manifest says {shape}: convert again")
+    meta = json.loads((folder / f"{name}.json").read_text())
+    return Split(
+        {m: arrays[m] for m in entry["modalities"]},
+        np.array(arrays["regression_labels"]),
+        meta["ids"],
+        entry["steps"],
+        texts=meta["texts"],
+        lengths={m: np.array(arrays[f"lengths.{m}"]) for m in entry["modalities"] if f"lengths.{m}" in arrays},
+        text_bert=arrays.get("text_bert"),
+    )

@@ -11,16 +11,15 @@ from imder_lib.diffusion.noise import derive_seed
 from imder_lib.errors import UserError
 
 PROTOCOLS = ("fixed", "random", "released")
-# The release's shares of samples (there: batches) that miss two and one of three modalities, at its seven rates.
+# The release's shares of samples (there: of batches) that miss two and one of three modalities, at its missing rates.
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 MISS_TWO = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 MISS_ONE = (0.0, 0.1, 0.2, 0.3, 0.2, 0.1, 0.0, 0.0)
 
 
 def patterns(modalities: Sequence[str], complete: bool = True) -> list[tuple[str, ...]]:
-    """Every non-empty pattern of available modalities, fewest first; without the complete one on request."""
-    sizes = range(1, len(modalities) + complete)
-    return [p for n in sizes for p in combinations(modalities, n)]
+    """Every non-empty pattern of available modalities, fewest first; the complete pattern only if ``complete``."""
+    return [p for n in range(1, len(modalities) + complete) for p in combinations(modalities, n)]
 
 
 def pattern_row(pattern: str | Iterable[str], modalities: Sequence[str]) -> list[bool]:
@@ -37,28 +36,24 @@ def available_columns(patterns_: Iterable[Iterable[str]], modalities: Sequence[s
 
 
 def missing_counts(n: int, M: int, rate: float) -> list[int]:
-    """How many of n samples miss 0, 1, .., M-1 modalities, so that the rate is met within 1/(M n).
+    """How many of n samples miss 0, 1, .., M-1 modalities, so that the missing rate is met within 1/(M n).
 
-    Three modalities follow the release's shares, interpolated between its seven rates. Other numbers spread evenly:
-    every sample misses floor(M rate) or one more.
+    For three modalities the shares are the release's, interpolated between its rates. For other numbers every sample
+    misses floor(M rate) modalities or one more.
     """
     highest = (M - 1) / M
     rate = highest if M == 3 and rate == 0.7 else rate  # the release calls 2/3 "0.7"
     if not 0 <= rate <= highest + 1e-9:
-        raise UserError(f"rate {rate} is outside [0, {highest:.4g}]: of {M} modalities at least one must stay")
-    total, counts = round(M * n * rate), [0] * M
+        raise UserError(f"rate {rate} is outside [0, {highest:.4g}]: at least one of {M} modalities must be available")
+    total, counts = round(M * n * rate), [0] * (M + 1)
     if M == 3:
-        knots = [*RATES[:-1], highest]
-        two = min(round(n * float(np.interp(rate, knots, MISS_TWO))), total // 2)
-        two = max(two, total - n)  # the rest must fit into the remaining samples, one each
-        counts[2], counts[1] = two, total - 2 * two
+        two = min(round(n * float(np.interp(rate, [*RATES[:-1], highest], MISS_TWO))), total // 2)
+        counts[2] = max(two, total - n)  # the other samples miss at most one
+        counts[1] = total - 2 * counts[2]
     else:
         low = min(total // n, M - 1)
-        counts[low] = n - (total - low * n)
-        if low + 1 < M:
-            counts[low + 1] = total - low * n
-    counts[0] = n - sum(counts[1:])
-    return counts
+        counts[low : low + 2] = [n - (total - low * n), total - low * n]
+    return [n - sum(counts[1:]), *counts[1:M]]
 
 
 def availability(
@@ -72,16 +67,17 @@ def availability(
     pattern: str | Iterable[str] | None = None,
     batch_size: int = 32,
 ) -> Tensor:
-    """Which modalities of n samples are available; at least one always is.
+    """Which modalities of n samples are available; at least one of each sample is.
 
     Args:
-        protocol: "fixed": the same pattern for every sample. "random": exact counts, see :func:`missing_counts`;
-            who misses what depends on (seed, id) alone, not on order. "released": the release's rule for batches in
-            order, with its counters and rounding (but nothing is missing at rate 0, where it drops two of three).
+        protocol: "fixed": the same pattern for every sample. "random": exact counts, see :func:`missing_counts`; the
+            missing modalities of a sample depend on (seed, id), not on its position. "released": the release's rule for
+            consecutive batches, with its counters and rounding, but nothing is missing at rate 0 (the release drops
+            two of three).
         n: number of samples.
-        modalities: M names; columns of the result.
+        modalities: M names, the columns of the result.
         rate: nominal missing rate in [0, (M-1)/M] for "random" (.7 means 2/3), one of 0, .1, .., .7 for "released";
-            for "fixed" the pattern may stand here.
+            may hold the pattern for "fixed".
         seed: of the mask.
         ids: sample ids; "0", "1", .. if None.
         pattern: for "fixed".
@@ -90,8 +86,7 @@ def availability(
     Returns:
         bool (n, M)
     """
-    M = len(modalities)
-    ids = [str(i) for i in range(n)] if ids is None else [str(i) for i in ids]
+    ids = [str(i) for i in (range(n) if ids is None else ids)]
     if len(ids) != n or n < 1:
         raise UserError(f"expected {n} >= 1 ids, got {len(ids)}")
     if protocol == "fixed":
@@ -103,37 +98,34 @@ def availability(
         raise UserError(f"unknown protocol {protocol!r}: expected one of {PROTOCOLS}")
     if isinstance(rate, bool) or not isinstance(rate, int | float):
         raise UserError(f"protocol {protocol!r} needs a missing rate as a number, got {rate!r}")
-    out = torch.ones(n, M, dtype=torch.bool)
     if protocol == "released":
-        for start, missing in zip(
-            range(0, n, batch_size), _released_batches(n, M, rate, seed, batch_size), strict=True
-        ):
-            out[start : start + batch_size, missing] = False
-        return out
-    rank = sorted(range(n), key=lambda i: derive_seed(seed, ids[i], "rank"))
-    counts = missing_counts(n, M, rate)
-    k_of_rank = [k for k in reversed(range(M)) for _ in range(counts[k])]
-    for i, k in zip(rank, k_of_rank, strict=True):
+        return _released(n, len(modalities), rate, seed, batch_size)
+    return _random(ids, len(modalities), rate, seed)
+
+
+def _random(ids: list[str], M: int, rate: float, seed: int) -> Tensor:
+    out = torch.ones(len(ids), M, dtype=torch.bool)
+    counts = missing_counts(len(ids), M, rate)
+    missing = [k for k in reversed(range(M)) for _ in range(counts[k])]
+    by_rank = sorted(range(len(ids)), key=lambda i: derive_seed(seed, ids[i], "rank"))
+    for i, k in zip(by_rank, missing, strict=True):
         order = np.random.default_rng(derive_seed(seed, ids[i], "which")).permutation(M)
         out[i, order[:k].copy()] = False
     return out
 
 
-def _released_batches(n: int, M: int, rate: float, seed: int, batch_size: int) -> list[list[int]]:
-    """For each batch in order, the columns that it misses: first batches that miss two, then one, then none."""
+def _released(n: int, M: int, rate: float, seed: int, batch_size: int) -> Tensor:
+    """The first batches miss two modalities, the next ones one, the rest none."""
     if M != 3 or not any(abs(rate - r) < 1e-9 for r in RATES):
-        raise UserError(f"protocol 'released' knows three modalities and rates {RATES}, got {M} and {rate}")
-    tenths = round(rate * 10)
-    two, one = round(10 * MISS_TWO[tenths]), round(10 * MISS_ONE[tenths])  # shares in tenths
-    batches = -(-n // batch_size)
-    divisor = round(batches / 10) * 10  # Python's rounding, as the release; 0 up to five batches: nothing is masked
+        raise UserError(f"protocol 'released' supports three modalities and rates {RATES}, got {M} and {rate}")
+    two, one = (round(10 * share[round(rate * 10)]) for share in (MISS_TWO, MISS_ONE))  # in tenths
+    starts = range(0, n, batch_size)
+    divisor = round(len(starts) / 10) * 10  # Python's rounding, as in the release; up to five batches miss nothing
     rng = np.random.default_rng(derive_seed(seed, "released"))
-    out = []
-    for i in range(batches):
-        k = 0
-        if divisor:
-            k = 2 if 10 * i < two * divisor else 1 if 10 * i < (two + one) * divisor else 0
-        out.append(rng.choice(M, size=k, replace=False).tolist())
+    out = torch.ones(n, M, dtype=torch.bool)
+    for i, start in enumerate(starts):
+        k = 2 if 10 * i < two * divisor else 1 if 10 * i < (two + one) * divisor else 0
+        out[start : start + batch_size, rng.choice(M, size=k, replace=False).tolist()] = False
     return out
 
 

@@ -1,33 +1,29 @@
-"""What data looks like inside the kit: splits of features, labels and ids, and batches of tensors."""
+"""Data in memory: data sets, their splits (NumPy arrays) and batches (tensors)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imder_lib.data.pickles import pieces, release
+from imder_lib.data.process import AffectProcess
 from imder_lib.errors import UserError
 
-if TYPE_CHECKING:
-    from imder_lib.data.synthetic import AffectProcess
-
 SPLITS = ("train", "valid", "test")
-FAKE = "fake_"  # the ids of rehearsal files start with it
+FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
 
 
 @dataclass
 class Batch:
-    """Tensors of some samples.
+    """Tensors of B samples.
 
     Attributes:
-        features: modality -> float32 (B, T, D_m), one common T.
-        labels: (B, 1), in units of the label; int64 if they are classes.
+        features: modality -> float32 (B, T, D_m), with the same T in all modalities.
+        labels: (B, 1), in units of the label; int64 for classes.
         ids: sample ids.
-        lengths: modality -> (B,), how many of the T steps count; None: all.
+        lengths: modality -> (B,), the number of valid steps; None: all T.
     """
 
     features: dict[str, Tensor]
@@ -43,18 +39,18 @@ class Batch:
 
 @dataclass
 class Split:
-    """One split; arrays may be memory-mapped, nothing is copied before a batch asks for it.
+    """One split. Arrays may be memory-mapped; only :meth:`batch` copies them.
 
     Attributes:
         features: modality -> (N, T_m, D_m), as stored.
         labels: float32 (N,), or int64 (N,) classes from 0.
         ids: sample ids, unique in the whole data set.
         steps: the common T of batches, see :func:`align`.
-        scale: modality -> (mean (D_m,), std (D_m,)) for standardised batches; None: as stored.
+        scale: modality -> (mean (D_m,), std (D_m,)) that standardise batches; None: as stored.
         texts: raw texts, or empty.
-        lengths: modality -> (N,), the steps that count, in the modality's own steps; empty where unknown.
+        lengths: modality -> (N,), the number of valid steps out of T_m; empty if unknown.
         text_bert: (N, 3, T), BERT's ids, mask and segments, if the file has them.
-        data: the data set that it is a part of.
+        data: the data set that the split belongs to.
     """
 
     features: dict[str, np.ndarray]
@@ -71,20 +67,29 @@ class Split:
         return len(self.ids)
 
     def batch(self, rows: Sequence[int] | np.ndarray | None = None) -> Batch:
-        """Some rows (all, if None) as tensors of one common T."""
+        """The given rows (all if None) as tensors with one common T."""
         rows = np.arange(len(self)) if rows is None else np.asarray(rows)
-        features = {}
-        for m, array in self.features.items():
-            x = np.array(array[rows], dtype=np.float32)  # a copy, never a view of the file
-            release(array)
-            if self.scale is not None and m in self.scale:
-                mean, std = self.scale[m]
-                padding = ~x.any(axis=-1, keepdims=True)  # an all-zero frame is padding and stays zero
-                x = np.where(padding, 0.0, (x - mean) / std).astype(np.float32)
-            features[m] = align(torch.from_numpy(x), self.steps)
-        labels = np.array(self.labels[rows])
-        labels = torch.from_numpy(labels if labels.dtype == np.int64 else labels.astype(np.float32))[:, None]
-        return Batch(features, labels, [self.ids[i] for i in rows], self.aligned_lengths(rows))
+        features = {m: align(torch.from_numpy(self._frames(m, rows)), self.steps) for m in self.features}
+        lengths = {m: self._aligned_lengths(m, rows) for m in self.features} if self.lengths else None
+        labels = self.labels[rows] if self.labels.dtype == np.int64 else self.labels[rows].astype(np.float32)
+        return Batch(features, torch.from_numpy(labels)[:, None], [self.ids[i] for i in rows], lengths)
+
+    def _frames(self, m: str, rows: np.ndarray) -> np.ndarray:
+        """(B, T_m, D_m): a copy, never a view of the file, standardised if there is a scale."""
+        x = np.array(self.features[m][rows], dtype=np.float32)
+        if self.scale is None or m not in self.scale:
+            return x
+        mean, std = self.scale[m]
+        padding = ~x.any(axis=-1, keepdims=True)  # all-zero frames are padding and stay zero
+        return np.where(padding, 0.0, (x - mean) / std).astype(np.float32)
+
+    def _aligned_lengths(self, m: str, rows: np.ndarray) -> Tensor:
+        """int64 (B,): valid steps after :func:`align`."""
+        T = self.features[m].shape[1]
+        n = self.lengths[m][rows] if m in self.lengths else np.full(len(rows), T)
+        if self.steps < T or T == 1:
+            n = -(-n * self.steps // T)  # rounded up: a window is valid if any of its steps is valid
+        return torch.from_numpy(np.array(n, dtype=np.int64))
 
     def first(self, n: int) -> "Split":
         """The first n samples, without a copy."""
@@ -98,22 +103,8 @@ class Split:
             texts=self.texts[:n],
         )
 
-    def aligned_lengths(self, rows: Sequence[int] | np.ndarray | None = None) -> dict[str, Tensor] | None:
-        """Lengths of some rows (all, if None) on the common T: modality -> int64 (B,); None if the file has none."""
-        if not self.lengths:
-            return None
-        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
-        out = {}
-        for m, x in self.features.items():
-            T = x.shape[1]
-            n = self.lengths[m][rows] if m in self.lengths else np.full(len(rows), T)
-            n = n if self.steps == T else np.full(len(rows), self.steps) if T == 1 else n
-            n = -(-n * self.steps // T) if self.steps < T else n  # a window counts if one of its steps does
-            out[m] = torch.from_numpy(np.array(n, dtype=np.int64))
-        return out
-
     def tokens(self, rows: Sequence[int] | np.ndarray) -> Tensor:
-        """BERT's ids, mask and segments of some rows: int64 (B, 3, T).
+        """BERT's ids, mask and segments of the given rows: int64 (B, 3, T).
 
         Raises:
             UserError: the file has no text_bert.
@@ -125,19 +116,19 @@ class Split:
 
 @dataclass
 class MultimodalData:
-    """Train, valid and test of one data set.
+    """A data set: splits train, valid and test.
 
     Attributes:
-        name: "synthetic", "gaussian", "digits", "two_moons", "mosi", "mosei" or the path's stem.
+        name: "synthetic", "gaussian", "digits", "two_moons", "mosi", "mosei" or the stem of the path.
         splits: "train", "valid", "test" -> Split.
-        sha256: of the file, or of the generating parameters.
-        process: the generating process, if its truth is known (synthetic data only).
+        sha256: of the file, or of the parameters that generate the data.
+        process: the process that generates the data; None unless they are synthetic.
     """
 
     name: str
     splits: dict[str, Split]
     sha256: str
-    process: "AffectProcess | None" = None
+    process: AffectProcess | None = None
 
     def __post_init__(self) -> None:
         for split in self.splits.values():
@@ -145,7 +136,7 @@ class MultimodalData:
 
     @property
     def fake(self) -> bool:
-        """Whether `imder fake` wrote the data."""
+        """Whether the data are random numbers written by `imder fake`."""
         return self.train.ids[0].startswith(FAKE)
 
     @property
@@ -174,20 +165,20 @@ class MultimodalData:
 
     @property
     def classes(self) -> int:
-        """How many classes the labels have; 0: they are numbers."""
+        """Number of classes; 0 if labels are real numbers."""
         if self.train.labels.dtype != np.int64:
             return 0
         return 1 + max(int(s.labels.max()) for s in self.splits.values())
 
     @property
     def sentiment_scale(self) -> bool:
-        """Whether labels are sentiments within [-3, 3] on both sides of 0, so that ACC2, F1, ACC5, ACC7 make sense."""
+        """Whether labels are sentiments in [-3, 3] with both signs, so that ACC2, F1, ACC5 and ACC7 are meaningful."""
         y = np.concatenate([s.labels for s in self.splits.values()])
         minority = min((y > 0).mean(), (y < 0).mean())
         return bool(np.abs(y).max() <= 3 and y.min() <= -1 and y.max() >= 1 and minority >= 0.1)
 
     def describe(self) -> str:
-        """A few lines of plain text: what the data set holds."""
+        """A summary in a few lines: shapes, labels, origin."""
         lines = [f"data set {self.name}, sha256 {self.sha256[:16]}..., common T {self.steps}"]
         for name, s in self.splits.items():
             shapes = ", ".join(f"{m} {'x'.join(map(str, x.shape))}" for m, x in s.features.items())
@@ -206,16 +197,11 @@ class MultimodalData:
         return "\n".join(lines)
 
 
-def common_steps(steps: Mapping[str, int]) -> int:
-    """The common T of a data set: that of its first modality (text, in MMSA files)."""
-    return next(iter(steps.values()))
-
-
 def align(x: Tensor, steps: int) -> Tensor:
     """(B, T_m, D) to (B, steps, D).
 
-    A longer sequence is averaged over ``steps`` windows; one single step is repeated; a shorter sequence is
-    zero-padded at its end (the model gives zero frames no position).
+    Longer sequences are averaged over ``steps`` windows, a single step is repeated, and shorter sequences are padded
+    with zeros at the end.
     """
     T = x.shape[1]
     if steps == T:
@@ -225,18 +211,9 @@ def align(x: Tensor, steps: int) -> Tensor:
     return x.repeat(1, steps, 1) if T == 1 else F.pad(x, (0, 0, 0, steps - T))
 
 
-def training_scale(features: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Per-feature mean and standard deviation over all non-padding frames, read in pieces."""
-    scale = {}
-    for m, array in features.items():
-        count, total, square = 0, np.zeros(array.shape[-1]), np.zeros(array.shape[-1])
-        for _, piece in pieces(array):
-            x = np.asarray(piece, dtype=np.float64).reshape(-1, array.shape[-1])
-            x = x[x.any(axis=1)]
-            count, total, square = count + len(x), total + x.sum(0), square + (x**2).sum(0)
-        mean = total / max(count, 1)
-        std = np.sqrt(np.maximum(square / max(count, 1) - mean**2, 0))
-        # A constant feature is centred and left alone; below 1e-6 of its mean it is rounding.
-        std = np.where(std <= 1e-6 * np.maximum(np.abs(mean), 1e-12), 1.0, std)
-        scale[m] = (mean.astype(np.float32), std.astype(np.float32))
-    return scale
+def checked_sizes(sizes: Mapping[str, int] | None, defaults: Mapping[str, int]) -> dict[str, int]:
+    """The defaults, split -> N, updated by ``sizes``; a UserError for an unknown split or one without samples."""
+    out = {**defaults, **(sizes or {})}
+    if set(out) != set(SPLITS) or min(out.values()) < 1:
+        raise UserError(f"sizes must give train, valid and test at least one sample each, got {out}")
+    return out

@@ -1,7 +1,8 @@
-"""Two moons (Greenberg et al., 2019): modality theta has a posterior given x that is two crescents, known exactly.
+"""Two moons (Greenberg et al., 2019): the posterior of modality theta given x is two crescents, known exactly.
 
-theta is uniform in [-1, 1]^2. A point p lies on a crescent: its angle is uniform in (-pi/2, pi/2), its radius has mean
-.1 and standard deviation .01. x = (p1 + .25 - |theta1 + theta2| / sqrt 2, p2 + (theta2 - theta1) / sqrt 2).
+theta ~ uniform in [-1, 1]^2
+p = rho (cos a, sin a),   a ~ uniform in (-pi/2, pi/2),   rho ~ N(.1, .01^2)
+x = (p_1 + .25 - |theta_1 + theta_2| / sqrt 2,   p_2 + (theta_2 - theta_1) / sqrt 2)
 """
 
 import hashlib
@@ -9,31 +10,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from imder_lib.data.schema import MultimodalData, Split
+from imder_lib.data.schema import MultimodalData, Split, checked_sizes
 from imder_lib.errors import UserError
 
 SIZES = {"train": 10000, "valid": 1000, "test": 1000}
 OFFSET = 0.25
-# The ten observations of the benchmark sbibm 1.1.0 (MIT licence; Lueckmann et al., 2021).
-OBSERVATIONS = np.array(
-    [
-        [-0.6396706, 0.16234657],
-        [-0.5676688, -0.33194834],
-        [0.00301096, -0.6457662],
-        [-0.25049388, 0.633055],
-        [-0.66463584, -0.42604533],
-        [-0.12940255, 0.3873573],
-        [0.19458583, 1.0400153],
-        [0.13603824, 0.9160449],
-        [-0.17962828, -0.5452459],
-        [0.14563406, -1.170141],
-    ]
-)
-LEAST_ACCEPTED = 1e-4  # share of the posterior's proposals
+# The ten observations of the benchmark in sbibm 1.1.0 (MIT licence; Lueckmann et al., 2021).
+OBSERVATIONS = np.array([
+    [-0.6396706, 0.16234657], [-0.5676688, -0.33194834], [0.00301096, -0.6457662], [-0.25049388, 0.633055],
+    [-0.66463584, -0.42604533], [-0.12940255, 0.3873573], [0.19458583, 1.0400153], [0.13603824, 0.9160449],
+    [-0.17962828, -0.5452459], [0.14563406, -1.170141],
+])  # fmt: skip
+LEAST_ACCEPTED = 1e-4  # acceptance rate below which rejection sampling gives up
 
 
 def _crescent(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Points p of the crescent: (n, 2)."""
+    """Draws of p: (n, 2)."""
     angle, radius = rng.uniform(-np.pi / 2, np.pi / 2, n), rng.normal(0.1, 0.01, n)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
@@ -50,11 +42,11 @@ def simulate(theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def two_moons_posterior(x: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Exact draws of theta (draws, 2) given x (2,).
 
-    Given the sign of theta1 + theta2, theta to p is a linear map of determinant +-1: the posterior is the density of p,
-    cut to the prior's square. Draws of p that lead out of the square, or to a negative absolute value, are rejected.
+    Given the sign of theta_1 + theta_2, the map from p to theta is linear with determinant +-1. So p and a random sign
+    give a draw of theta, which is rejected outside the prior's square or if |theta_1 + theta_2| would be negative.
 
     Raises:
-        UserError: x of another shape, draws below 1, or an x that (nearly) no theta leads to.
+        UserError: x of another shape, draws below 1, or an x that (almost) no theta produces.
     """
     x = np.asarray(x, dtype=np.float64)
     if x.shape != (2,) or not np.isfinite(x).all() or draws < 1:
@@ -68,15 +60,13 @@ def two_moons_posterior(x: np.ndarray, draws: int, rng: np.random.Generator) -> 
         kept.append(theta[(size >= 0) & (np.abs(theta) <= 1).all(axis=1)])
         accepted, proposed = accepted + len(kept[-1]), proposed + len(p)
         if accepted < LEAST_ACCEPTED * proposed and proposed >= 10 / LEAST_ACCEPTED:
-            raise UserError(f"expected an x that some theta in [-1, 1]^2 leads to, got {x}")
+            raise UserError(f"expected an x that some theta in [-1, 1]^2 produces, got {x}")
     return np.concatenate(kept)[:draws]
 
 
 def two_moons(sizes: Mapping[str, int] | None = None, seed: int = 0) -> MultimodalData:
-    """Two moons as modalities theta (N, 1, 2) and x (N, 1, 2), one step; the label (N,) is theta's first coordinate."""
-    sizes = SIZES | dict(sizes or {})
-    if set(sizes) != set(SIZES) or min(sizes.values()) < 1:
-        raise UserError(f"sizes must give train, valid and test at least one sample each, got {sizes}")
+    """Two moons as modalities theta (N, 1, 2) and x (N, 1, 2) with T = 1; the label (N,) is theta_1."""
+    sizes = checked_sizes(sizes, SIZES)
     splits = {}
     for i, (name, n) in enumerate(sizes.items()):
         rng = np.random.default_rng([seed, i])

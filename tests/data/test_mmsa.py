@@ -90,6 +90,8 @@ BAD = {
     "time first": (lambda v: change(v, "train", "text", lambda x: x.swapaxes(0, 1)), "train.*text.*6 rows"),
     "id twice": (lambda v: change(v, "test", "id", lambda x: ["train$_$2", *x[1:]]), "test.*row 0.*train"),
     "other width": (lambda v: change(v, "test", "vision", lambda x: x[:, :, :2]), "test.*vision"),
+    "id is no list": (lambda v: change(v, "test", "id", 5), "test.*'id'.*list of strings, got 5"),
+    "nan length": (lambda v: change(v, "test", "audio_lengths", [1, 2, np.nan, 4, 5]), "test.*audio_lengths.*row 2"),
     "no dict": (lambda v: [1, 2], "expected a dict"),
 }
 
@@ -156,7 +158,7 @@ def test_named_data_other_than_published_warn_and_go_on(save, tmp_path, monkeypa
         assert load_data(name, root=tmp_path).sha256 == data.sha256  # the hash is that of the file it came from
 
 
-def test_a_path_never_bears_a_data_set_s_name(save, tmp_path):
+def test_data_from_a_path_are_never_labelled_mosi_or_mosei(save, tmp_path):
     for name in ("mosi", "mosei", "synthetic", "gaussian"):
         path = save(content()).rename(tmp_path / f"{name}.pkl")
         assert load_data(path).name == f"{name} (file)"
@@ -243,13 +245,14 @@ def test_lengths_that_cannot_be_are_clipped_with_a_warning(save):
         load_data(save(value))
 
 
-def test_no_text_bert_is_said_when_it_is_asked_for(save):
+def test_absent_or_unusable_text_bert(save):
     with pytest.raises(UserError, match="no text_bert"):
         load_data(save(content())).train.tokens([0])
     value = with_lengths(content())
-    value["train"]["text_bert"] = value["train"]["text_bert"][:, :2]
-    with pytest.warns(UserWarning, match="text_bert is left out"):
-        load_data(save(value))
+    for unusable in (value["train"]["text_bert"][:, :2], [[1], [1, 2]]):
+        value["train"]["text_bert"] = unusable
+        with pytest.warns(UserWarning, match="text_bert is left out"):
+            load_data(save(value))
 
 
 def file_of_classes(tmp_path, labels):

@@ -11,7 +11,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPClassifier
 
 from imder_lib import UserError, availability, bayes_prediction, exact_posterior, load_data, patterns
-from imder_lib.data.posterior import convolution_matrix, draw_affect, exact_draws, exact_mean, style_shares
+from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean, style_shares
+from imder_lib.data.process import correlation
 from imder_lib.data.synthetic import affect_process
 
 SMALL = {"text": 6, "audio": 3, "vision": 4}
@@ -24,7 +25,7 @@ def joint(process, style, names):
     mean = np.concatenate([np.tile(process.tones[m][style], process.steps) for m in names])
     size = [process.steps * process.loadings[m].shape[1] for m in names]
     noise = np.repeat([process.noise[m] ** 2 for m in names], size)
-    Z = np.kron(process.correlation, np.eye(4))
+    Z = np.kron(correlation(process.steps), np.eye(4))
     return mean, maps @ Z @ maps.T + np.diag(noise), maps @ Z
 
 
@@ -74,9 +75,9 @@ def test_predictions_are_those_of_the_mixture():
     process = affect_process(SMALL, steps=4)
     features, *_ = process.sample(5, np.random.default_rng(1))
     given = ["audio", "vision"]
-    here = np.tile([m in given for m in process.loadings], (5, 1))
+    available = np.tile([m in given for m in process.loadings], (5, 1))
     weights, means, std = brute_weights(process, features, given), [], []
-    Z = np.kron(process.correlation, np.eye(4))
+    Z = np.kron(correlation(process.steps), np.eye(4))
     for r in range(3):
         mean, C, to_z = joint(process, r, given)
         w, gain = process.label_weights[r], to_z.T @ np.linalg.inv(C)
@@ -84,24 +85,24 @@ def test_predictions_are_those_of_the_mixture():
         std.append(np.sqrt(w @ (Z - gain @ to_z) @ w + 1.5**2 * 0.13))
     means, std = np.array(means).T, np.array(std)
     cdf = lambda x: (weights * norm.cdf((np.reshape(x, (-1, 1)) - means) / std)).sum(1)  # noqa: E731
-    np.testing.assert_allclose(cdf(bayes_prediction(process, features, here)), 0.5, atol=1e-6)
-    np.testing.assert_allclose(bayes_prediction(process, features, here, "positive"), 1 - cdf(0), atol=1e-6)
-    squared = bayes_prediction(process, features, here, loss="squared")
+    np.testing.assert_allclose(cdf(bayes_prediction(process, features, available)), 0.5, atol=1e-6)
+    np.testing.assert_allclose(bayes_prediction(process, features, available, "positive"), 1 - cdf(0), atol=1e-6)
+    squared = bayes_prediction(process, features, available, loss="squared")
     np.testing.assert_allclose(squared, (weights * means).sum(1), atol=1e-6)
     with pytest.raises(UserError, match="absolute"):
-        bayes_prediction(process, features, here, loss="absolute")
+        bayes_prediction(process, features, available, loss="absolute")
 
 
 def test_draws_have_the_posteriors_moments():
     process = affect_process(SMALL, steps=3)
     features, *_ = process.sample(2, np.random.default_rng(1))
     posterior = exact_posterior(process, features, "vision", ["audio"])
-    draws, styles = posterior.sample(20000, np.random.default_rng(0), with_styles=True)
-    joint_draws, joint_styles = exact_draws(process, features, ["audio"], 20000, np.random.default_rng(0))
-    for x, r in ((draws, styles), (joint_draws["vision"], joint_styles)):
+    draws = posterior.sample(20000, np.random.default_rng(0))
+    joint_draws, styles = exact_draws(process, features, ["audio"], 20000, np.random.default_rng(0))
+    for x in (draws, joint_draws["vision"]):
         np.testing.assert_allclose(x.mean(0), posterior.mean, atol=0.03)
         np.testing.assert_allclose(x.var(0), posterior.variance, rtol=0.06)
-        np.testing.assert_allclose((r[..., None] == range(3)).mean(0), posterior.weights, atol=0.015)
+    np.testing.assert_allclose((styles[..., None] == range(3)).mean(0), posterior.weights, atol=0.015)
     image = np.random.default_rng(2).standard_normal((4, 12))
     small, _ = exact_draws(process, features, ["audio"], 20000, np.random.default_rng(0), {"vision": image})
     want = np.cov((draws[:, 0].reshape(-1, 12) @ image.T).T)
@@ -117,8 +118,8 @@ def test_joint_draws_share_style_and_affect():
     assert shares.mean() > 0.95
     apart = complete | {"vision": np.roll(complete["vision"], 200, axis=0)}  # each modality drawn on its own
     assert style_shares(process, apart)[np.arange(1000), styles.ravel()].mean() < 0.6
-    z, _ = draw_affect(process, {"text": features["text"]}, ["text"], 2, np.random.default_rng(0))
-    assert z.shape == (2, 200, 16, 4)
+    z, _ = process.affect_posterior(features, ["text"]).sample(2, np.random.default_rng(0))
+    assert z.shape == (2, 200, 16 * 4)
 
 
 def test_convolution_matrix_is_the_encoders_convolution():
@@ -185,8 +186,8 @@ def test_the_conditional_mean_misleads_and_exact_draws_do_not(styled):
     for pattern in patterns(styled.modalities, complete=False):
         available = availability("fixed", len(y), styled.modalities, pattern).numpy()
         best = right(bayes_prediction(process, x, available, "positive"))
-        gone = [m for m in styled.modalities if m not in pattern]
-        filled = x | {m: exact_mean(process, x, m, pattern) for m in gone}
+        missing = [m for m in styled.modalities if m not in pattern]
+        filled = x | {m: exact_mean(process, x, m, pattern) for m in missing}
         lost += best - right(bayes_prediction(process, filled, complete, "positive")) >= 0.05
         drawn, _ = exact_draws(process, x, pattern, 16, rng)
         each = [x | {m: v[k] for m, v in drawn.items()} for k in range(16)]
