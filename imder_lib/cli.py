@@ -1,80 +1,65 @@
 """The command line: reproduce, sweep, pretrain, run, convert, check, fake. Bad input is one line and exit code 2."""
 
+import inspect
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from imder_lib.errors import UserError
+from imder_lib.runs.settings import DATASETS, Download, Epochs, ProfileName, Resume, Settings, Text
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-Seeds = Annotated[str, typer.Option(help="one model each: 1 or 1,2,3; empty: 1, in profile paper 1111 to 1119")]
-Resume = Annotated[bool, typer.Option(help="go on with a run that was cut off")]
-Recipe = Annotated[str, typer.Option(help="of profile paper: staged, released or both, joined by a comma")]
-Text = Annotated[str, typer.Option(help="features, bert-frozen or bert-finetune")]
-Pretrained = Annotated[str, typer.Option(help="skip stage 1: a pretrained .safetensors, or the authors' .pth")]
-Epochs = Annotated[int, typer.Option(help="at most, for every stage; 0: the profile's")]
-Steps = Annotated[int, typer.Option(help="network calls of the sampler; 0: the profile's")]
-DATASETS = "synthetic, gaussian, digits, two_moons, mosi, mosei or a path"
-Dataset = Annotated[str, typer.Option(help=DATASETS)]
-Download = Annotated[bool, typer.Option("--download-bert", help="fetch bert-base-uncased if it is not in pt/")]
+
+def settings_command(**defaults: str) -> Callable[[Callable], Callable]:
+    """A command whose first parameter is a Settings: its fields become options, with other defaults where given."""
+
+    def register(command: Callable) -> Callable:
+        fields = inspect.signature(Settings).parameters.values()
+        options = [p.replace(default=defaults.get(p.name, p.default)) for p in fields]
+        own = list(inspect.signature(command).parameters.values())[1:]
+
+        def call(**given: object) -> None:
+            rest = {p.name: given.pop(p.name) for p in own}
+            command(Settings(**given), **rest)
+
+        call.__signature__ = inspect.Signature([*options, *own])  # what typer reads
+        return app.command(command.__name__, help=command.__doc__)(call)
+
+    return register
 
 
-@app.command()
+@settings_command(profile="quick", out="results/reproduce")
 def reproduce(
-    dataset: Dataset = "synthetic",
-    profile: Annotated[str, typer.Option(help="smoke, quick, full or paper")] = "quick",
-    seeds: Seeds = "",
-    out: Annotated[str, typer.Option(help="a new folder")] = "results/reproduce",
-    resume: Resume = False,
+    settings: Settings,
     timeout: Annotated[float, typer.Option(help="seconds for each notebook")] = 172800.0,
-    recipe: Recipe = "staged",
-    text: Text = "features",
-    pretrained: Pretrained = "",
-    epochs: Epochs = 0,
-    steps: Steps = 0,
-    download_bert: Download = False,
 ) -> None:
-    """Run the notebooks 01, 03, 04, 05 (profile paper: the whole grid before) and write OUT/index.html."""
-    from imder_lib.runs.reproduce import Options
-    from imder_lib.runs.reproduce import reproduce as job
+    """Run the notebooks 01, 03, 04, 05 (profile full: the whole grid before) and write OUT/index.html."""
+    from imder_lib.runs import reproduce as jobs
 
-    options = Options(text, pretrained, epochs, steps, download_bert)
-    kw = {"resume": resume, "timeout": timeout, "options": options, "recipes": recipe}
-    print(f"report: {job(dataset, profile, seeds, out, **kw)}")
+    print(f"report: {jobs.reproduce(settings, timeout)}")
 
 
-@app.command()
+@settings_command(profile="full", out="results/sweep")
 def sweep(
-    dataset: Dataset = "synthetic",
-    profile: Annotated[str, typer.Option(help="smoke, quick, full or paper")] = "paper",
-    seeds: Seeds = "",
-    out: Annotated[str, typer.Option(help="a new folder")] = "results/sweep",
-    resume: Resume = False,
-    recipe: Recipe = "staged",
+    settings: Settings,
     rates: Annotated[str, typer.Option(help="of the random protocol, 0.1,0.5; empty: all eight")] = "",
-    text: Text = "features",
-    pretrained: Pretrained = "",
-    epochs: Epochs = 0,
-    steps: Steps = 0,
-    download_bert: Download = False,
 ) -> None:
     """The paper's grid cell by cell, without the notebooks: OUT/cells and OUT/tables."""
-    from imder_lib.runs.reproduce import Options, run_sweep
+    from imder_lib.runs import reproduce as jobs
 
-    options = Options(text, pretrained, epochs, steps, download_bert)
-    kw = {"recipes": recipe, "rates": rates, "resume": resume, "options": options}
-    print(f"tables: {run_sweep(dataset, profile, seeds, out, **kw)}")
+    print(f"tables: {jobs.run_sweep(settings, rates)}")
 
 
 @app.command()
 def pretrain(
     dataset: Annotated[str, typer.Argument(help=DATASETS)],
     path: Annotated[Path | None, typer.Argument(help="the result; pt/pretrained-DATASET.safetensors")] = None,
-    profile: Annotated[str, typer.Option(help="smoke, quick, full or paper")] = "paper",
+    profile: ProfileName = "full",
     seed: Annotated[int, typer.Option(help="of initial weights and batch order")] = 1111,
     text: Text = "features",
     epochs: Epochs = 0,
@@ -82,10 +67,10 @@ def pretrain(
     download_bert: Download = False,
 ) -> None:
     """Stage 1 alone: encoders and fusion (and BERT, under --text bert-finetune) on complete data."""
-    from imder_lib.runs.reproduce import Options, pretrain_alone
+    from imder_lib.runs import reproduce as jobs
 
-    options = Options(text, epochs=epochs, download_bert=download_bert)
-    print(f"pretrained: {pretrain_alone(dataset, profile, seed, path, options, resume=resume)}")
+    options = {"text": text, "epochs": epochs, "download_bert": download_bert}
+    print(f"pretrained: {jobs.pretrain_alone(dataset, profile, seed, path, resume=resume, **options)}")
 
 
 @app.command()
@@ -108,9 +93,9 @@ def run(
 @app.command()
 def convert(path: Path, folder: Path) -> None:
     """Write a data file once as memory-mapped arrays with a manifest."""
-    from imder_lib.data.load import convert as job
+    from imder_lib.data import load
 
-    print(job(path, folder).describe())
+    print(load.convert(path, folder).describe())
 
 
 @app.command()

@@ -47,8 +47,7 @@ class Parameter:
 
 def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
     """The parameters of a notebook: its cell tagged "parameters", one plainly typed default a line."""
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"no notebook at {path}")
     try:
         cells = nbformat.read(path, as_version=4).cells
@@ -96,6 +95,8 @@ def run_notebook(
 ) -> None:
     """Execute a notebook headlessly; the executed one is kept, also on failure.
 
+    A notebook with a parameter ``live`` gets False unless another value is given: no one is there to move a panel.
+
     Args:
         path: the notebook; it runs in its own folder.
         out: the executed notebook.
@@ -108,6 +109,8 @@ def run_notebook(
     """
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(path, parameters or {})
+    if "live" in notebook_parameters(path):
+        values.setdefault("live", False)
     if out == path or out.is_dir():
         raise UserError(f"{out} is {'the notebook itself' if out == path else 'a folder'}: name another file")
     try:
@@ -118,37 +121,31 @@ def run_notebook(
     # papermill formats braces in paths; doubled ones survive.
     safe = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
     job = json.dumps(safe | {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()})
-    for attempt in (1, 2):
+    code, error = _child(job, timeout)
+    if code and any(sign in error for sign in PORT_CLASH):
+        print(f"{path.name}: the kernel's port was taken, trying once more", flush=True)
         code, error = _child(job, timeout)
-        if code == 0:
-            return
-        if attempt == 1 and any(sign in error for sign in PORT_CLASH):
-            print(f"{path.name}: the kernel's port was taken, trying once more", flush=True)
-            continue
-        where = f"the executed notebook is {out}"
-        if code is None:
-            raise RuntimeError(f"{path.name} ran out of its {timeout:g} s; {where}")
-        lines = [line.strip() for line in ANSI.sub("", error).splitlines() if line.strip()] or ["no message"]
-        kind, _, message = lines[-1].partition(": ")
-        if kind.endswith("UserError"):
-            raise UserError(f"{path.name}: {message}; {where}")
-        raise RuntimeError(f"{path.name} failed: {lines[-1][:300]}; {where}")
+    if code == 0:
+        return
+    where = f"the executed notebook is {out}"
+    if code is None:
+        raise RuntimeError(f"{path.name} ran out of its {timeout:g} s; {where}")
+    last = ([line.strip() for line in ANSI.sub("", error).splitlines() if line.strip()] or ["no message"])[-1]
+    kind, _, message = last.partition(": ")
+    if kind.endswith("UserError"):
+        raise UserError(f"{path.name}: {message}; {where}")
+    raise RuntimeError(f"{path.name} failed: {last[:300]}; {where}")
 
 
 def _child(job: str, timeout: float) -> tuple[int | None, str]:
     """Exit code (None: out of time) and standard error of one papermill process; nothing of it survives."""
-    environment = os.environ | {"IMDER_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "agg"}
-    environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    environment = os.environ | {
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
     set_waiting(environment, loaded=False)
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", CHILD], env=environment, start_new_session=True, **pipes)
     try:
         _, error = process.communicate(job, timeout=timeout)
         return process.returncode, error
