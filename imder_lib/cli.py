@@ -4,73 +4,54 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from imder_lib.errors import UserError
-from imder_lib.runs.settings import DATASETS, Download, Epochs, ProfileName, Resume, Settings, Text
+from imder_lib.runs.settings import PretrainSettings, ReproduceSettings, SweepSettings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
-def settings_command(**defaults: str) -> Callable[[Callable], Callable]:
-    """A command whose first parameter is a Settings: its fields become options, with other defaults where given."""
+def with_settings(kind: type) -> Callable[[Callable], Callable]:
+    """Register a command of one argument, its settings: their fields become the command's options."""
 
     def register(command: Callable) -> Callable:
-        fields = inspect.signature(Settings).parameters.values()
-        options = [p.replace(default=defaults.get(p.name, p.default)) for p in fields]
-        own = list(inspect.signature(command).parameters.values())[1:]
-
+        @wraps(command)
         def call(**given: object) -> None:
-            rest = {p.name: given.pop(p.name) for p in own}
-            command(Settings(**given), **rest)
+            command(kind(**given))
 
-        call.__signature__ = inspect.Signature([*options, *own])  # what typer reads
-        return app.command(command.__name__, help=command.__doc__)(call)
+        call.__signature__ = inspect.signature(kind)  # what typer reads
+        return app.command()(call)
 
     return register
 
 
-@settings_command(profile="quick", out="results/reproduce")
-def reproduce(
-    settings: Settings,
-    timeout: Annotated[float, typer.Option(help="seconds for each notebook")] = 172800.0,
-) -> None:
+@with_settings(ReproduceSettings)
+def reproduce(settings: ReproduceSettings) -> None:
     """Run the notebooks 01, 03, 04, 05 (profile full: the whole grid before) and write OUT/index.html."""
     from imder_lib.runs import reproduce as jobs
 
-    print(f"report: {jobs.reproduce(settings, timeout)}")
+    print(f"report: {jobs.reproduce(settings)}")
 
 
-@settings_command(profile="full", out="results/sweep")
-def sweep(
-    settings: Settings,
-    rates: Annotated[str, typer.Option(help="of the random protocol, 0.1,0.5; empty: all eight")] = "",
-) -> None:
+@with_settings(SweepSettings)
+def sweep(settings: SweepSettings) -> None:
     """The paper's grid cell by cell, without the notebooks: OUT/cells and OUT/tables."""
     from imder_lib.runs import reproduce as jobs
 
-    print(f"tables: {jobs.run_sweep(settings, rates)}")
+    print(f"tables: {jobs.sweep_alone(settings)}")
 
 
-@app.command()
-def pretrain(
-    dataset: Annotated[str, typer.Argument(help=DATASETS)],
-    path: Annotated[Path | None, typer.Argument(help="the result; pt/pretrained-DATASET.safetensors")] = None,
-    profile: ProfileName = "full",
-    seed: Annotated[int, typer.Option(help="of initial weights and batch order")] = 1111,
-    text: Text = "features",
-    epochs: Epochs = 0,
-    resume: Resume = False,
-    download_bert: Download = False,
-) -> None:
+@with_settings(PretrainSettings)
+def pretrain(settings: PretrainSettings) -> None:
     """Stage 1 alone: encoders and fusion (and BERT, under --text bert-finetune) on complete data."""
     from imder_lib.runs import reproduce as jobs
 
-    options = {"text": text, "epochs": epochs, "download_bert": download_bert}
-    print(f"pretrained: {jobs.pretrain_alone(dataset, profile, seed, path, resume=resume, **options)}")
+    print(f"pretrained: {jobs.pretrain_alone(settings)}")
 
 
 @app.command()

@@ -12,18 +12,18 @@ class Profile:
     """A budget.
 
     Attributes:
+        sizes: split -> at most so many samples; what is not named keeps all.
         model: changes to the model preset.
         train: changes to the training preset.
         draws: recoveries of each sample in evaluation.
-        limit: at most so many samples of each split; 0: all.
         seeds: of a run that names none.
         grid: ``imder reproduce`` trains and tests the paper's whole grid before the notebooks.
     """
 
+    sizes: Mapping[str, int]
     model: Mapping[str, object]
     train: Mapping[str, object]
     draws: int
-    limit: int = 0
     seeds: str = "1"
     grid: bool = False
 
@@ -32,14 +32,15 @@ PROFILES = MappingProxyType(
     {
         # does everything run? Numbers mean nothing.
         "smoke": Profile(
+            sizes={"train": 64, "valid": 32, "test": 48},
             model={"layers": 1, "steps": 4, "unet_channels": (32, 64, 64, 64), "refiner_blocks": 2,
                    "joint_channels": 32, "joint_blocks": 2},
             train={"fusion_epochs": 2, "diffusion_epochs": 1, "adapt_epochs": 1, "cache_patterns": 1},
             draws=2,
-            limit=64,
         ),
         # minutes on two cores: two fusion layers for four, a narrower joint net, a short training.
         "quick": Profile(
+            sizes={},
             model={"layers": 2, "steps": 20, "joint_channels": 64, "joint_blocks": 6},
             train={"fusion_epochs": 30, "diffusion_epochs": 60, "adapt_epochs": 4, "cache_patterns": 2,
                    "patience": 2, "early_stop": 5},
@@ -47,6 +48,7 @@ PROFILES = MappingProxyType(
         ),
         # the released sizes and budgets: an hour for each seed on two cores under the kit's rules.
         "full": Profile(
+            sizes={},
             model={},
             train={"diffusion_epochs": 200},
             draws=16,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,17 +70,15 @@ def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
 
 def parse_value(parameter: Parameter, value: Any) -> Any:
     """A value given as text or as itself, in the parameter's declared type; a str stays as it was typed."""
-    want = TYPES[parameter.type]
-    if isinstance(value, str) and want is not str:
-        try:
-            value = {"true": True, "false": False}[value.lower()] if want is bool else want(value)
-        except (KeyError, ValueError):
-            raise UserError(f"parameter {parameter.name} must be {parameter.type}, got {value!r}") from None
-    if want is float and type(value) is int:
-        value = float(value)
-    if type(value) is not want:
+    want, found = TYPES[parameter.type], value
+    if want is bool and isinstance(value, str):
+        found = {"true": True, "false": False}.get(value.lower(), value)
+    elif isinstance(value, str) or (want is float and type(value) is int):
+        with suppress(ValueError):
+            found = want(value)
+    if type(found) is not want:
         raise UserError(f"parameter {parameter.name} must be {parameter.type}, got {value!r} ({type(value).__name__})")
-    return value
+    return found
 
 
 def check_parameters(path: str | Path, given: dict[str, Any]) -> dict[str, Any]:

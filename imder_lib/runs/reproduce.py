@@ -18,7 +18,7 @@ from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import find_profile
 from imder_lib.runs.notebook import check_parameters, run_notebook
 from imder_lib.runs.report import write_report
-from imder_lib.runs.settings import Settings
+from imder_lib.runs.settings import PretrainSettings, ReproduceSettings, Settings, SweepSettings
 from imder_lib.runs.setup import Run, start_run
 from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
 
@@ -27,14 +27,10 @@ ORDER = ("01_data", "03_recovery", "04_training", "05_missing_rate_tables")
 PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings that a notebook gets
 
 
-def reproduce(settings: Settings, timeout: float = 48 * 3600) -> Path:
+def reproduce(settings: ReproduceSettings) -> Path:
     """Run 01, 03, 04 and 05 and write OUT/index.html, tables, figures, executed notebooks and provenance.
 
     Profile "full" first runs the grid of :mod:`imder_lib.runs.sweep`; its notebooks show the first seed.
-
-    Args:
-        settings: of the run.
-        timeout: seconds for each notebook.
 
     Returns:
         path of index.html
@@ -43,13 +39,12 @@ def reproduce(settings: Settings, timeout: float = 48 * 3600) -> Path:
     grid, recipes = find_profile(settings.profile).grid, parse_list(settings.recipe, list(RECIPES), "recipe")
     if not grid and recipes != ["staged"]:
         raise UserError(f"recipe {settings.recipe!r} needs the grid: choose profile full, or imder sweep")
-    run = open_run(settings)
+    run, seconds = open_run(settings), {}
     parameters = {k: getattr(settings, k) for k in PASSED} | {"out": str(run.folder)}
     if grid:
         parameters["seeds"] = str(run.seeds[0])
     for name in ORDER:  # every notebook and its parameters are checked before the first one runs
         check_parameters(NOTEBOOKS / f"{name}.ipynb", parameters)
-    seconds = {}
     if grid or run.text == "bert-finetune":
         begun = time.perf_counter()
         run = with_pretrained(run)
@@ -59,79 +54,62 @@ def reproduce(settings: Settings, timeout: float = 48 * 3600) -> Path:
         seconds["sweep"] = round(time.perf_counter() - begun, 1)
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     provenance = run.provenance() | {"command": command, "parameters": asdict(settings), "notes": _notes(run)}
-    folder = run.folder
-    del run  # the notebooks load their own data
+    done = run.folder / "notebooks"
     for name in ORDER if "staged" in recipes else ORDER[:1]:  # 03 to 05 show the model of recipe "staged"
-        target, marker = folder / "notebooks" / f"{name}.ipynb", folder / "notebooks" / f".{name}.done"
         begun = time.perf_counter()
-        if not marker.exists():
+        if not (done / f".{name}.done").exists():
             print(f"{name} ...", flush=True)
-            run_notebook(NOTEBOOKS / f"{name}.ipynb", target, parameters, timeout=timeout)
-            marker.touch()
+            notebook = f"{name}.ipynb"
+            run_notebook(NOTEBOOKS / notebook, done / notebook, parameters, timeout=settings.timeout)
+            (done / f".{name}.done").touch()
         seconds[name] = round(time.perf_counter() - begun, 1)
         print(f"{name} done, {seconds[name]:.0f} s", flush=True)
     provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
-    return write_report(folder, provenance)
+    return write_report(run.folder, provenance)
 
 
-def run_sweep(settings: Settings, rates: str = "") -> Path:
-    """The paper's grid without the notebooks: OUT/cells and OUT/tables.
-
-    Args:
-        settings: of the run.
-        rates: of the random protocol, "0.1,0.5"; empty: all eight.
-
-    Returns:
-        the folder of the tables
-    """
-    recipes, chosen = parse_list(settings.recipe, list(RECIPES), "recipe"), parse_list(rates, RATES, "rate")
-    run = with_pretrained(open_run(settings, rates))
-    sweep(run, recipes, chosen)
+def sweep_alone(settings: SweepSettings) -> Path:
+    """The paper's grid without the notebooks: OUT/cells and OUT/tables, whose folder is returned."""
+    recipes = parse_list(settings.recipe, list(RECIPES), "recipe")
+    rates = parse_list(settings.rates, RATES, "rate")
+    run = with_pretrained(open_run(settings))
+    sweep(run, recipes, rates)
     return run.folder / "tables"
 
 
-def pretrain_alone(
-    dataset: str, profile: str, seed: int, path: Path | None, *, resume: bool = False, **settings: object
-) -> Path:
-    """Stage 1 alone; its checkpoints stand in a folder beside the result until it is written.
-
-    Args:
-        dataset, profile: see :func:`start_run`.
-        seed: of initial weights and batch order.
-        path: of the result; None: pt/pretrained-<dataset>.safetensors of the checkout.
-        resume: go on with a pretraining that was cut off.
-        settings: text, epochs and download_bert of :func:`start_run`.
-    """
-    name = dataset if dataset in NAMES else Path(dataset).stem
-    path = NOTEBOOKS.parent / "pt" / f"pretrained-{name}.safetensors" if path is None else path.resolve()
+def pretrain_alone(settings: PretrainSettings) -> Path:
+    """Stage 1 alone; its checkpoints stand in a folder beside the result until it is written."""
+    dataset, path, seed = settings.dataset, settings.path, settings.seed
+    if path is None:
+        name = dataset if dataset in NAMES else Path(dataset).stem
+        path = NOTEBOOKS.parent / "pt" / f"pretrained-{name}.safetensors"
+    path = path.resolve()
     folder = path.with_suffix(".run")
-    for place in (path, folder):
-        if place.exists() and not (resume and place == folder):
-            raise UserError(f"{place} exists already: name another result, remove it, or go on by --resume")
-    pretrain_run(start_run(dataset, profile, str(seed), folder, **settings), seed, folder, path)
+    if path.exists() or (folder.exists() and not settings.resume):
+        place = path if path.exists() else folder
+        raise UserError(f"{place} exists already: name another result, remove it, or go on by --resume")
+    given = {k: getattr(settings, k) for k in ("text", "epochs", "download_bert")}
+    pretrain_run(start_run(dataset, settings.profile, str(seed), folder, **given), seed, folder, path)
     shutil.rmtree(folder)
     return path
 
 
-def open_run(settings: Settings, rates: str = "") -> Run:
+def open_run(settings: Settings) -> Run:
     """A run in a new folder, or one that goes on in its own; a new folder that could not be used is removed.
 
     run.json keeps the settings that make a run another run.
     """
     folder = Path(settings.out).resolve()
     path, new = folder / "run.json", not folder.exists()
-    kept = asdict(settings) | {"rates": rates}
-    for name in ("out", "resume", "download_bert"):
-        del kept[name]
+    kept = {k: v for k, v in asdict(settings).items() if k not in ("out", "resume", "download_bert", "timeout")}
     if not new and not settings.resume:
         raise UserError(f"{folder} exists already: name another folder, or go on with it by --resume")
     if not new and _read(path) != kept:
         raise UserError(f"{folder} holds a run with other settings: name another folder")
     if not os.access(next(p for p in (folder, *folder.parents) if p.exists()), os.W_OK):
         raise UserError(f"{folder} cannot be written: no permission")
-    given = {k: getattr(settings, k) for k in (*PASSED, "download_bert")}
     try:
-        run = start_run(out=folder, **given)
+        run = start_run(out=folder, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})
     except UserError:
         if new:
             shutil.rmtree(folder, ignore_errors=True)

@@ -110,8 +110,10 @@ class Run:
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:
         """One recoverer's model (see :data:`COMPARED`), trained in the run's folder or read from there."""
-        weights = read_pretrained(self.pretrained) if self.pretrained else None
-        model = like_pretrained(self.model_config(), weights) if weights else self.model_config()
+        weights, model = None, self.model_config()
+        if self.pretrained:
+            weights = read_pretrained(self.pretrained)
+            model = like_pretrained(model, weights)
         folder, train = self.model_folder(seed), self.train_config(seed)
         return train_compared(name, self.data, model, train, folder, default_device(), until, weights)
 
@@ -157,23 +159,8 @@ class Run:
             display(Picture(path.read_bytes(), alt=caption, width=width), Markdown(f"*{caption}*"))
 
 
-def find_bert(pretrained: str) -> nn.Module:
-    """A BERT on the default device: that of a pretrained model if it has one, else that in pt/bert-base-uncased."""
-    state = pretrained_bert(read_pretrained(pretrained)) if pretrained else {}
-    return (build_bert(state) if state else local_bert(BERT_FOLDER)).to(default_device())
-
-
 def start_run(
-    dataset: str,
-    profile: str,
-    seeds: str,
-    out: str | Path,
-    *,
-    text: str = "features",
-    pretrained: str = "",
-    epochs: int = 0,
-    steps: int = 0,
-    download_bert: bool = False,
+    dataset: str, profile: str, seeds: str, out: str | Path, *, download_bert: bool = False, **settings: object
 ) -> Run:
     """Load the data of a run and make its folder.
 
@@ -184,25 +171,33 @@ def start_run(
         profile: "smoke", "quick" or "full".
         seeds: one model each: "1" or "1,2,3".
         out: the folder.
-        text, pretrained, epochs, steps: see :class:`Run`.
         download_bert: fetch BERT if it is not in pt/.
+        settings: text, pretrained, epochs and steps of :class:`Run`.
 
     Raises:
         UserError: data or a setting that does not fit, no BERT where the text needs one, or no folder at ``out``.
     """
-    if download_bert and text == "features":
+    sizes = find_profile(profile).sizes
+    data = load_data(dataset, standardise=dataset not in NAMES, sizes=sizes)
+    data = replace(data, splits={k: split.first(sizes.get(k, len(split))) for k, split in data.splits.items()})
+    run = Run(data, profile, parse_seeds(seeds), Path(out).resolve(), **settings)
+    if download_bert and run.text == "features":
         raise UserError("text 'features' needs no BERT: leave the download out, or choose another text route")
-    limit = find_profile(profile).limit
-    data = load_data(dataset, standardise=dataset not in NAMES)
-    if limit:
-        data = replace(data, splits={name: split.first(limit) for name, split in data.splits.items()})
-    run = Run(data, profile, parse_seeds(seeds), Path(out).resolve(), text, pretrained, epochs, steps)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{run.folder} cannot be written: {error.strerror}") from None
     if download_bert:
         local_bert(BERT_FOLDER, download=True)
-    if text == "bert-frozen" or (text == "bert-finetune" and pretrained):
-        run.data = bert_features(data, find_bert(pretrained), BERT_CACHE)
-    return run
+    return with_bert(run) if run.text == "bert-frozen" or (run.text == "bert-finetune" and run.pretrained) else run
+
+
+def find_bert(pretrained: str) -> nn.Module:
+    """A BERT on the default device: that of a pretrained model if it has one, else that in pt/bert-base-uncased."""
+    state = pretrained_bert(read_pretrained(pretrained)) if pretrained else {}
+    return (build_bert(state) if state else local_bert(BERT_FOLDER)).to(default_device())
+
+
+def with_bert(run: Run) -> Run:
+    """The run with BERT's hidden states as its text features."""
+    return replace(run, data=bert_features(run.data, find_bert(run.pretrained), BERT_CACHE))

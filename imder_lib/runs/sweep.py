@@ -11,10 +11,9 @@ from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.evaluation import Case, evaluate
 from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrain, read_pretrained
-from imder_lib.experiment.text import bert_features
 from imder_lib.experiment.training import fit
 from imder_lib.model.imder import IMDer
-from imder_lib.runs.setup import BERT_CACHE, Run, default_device, find_bert
+from imder_lib.runs.setup import Run, default_device, find_bert, with_bert
 from imder_lib.runs.tables import beside_published
 
 
@@ -57,10 +56,8 @@ def with_pretrained(run: Run) -> Run:
     if not path.with_suffix(".json").exists():
         print(f"stage 1 of all cells: {path.name} ...", flush=True)
         pretrain_run(run, seed, run.model_folder(seed).with_name("pretrained"), path)
-    data = run.data
-    if run.text == "bert-finetune":
-        data = bert_features(data, find_bert(str(path)), BERT_CACHE)
-    return replace(run, data=data, pretrained=str(path))
+    run = replace(run, pretrained=str(path))
+    return with_bert(run) if run.text == "bert-finetune" else run  # frozen, the run has it from the start
 
 
 def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> None:
