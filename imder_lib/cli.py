@@ -10,47 +10,42 @@ from typing import Annotated
 
 import typer
 
+from imder_lib.data import load
+from imder_lib.data.fake import write_fake
 from imder_lib.errors import UserError
-from imder_lib.runs.settings import PretrainSettings, ReproduceSettings, SweepSettings
+from imder_lib.runs import reproduce as jobs
+from imder_lib.runs.notebook import run_notebook
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
-def with_settings(kind: type) -> Callable[[Callable], Callable]:
+def with_settings(command: Callable) -> Callable:
     """Register a command of one argument, its settings: their fields become the command's options."""
+    kind = command.__annotations__["settings"]
 
-    def register(command: Callable) -> Callable:
-        @wraps(command)
-        def call(**given: object) -> None:
-            command(kind(**given))
+    @wraps(command)
+    def call(**given: object) -> None:
+        command(kind(**given))
 
-        call.__signature__ = inspect.signature(kind)  # what typer reads
-        return app.command()(call)
-
-    return register
+    call.__signature__ = inspect.signature(kind)  # what typer reads
+    return app.command()(call)
 
 
-@with_settings(ReproduceSettings)
-def reproduce(settings: ReproduceSettings) -> None:
+@with_settings
+def reproduce(settings: jobs.ReproduceSettings) -> None:
     """Run the notebooks 01, 03, 04, 05 (profile full: the whole grid before) and write OUT/index.html."""
-    from imder_lib.runs import reproduce as jobs
-
     print(f"report: {jobs.reproduce(settings)}")
 
 
-@with_settings(SweepSettings)
-def sweep(settings: SweepSettings) -> None:
+@with_settings
+def sweep(settings: jobs.SweepSettings) -> None:
     """The paper's grid cell by cell, without the notebooks: OUT/cells and OUT/tables."""
-    from imder_lib.runs import reproduce as jobs
-
     print(f"tables: {jobs.sweep_alone(settings)}")
 
 
-@with_settings(PretrainSettings)
-def pretrain(settings: PretrainSettings) -> None:
+@with_settings
+def pretrain(settings: jobs.PretrainSettings) -> None:
     """Stage 1 alone: encoders and fusion (and BERT, under --text bert-finetune) on complete data."""
-    from imder_lib.runs import reproduce as jobs
-
     print(f"pretrained: {jobs.pretrain_alone(settings)}")
 
 
@@ -62,8 +57,6 @@ def run(
     timeout: Annotated[float, typer.Option(help="seconds for the whole run")] = 3600.0,
 ) -> None:
     """Execute one notebook headlessly with checked parameters."""
-    from imder_lib.runs.notebook import run_notebook
-
     pairs = [p.partition("=") for p in parameter or []]
     if bad := [p[0] for p in pairs if not p[1]]:
         raise UserError(f"-p {bad[0]}: expected NAME=VALUE")
@@ -74,16 +67,12 @@ def run(
 @app.command()
 def convert(path: Path, folder: Path) -> None:
     """Write a data file once as memory-mapped arrays with a manifest."""
-    from imder_lib.data import load
-
     print(load.convert(path, folder).describe())
 
 
 @app.command()
 def fake(name: Annotated[str, typer.Argument(help="mosi or mosei")], path: Path) -> None:
     """Write random numbers in the exact schema and size of MOSI or MOSEI: for rehearsals, never for results."""
-    from imder_lib.data.fake import write_fake
-
     written = write_fake(name, path)
     print(f"{written}: {written.stat().st_size / 1e6:.0f} MB of fake data")
 
@@ -91,9 +80,7 @@ def fake(name: Annotated[str, typer.Argument(help="mosi or mosei")], path: Path)
 @app.command()
 def check(path: str) -> None:
     """Say what a data file holds and whether it fits."""
-    from imder_lib.data.load import load_data
-
-    print(load_data(path).describe())
+    print(load.load_data(path).describe())
     print("it fits")
 
 

@@ -4,10 +4,9 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from IPython.utils.capture import capture_output
 
-from imder_lib.runs.notebook import check_parameters
+from imder_lib.runs.notebook import check_parameters, code_cells
 
 
 def follow(path: str | Path, namespace: MutableMapping[str, Any], **parameters: Any) -> None:
@@ -22,10 +21,9 @@ def follow(path: str | Path, namespace: MutableMapping[str, Any], **parameters: 
         UserError: a parameter that it does not have.
     """
     values = check_parameters(path, parameters)
-    for cell in nbformat.read(path, as_version=4).cells:
-        tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "code" and "exercise" not in tags:
+    for name, source, tags in code_cells(path):
+        if "exercise" not in tags:
             with capture_output():
-                exec(compile(cell.source, f"{Path(path).name}, cell {cell.id}", "exec"), namespace)
+                exec(compile(source, f"{Path(path).name}, cell {name}", "exec"), namespace)
         if "parameters" in tags:
             namespace.update(values)

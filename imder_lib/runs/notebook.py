@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from imder_lib.errors import UserError
 from imder_lib.threads import set_waiting
 
@@ -46,20 +44,25 @@ class Parameter:
     help: str
 
 
-def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
-    """The parameters of a notebook: its cell tagged "parameters", one plainly typed default a line."""
+def code_cells(path: str | Path) -> list[tuple[str, str, list[str]]]:
+    """Id, source and tags of each code cell of a notebook."""
     if not Path(path).is_file():
         raise UserError(f"no notebook at {path}")
     try:
-        cells = nbformat.read(path, as_version=4).cells
-    except Exception as error:
+        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+        code = [c for c in cells if c["cell_type"] == "code"]
+        return [(c.get("id", ""), "".join(c["source"]), c["metadata"].get("tags", [])) for c in code]
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no notebook: {error!s:.120}") from None
-    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+
+
+def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
+    """The parameters of a notebook: its cell tagged "parameters", one plainly typed default a line."""
+    tagged = [source for _, source, tags in code_cells(path) if "parameters" in tags]
     if len(tagged) != 1:
         raise UserError(f"{path} has {len(tagged)} cells tagged 'parameters', expected one")
-    lines = tagged[0].source.splitlines()
-    found = {}
-    for node in ast.parse(tagged[0].source).body:
+    lines, found = tagged[0].splitlines(), {}
+    for node in ast.parse(tagged[0]).body:
         if not isinstance(node, ast.AnnAssign) or ast.unparse(node.annotation) not in TYPES or node.value is None:
             raise UserError(f"{path}: parameters line {node.lineno} is not 'name: {'|'.join(TYPES)} = default  # help'")
         name, kind = ast.unparse(node.target), ast.unparse(node.annotation)

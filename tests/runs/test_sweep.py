@@ -15,7 +15,6 @@ from imder_lib.profiles import PROFILES
 from imder_lib.runs import reproduce as reproduce_module
 from imder_lib.runs import sweep as sweep_module
 from imder_lib.runs.notebook import check_parameters
-from imder_lib.runs.settings import ReproduceSettings
 from imder_lib.runs.setup import Run
 from imder_lib.runs.sweep import Cell, cells, sweep, with_pretrained
 from imder_lib.runs.tables import beside_published, interval
@@ -148,7 +147,9 @@ def test_the_notebooks_of_a_run_get_its_settings(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce_module, "run_notebook", run_notebook)
     path = write_fake("mosi", tmp_path / "small.pkl", sizes={"train": 24, "valid": 8, "test": 12}, steps=6)
     out = tmp_path / "out"
-    reproduce_module.reproduce(ReproduceSettings(str(path), "quick", "2,3", str(out), epochs=1, steps=2))
+    reproduce_module.reproduce(
+        reproduce_module.ReproduceSettings(str(path), "quick", "2,3", str(out), epochs=1, steps=2)
+    )
     assert tuple(given) == reproduce_module.ORDER
     expected = {"dataset": str(path), "profile": "quick", "seeds": "2", "out": str(out), "text": "features"}
     expected |= {"pretrained": str(out / "pretrained-small.safetensors"), "epochs": 1, "steps": 2}
