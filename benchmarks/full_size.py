@@ -6,6 +6,7 @@ python benchmarks/full_size.py mosi
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ def main(name: str) -> None:
     print(f"{name} on {device}, {torch.get_num_threads()} threads, batch {B}")
     for preset in ("kit", "released"):
         model = IMDer(model_preset(name, preset=preset, **budget.model), seed=0).to(device)
-        steps = model.config.steps
+        steps = model.config.sampler.steps
         table = available_columns(patterns(model.modalities, complete=False), model.modalities)
         available = table[torch.arange(B) % len(table)].to(device)
         with torch.no_grad():
@@ -72,7 +73,7 @@ def main(name: str) -> None:
         epoch = {k: batches * best_of(lambda f=f: backward(f())) for k, f in
                  (("fusion", fusion), ("diffusion", diffusion), ("adapt", adapt))}  # fmt: skip
         with torch.no_grad():  # one sample, one incomplete pattern, a whole draw
-            two = best_of(lambda: model.recover(part, gone, None, 2))  # noqa: B023
+            two = best_of(lambda: model.recover(part, gone, sampler=replace(model.config.sampler, steps=2)))  # noqa: B023
             draw = two / SAMPLER * steps / 2
         cache, test = DRAWS * len(table) * everyone * draw, len(table) * sizes["test"] * draw * budget.draws
         refined = DRAWS * epoch["adapt"]  # recipe staged; recipe released trains on one draw

@@ -6,20 +6,20 @@ folder, beside draws of the exact posterior, and the differences to em, each res
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment.checkpoint import load_model
 from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.runs.setup import start_run
 
-SOLVERS = {  # name -> sampler, schedule, calls; each SDE is solved whole (eta 1) but for the kit's own
-    "em 100": ("em", "released", 100),
-    "2m_sde 10": ("dpmpp_2m_sde", "geometric", 10),
-    "2m_sde 20": ("dpmpp_2m_sde", "geometric", 20),
-    "3m_sde 20": ("dpmpp_3m_sde", "geometric", 20),
+SAMPLERS = {  # each SDE is solved whole (eta 1) but for the kit's own
+    "em 100": Sampler("em", 100, "released"),
+    "2m_sde 10": Sampler("dpmpp_2m_sde", 10, settings={"eta": 1.0}),
+    "2m_sde 20": Sampler("dpmpp_2m_sde", 20, settings={"eta": 1.0}),
+    "3m_sde 20": Sampler(),
 }
 
 
@@ -35,12 +35,7 @@ def main() -> None:
     run, tables = start_run(args.dataset, args.profile, "1", Path(args.out).parent), []
     for seed, folder in enumerate(args.folders, start=1):
         model = load_model(Path(folder) / "model.safetensors")
-        own = model.config.rules
-        solvers = {
-            name: (replace(own, sampler=sampler, schedule=schedule, eta=own.eta if "3m" in sampler else 1.0), calls)
-            for name, (sampler, schedule, calls) in SOLVERS.items()
-        }
-        table = posterior_check(model, run.data, draws=args.draws, seed=seed, limit=args.limit, solvers=solvers)
+        table = posterior_check(model, run.data, draws=args.draws, seed=seed, limit=args.limit, samplers=SAMPLERS)
         tables.append(table.assign(folder=folder))
         pd.concat(tables).to_csv(args.out, index=False)
         print(f"{folder}: done", flush=True)

@@ -1,28 +1,26 @@
-"""Configuration: frozen dataclasses, rules by name, presets by data set."""
+"""Configuration: frozen dataclasses, and presets by data set."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from imder_lib.diffusion.samplers import SAMPLERS
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 
-CHOICES: Mapping[str, Collection[str]] = MappingProxyType(
+CHOICES = MappingProxyType(
     {
         "net": ("unet", "joint"),
         "parameterisation": ("score", "edm"),
         "latents": ("raw", "standardised"),
         "train_condition": ("shared", "independent", "clean"),
         "sample_condition": ("fresh", "frozen", "clean"),
-        "sampler": SAMPLERS,  # whoever adds a sampler there may name it here
-        "schedule": ("released", "karras", "geometric"),
     }
 )
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How diffusion recovers. The defaults are the kit's; :data:`RELEASED` holds the release's.
+    """What the diffusion learns. The defaults are the kit's; :data:`RELEASED` holds the release's.
 
     Attributes:
         net: "unet": the release's, one for each modality, condition by cross-attention. "joint": one net over all
@@ -31,14 +29,8 @@ class Rules:
         latents: "raw", or "standardised" per channel with training statistics.
         train_condition: noise on it in training: "shared" with the target (the release), "independent", "clean".
         sample_condition: and in sampling: "fresh" at every step (the release), "frozen" (one draw for all), "clean".
-        sampler, schedule: see diffusion/samplers.py and diffusion/schedules.py.
-        eta: of samplers "dpmpp_2m_sde" and "dpmpp_3m_sde": fresh noise, 0 (an ODE) to 1; see notebook 07.
-        antithetic: of several draws, each second one takes the noise of the one before with the sign turned, so that
-            the noise cancels in their mean.
         refine: let a refiner, trained on squared error, change each draw.
         condition_dropout: share of training samples that net "joint" sees without a condition; guidance needs them.
-        guidance: how far the condition pulls (Ho & Salimans, 2022): D0 + guidance (D - D0), D0 without a condition. 1:
-            the trained denoiser; 0: the condition is not heard; above 1: exaggerated. Not 1: two network calls a step.
     """
 
     net: str = "joint"
@@ -46,46 +38,26 @@ class Rules:
     latents: str = "standardised"
     train_condition: str = "clean"
     sample_condition: str = "clean"
-    sampler: str = "dpmpp_3m_sde"
-    schedule: str = "geometric"
-    eta: float = 0.5
-    antithetic: bool = True
     refine: bool = False
     condition_dropout: float = 0.1
-    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise UserError(f"{name} must be one of {tuple(allowed)}, got {getattr(self, name)!r}")
-        if not 0 <= self.eta <= 1:
-            raise UserError(f"eta must lie in [0, 1], got {self.eta}")
+                raise UserError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         if not 0 <= self.condition_dropout < 1:
             raise UserError(f"condition_dropout must lie in [0, 1), got {self.condition_dropout}")
-        if self.guidance < 0 or (self.guidance != 1 and (self.net != "joint" or not self.condition_dropout)):
-            raise UserError(
-                f"guidance must be >= 0, and other than 1 it needs net 'joint' and condition_dropout > 0; got "
-                f"{self.guidance} with net {self.net!r} and condition_dropout {self.condition_dropout}"
-            )
         if self.net == "joint" and (self.parameterisation, self.latents) != ("edm", "standardised"):
             raise UserError("net 'joint' needs parameterisation 'edm' and latents 'standardised'")
         if self.net == "joint" and (self.train_condition, self.sample_condition) != ("clean", "clean"):
             raise UserError("net 'joint' takes its condition clean: use net 'unet' to noise it")
+        if self.net == "unet" and self.condition_dropout:
+            raise UserError("condition_dropout has no effect on net 'unet': set it to 0")
 
 
 KIT = Rules()
-RELEASED = Rules(
-    "unet", "score", "raw", "shared", "fresh", "em", "released", antithetic=False, refine=True,
-    condition_dropout=0.0,
-)  # fmt: skip
-RULES = MappingProxyType({"kit": KIT, "released": RELEASED})
-
-
-def rules(name: str, **changes: object) -> Rules:
-    """Rules by name, "kit" or "released", with single switches changed."""
-    if name not in RULES:
-        raise UserError(f"unknown rules {name!r}: expected one of {list(RULES)}")
-    return replace(RULES[name], **changes)
+RELEASED = Rules("unet", "score", "raw", "shared", "fresh", refine=True, condition_dropout=0.0)
+RELEASED_SAMPLER = Sampler("em", 100, "released")
 
 
 @dataclass(frozen=True)
@@ -100,12 +72,12 @@ class ModelConfig:
         embed_dropout: in all fusion encoders.
         recoverer: what stands in for a missing modality: "zero", "mean", "regression" (linear), "network" (the U-Net in
             one deterministic pass), "diffusion", or your own, see model/recoverers.py.
-        rules: of the diffusion.
+        rules: what the diffusion learns.
+        sampler: how the diffusion draws.
         unet_channels: widths of the U-Net's levels; the first is D.
         joint_channels, joint_blocks: of the joint net.
         refiner_blocks: residual channel-attention blocks.
         sigma: base of the VE SDE.
-        steps: network calls of the sampler.
         encoders: "learned": convolutions of three frames, trained with fusion, as in the release. "components":
             principal components of single frames, fixed; a modality no wider than ``dim`` loses nothing.
         mask_padding: padding neither attends nor counts; False: it does, as in the release.
@@ -122,12 +94,12 @@ class ModelConfig:
     embed_dropout: float = 0.0
     recoverer: str = "diffusion"
     rules: Rules = KIT
+    sampler: Sampler = field(default_factory=Sampler)
     unet_channels: tuple[int, ...] = (32, 64, 128, 256)
     joint_channels: int = 128
     joint_blocks: int = 8
     refiner_blocks: int = 20
     sigma: float = 25.0
-    steps: int = 20
     encoders: str = "learned"
     mask_padding: bool = False
     readout: bool = False
@@ -138,8 +110,8 @@ class ModelConfig:
             raise UserError(f"a model needs at least two modalities, got {list(self.widths)}")
         if bad := [m for m in self.widths if not m or set(m) & set(".+<")]:
             raise UserError(f"modality names may not be empty or hold '.', '+' or '<': {bad}")
-        if self.steps < 1:
-            raise UserError(f"steps must be at least 1, got {self.steps}")
+        if self.sampler.guidance != 1 and (self.rules.net != "joint" or not self.rules.condition_dropout):
+            raise UserError("guidance other than 1 needs net 'joint' and condition_dropout > 0")
         if self.encoders not in ("learned", "components"):
             raise UserError(f"encoders must be 'learned' or 'components', got {self.encoders!r}")
         if self.unet_channels[0] != self.dim:
@@ -171,7 +143,6 @@ class TrainConfig:
         weight_decay: of the other stages of recipe staged.
         average: of recipe staged: weights are averaged over about this share of a stage's steps; these are kept.
         cache_patterns: incomplete patterns that each training sample is recovered under, twice (0: every one).
-        cache_steps: network calls of the sampler when the cache is filled; 0: the model's own.
         rate: missing rate of the released recipe's protocol, and of supervision "observed".
         supervision: "full": training sees the true features of what it calls missing. "observed": each training sample
             keeps only what a mask drawn once, protocol random at ``rate``, leaves; the rest is never read.
@@ -195,7 +166,6 @@ class TrainConfig:
     weight_decay: float = 0.01
     average: float = 0.1
     cache_patterns: int = 0
-    cache_steps: int = 0
     rate: float = 0.3
     supervision: str = "full"
 
@@ -216,6 +186,14 @@ WIDTHS = MappingProxyType(
 )
 
 
+PRESETS = MappingProxyType(
+    {
+        "kit": {"mask_padding": True, "readout": True, "encoders": "components"},
+        "released": {"rules": RELEASED, "sampler": RELEASED_SAMPLER},
+    }
+)
+
+
 def model_preset(
     name: str, widths: Mapping[str, int] | None = None, preset: str = "kit", **changes: object
 ) -> ModelConfig:
@@ -224,19 +202,18 @@ def model_preset(
     Args:
         name: "mosi" or "mosei".
         widths: replaces the data set's own feature widths.
-        preset: the rules of recovery: "kit" (20 network calls) or "released" (100).
+        preset: "kit" or "released": rules, sampler, encoders, readout and padding.
         changes: any field of :class:`ModelConfig`.
     """
     if name not in WIDTHS:
         raise UserError(f"unknown preset {name!r}: expected one of {sorted(WIDTHS)}")
-    released = {
+    sizes = {
         "mosi": {"layers": 4, "attention_dropout": {"audio": 0.2}, "embed_dropout": 0.2},
         "mosei": {"layers": 6, "attention_dropout": {}, "embed_dropout": 0.0},
     }[name]
-    released |= {"rules": rules(preset), "steps": 100 if preset == "released" else 20,
-                 "mask_padding": preset != "released", "readout": preset != "released",
-                 "encoders": "learned" if preset == "released" else "components"}  # fmt: skip
-    return ModelConfig(widths=dict(widths or WIDTHS[name]), **(released | changes))
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset {preset!r}: expected one of {list(PRESETS)}")
+    return ModelConfig(widths=dict(widths or WIDTHS[name]), **(sizes | PRESETS[preset] | changes))
 
 
 def train_preset(name: str, **changes: object) -> TrainConfig:

@@ -16,6 +16,7 @@ class Profile:
         model: changes to the model preset.
         train: changes to the training preset.
         draws: recoveries of each sample in evaluation.
+        steps: network calls of the sampler; 0: the preset's.
         seeds: of a run that names none.
         grid: ``imder reproduce`` trains and tests the paper's whole grid before the notebooks.
     """
@@ -24,6 +25,7 @@ class Profile:
     model: Mapping[str, object]
     train: Mapping[str, object]
     draws: int
+    steps: int = 0
     seeds: str = "1"
     grid: bool = False
 
@@ -33,15 +35,16 @@ PROFILES = MappingProxyType(
         # does everything run? Numbers mean nothing.
         "smoke": Profile(
             sizes={"train": 64, "valid": 32, "test": 48},
-            model={"layers": 1, "steps": 4, "unet_channels": (32, 64, 64, 64), "refiner_blocks": 2,
+            model={"layers": 1, "unet_channels": (32, 64, 64, 64), "refiner_blocks": 2,
                    "joint_channels": 32, "joint_blocks": 2},
             train={"fusion_epochs": 2, "diffusion_epochs": 1, "adapt_epochs": 1, "cache_patterns": 1},
             draws=2,
+            steps=4,
         ),
         # minutes on two cores: two fusion layers for four, a narrower joint net, a short training.
         "quick": Profile(
             sizes={},
-            model={"layers": 2, "steps": 20, "joint_channels": 64, "joint_blocks": 6},
+            model={"layers": 2, "joint_channels": 64, "joint_blocks": 6},
             train={"fusion_epochs": 30, "diffusion_epochs": 60, "adapt_epochs": 4, "cache_patterns": 2,
                    "patience": 2, "early_stop": 5},
             draws=8,

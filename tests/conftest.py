@@ -1,10 +1,13 @@
 """A tiny data set and model that every test may share; nothing here is changed by a test."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pytest
 
 from imder_lib import IMDer, ModelConfig, TrainConfig, load_data
-from imder_lib.config import rules
+from imder_lib.config import KIT, RELEASED, RELEASED_SAMPLER
+from imder_lib.diffusion.samplers import Sampler
 
 WIDTHS = {"text": 12, "audio": 5, "vision": 8}
 
@@ -27,9 +30,13 @@ def model():
     return tiny_model()
 
 
-def tiny_model(widths=None, seed=0, preset="kit", recoverer="diffusion", **switches) -> IMDer:
-    kw = {"dim": 16, "layers": 1, "unet_channels": (16, 32, 64), "refiner_blocks": 1, "steps": 3}
-    kw |= {"joint_channels": 16, "joint_blocks": 2, "recoverer": recoverer, "rules": rules(preset, **switches)}
+def tiny_model(widths=None, seed=0, preset="kit", recoverer="diffusion", sampler=None, **switches) -> IMDer:
+    kw = {"dim": 16, "layers": 1, "unet_channels": (16, 32, 64), "refiner_blocks": 1}
+    kw |= {"joint_channels": 16, "joint_blocks": 2, "recoverer": recoverer}
+    rules, own = (RELEASED, RELEASED_SAMPLER) if preset == "released" else (KIT, Sampler())
+    if switches.get("net") == "unet":
+        switches.setdefault("condition_dropout", 0.0)
+    kw |= {"rules": replace(rules, **switches), "sampler": replace(sampler or own, steps=3)}
     return IMDer(ModelConfig(widths=widths or WIDTHS, **kw), seed=seed)
 
 
@@ -43,5 +50,4 @@ def tiny_config():
         adapt_epochs=2,
         joint_epochs=2,
         cache_patterns=2,
-        cache_steps=3,
     )

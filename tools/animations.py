@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from imder_lib.data.digits import image
 from imder_lib.diffusion.mixture import Mixture
 from imder_lib.diffusion.noise import SampleNoise
-from imder_lib.diffusion.samplers import sample
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.model.decoding import Decoder
 from imder_lib.model.recovery import encode_split
 from imder_lib.view.style import BLUE, SILVER, use_style
@@ -78,7 +78,9 @@ def main(folder: Path) -> None:
     )
     seen: list[tuple[float, np.ndarray]] = []
     keep = lambda step, s, x, denoised: seen.append((s.item(), x.numpy().copy()))  # noqa: E731
-    x = sample("dpmpp_2m_sde", "geometric", 50, mixture.denoise, torch.zeros(600, 2), noise=noise, callback=keep)
+    x = Sampler("dpmpp_2m_sde", 50, settings={"eta": 1.0}).draw(
+        mixture.denoise, torch.zeros(600, 2), noise=noise, callback=keep
+    )
     levels, states = zip(*seen, (0.0, x.numpy()), strict=True)
     cloud_gif(states, levels, mixture.sample(1500, noise).numpy(), folder / "reverse_diffusion.gif")
 
@@ -88,7 +90,9 @@ def main(folder: Path) -> None:
     few = run.data.test.first(8)
     codes, decoder = encode_split(model, few), Decoder(model, run.data.steps)
     gone = torch.tensor([[m != "bottom" for m in run.data.modalities]] * len(few))
-    trajectory = model.recoverer.trajectory(codes, gone.to(codes["top"].device), SampleNoise(1, few.ids, "gif"), 30)
+    trajectory = model.recoverer.trajectory(
+        codes, gone.to(codes["top"].device), SampleNoise(1, few.ids, "gif"), Sampler(steps=30)
+    )
     pictures = [image({m: z.cpu().numpy() for m, z in decoder(noisy).items()}) for _, noisy, _ in trajectory]
     digits_gif(pictures, [s for s, *_ in trajectory], image(few.features), folder / "digits_from_noise.gif")
 

@@ -33,27 +33,22 @@ class SampleNoise:
         seed: of the run.
         ids: sample ids, one for each row that will be drawn.
         stream: names what the noise is for, so that two uses never share numbers.
-        sign: -1 turns the sign of every number.
     """
 
-    def __init__(self, seed: int, ids: Sequence[str], stream: str = "", sign: int = 1) -> None:
-        self.seed, self.ids, self.stream, self.sign = seed, list(ids), stream, sign
+    def __init__(self, seed: int, ids: Sequence[str], stream: str = "") -> None:
+        self.seed, self.ids, self.stream = seed, list(ids), stream
         self.generators = [torch.Generator().manual_seed(derive_seed(seed, i, stream)) for i in self.ids]
 
     def spawn(self, rows: Sequence[int], stream: str) -> "SampleNoise":
         """The noise of some rows for another use; starts fresh."""
-        return SampleNoise(self.seed, [self.ids[i] for i in rows], f"{self.stream}/{stream}", self.sign)
-
-    def antithetic(self) -> "SampleNoise":
-        """The same numbers with their sign turned; starts fresh."""
-        return SampleNoise(self.seed, self.ids, self.stream, -self.sign)
+        return SampleNoise(self.seed, [self.ids[i] for i in rows], f"{self.stream}/{stream}")
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers of ``like``'s shape (B, ...), device and dtype; row i from generator i."""
         if len(like) != len(self.generators):
             raise ValueError(f"noise for {len(self.generators)} samples was asked for {len(like)} rows")
         rows = [torch.randn(like.shape[1:], generator=g) for g in self.generators]
-        return self.sign * torch.stack(rows).to(like) if rows else torch.empty_like(like)
+        return torch.stack(rows).to(like) if rows else torch.empty_like(like)
 
 
 Noise = torch.Generator | SampleNoise | None

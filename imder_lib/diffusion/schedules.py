@@ -41,14 +41,14 @@ def geometric(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA
     return torch.cat([levels, torch.zeros(1)])
 
 
+SCHEDULES = ("released", "karras", "geometric")
+
+
 def sigmas(schedule: str, steps: int, sde: VESDE) -> Tensor:
-    """Levels of a schedule by name: "released", "karras" or "geometric"."""
-    if schedule == "released":
-        return released(steps, sde)
-    own = {"karras": karras, "geometric": geometric}
-    if schedule not in own:
-        raise UserError(f"unknown schedule {schedule!r}: expected 'released', 'karras' or 'geometric'")
-    return own[schedule](steps)
+    """Levels of a schedule by name: (steps + 1,), falling to 0."""
+    return (
+        released(steps, sde) if schedule == "released" else {"karras": karras, "geometric": geometric}[schedule](steps)
+    )
 
 
 def _check(steps: int) -> None:

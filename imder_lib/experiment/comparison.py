@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from imder_lib.config import KIT, RELEASED, ModelConfig, TrainConfig
+from imder_lib.config import KIT, RELEASED, RELEASED_SAMPLER, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.experiment.pretrain import load_pretrained
@@ -20,7 +20,7 @@ COMPARED: Mapping[str, Mapping[str, object]] = {
     "dropout": {"recoverer": "zero"},
     "regression": {"recoverer": "regression"},
     "network": {"recoverer": "network", "rules": replace(RELEASED, latents="standardised")},
-    "released": {"recoverer": "diffusion", "rules": RELEASED, "mask_padding": False},
+    "released": {"recoverer": "diffusion", "rules": RELEASED, "sampler": RELEASED_SAMPLER, "mask_padding": False},
     "kit": {"recoverer": "diffusion", "rules": KIT},
 }
 
@@ -56,7 +56,9 @@ def train_compared(
     shared = fit(first.to(device), data, train, folder / "fusion", resume=True, until="fusion")
     if until == "fusion":
         return shared
-    own = IMDer(replace(model, **COMPARED[name]), seed=train.seed).to(device)
+    config = replace(model, **COMPARED[name])
+    config = replace(config, sampler=replace(config.sampler, steps=model.sampler.steps))  # one budget for all
+    own = IMDer(config, seed=train.seed).to(device)
     own.encoders.load_state_dict(first.encoders.state_dict())
     own.fusion.load_state_dict(first.fusion.state_dict())
     result = fit(own, data, replace(train, fusion_epochs=0), folder / name, resume=True, until=until)

@@ -1,7 +1,6 @@
 """evaluate: one tidy table of every metric, protocol, case, method and seed."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ from imder_lib.data.missing import PROTOCOLS, RATES, availability, patterns, rea
 from imder_lib.data.posterior import bayes_prediction
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.experiment.metrics import class_metrics, coverage, metrics
 from imder_lib.model.imder import IMDer
@@ -42,8 +42,8 @@ def predict(
     ids: Sequence[str],
     available: np.ndarray,
     seed: int,
-    steps: int | None = None,
     draws: int = 1,
+    sampler: Sampler | None = None,
     batch_size: int = 256,
 ) -> np.ndarray:
     """Predictions of K draws with the model's fusion on what a recoverer puts in place of the missing.
@@ -51,23 +51,18 @@ def predict(
     Numbers (K, N), or probabilities of classes (K, N, C).
 
     Args:
-        latents: modality -> (N, D, T) of the true features; what is missing is replaced, never seen.
+        latents: modality -> (N, D, T) of the true features; those of what is missing are not read.
         available: bool (N, M).
         seed: of the noise, which depends on (seed, id) alone.
+        sampler: the model's own if None.
     """
-    own, model.recoverer = model.recoverer, recoverer
-    draws = draws if recoverer.stochastic and not available.all() else 1
-    try:
-        out = []
-        for start in range(0, len(ids), batch_size):
-            end = start + batch_size
-            part = {m: x[start:end] for m, x in latents.items()}
-            here = torch.from_numpy(available[start:end]).to(part[model.modalities[0]].device)
-            noise = SampleNoise(seed, ids[start:end], "evaluate")
-            each = model.predict(part, here, noise, steps, draws)
-            out.append((each[..., 0] if model.config.outputs == 1 else each.softmax(dim=-1)).cpu())
-    finally:
-        model.recoverer = own
+    draws, out = draws if recoverer.stochastic and not available.all() else 1, []
+    for start in range(0, len(ids), batch_size):
+        end = start + batch_size
+        part = {m: x[start:end] for m, x in latents.items()}
+        mask = torch.from_numpy(available[start:end]).to(part[model.modalities[0]].device)
+        each = model.predict(part, mask, SampleNoise(seed, ids[start:end], "evaluate"), draws, sampler, recoverer)
+        out.append((each[..., 0] if model.config.outputs == 1 else each.softmax(dim=-1)).cpu())
     return torch.cat(out, dim=1).numpy()
 
 
@@ -110,7 +105,7 @@ def evaluate(
     seeds: Iterable[int] = (1,),
     *,
     draws: int = 1,
-    steps: int | None = None,
+    sampler: Sampler | None = None,
     batch_size: int = 256,
     mask_batch: int = 32,
     method: str = "imder",
@@ -127,7 +122,7 @@ def evaluate(
         protocols: "fixed", "random", "released", or pairs (protocol, pattern or rate).
         seeds: of masks and noise.
         draws: K >= 1 recoveries of each sample; the prediction is their mean.
-        steps: network calls of the sampler; the model's own if None.
+        sampler: the model's own if None.
         batch_size: of recovery and fusion.
         mask_batch: batch size that the protocol "released" counts in.
         method: the model's name in the table.
@@ -141,8 +136,8 @@ def evaluate(
         is the limit, on synthetic data only. Where labels are classes, the prediction is the mean of the draws'
         probabilities, "constant" the classes' shares in training, and there are no intervals.
     """
-    if draws < 1 or (steps is not None and steps < 1):
-        raise UserError(f"draws and steps must be at least 1, got {draws} and {steps}")
+    if draws < 1:
+        raise UserError(f"draws must be at least 1, got {draws}")
     was_training = model.training
     model.eval()
     todo = cases(protocols, model.modalities)
@@ -160,7 +155,11 @@ def evaluate(
     for seed in seeds:
         for name, recoverer in methods.items():
             if recoverer.stochastic or name not in predictors:  # without noise, one prediction serves every seed
-                run = partial(_predict_rows, model, recoverer, latents, split.ids, seed, steps, draws, batch_size)
+
+                def run(rows: np.ndarray, mask: np.ndarray, recoverer=recoverer, seed=seed) -> np.ndarray:
+                    part, ids = {m: x[rows] for m, x in latents.items()}, [split.ids[i] for i in rows]
+                    return predict(model, recoverer, part, ids, mask, seed, draws, sampler, batch_size)
+
                 predictors[name] = Predictor(run, n)
         for protocol, case in todo:
             available = availability(
@@ -184,22 +183,6 @@ def evaluate(
                 rows.append(row)
     model.train(was_training)
     return pd.DataFrame(rows)
-
-
-def _predict_rows(
-    model: IMDer,
-    recoverer: Recoverer,
-    latents: Latents,
-    ids: Sequence[str],
-    seed: int,
-    steps: int | None,
-    draws: int,
-    batch_size: int,
-    rows: np.ndarray,
-    available: np.ndarray,
-) -> np.ndarray:
-    part = {m: x[rows] for m, x in latents.items()}
-    return predict(model, recoverer, part, [ids[i] for i in rows], available, seed, steps, draws, batch_size)
 
 
 def _constant(data: MultimodalData, n: int) -> np.ndarray:

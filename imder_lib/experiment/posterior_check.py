@@ -1,18 +1,16 @@
 """The posterior check: a model's recovered latents beside draws of the exact posterior, pattern by pattern."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 import torch
 
-from imder_lib.config import Rules
 from imder_lib.data.missing import available_columns, patterns
 from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.experiment.sample_quality import sample_quality
 from imder_lib.model.imder import IMDer
@@ -47,17 +45,6 @@ def latent_posterior(
     return mean[missing], sampled[missing]
 
 
-@contextmanager
-def drawing_under(model: IMDer, rules: Rules) -> Iterator[None]:
-    """Inside the block the model draws under other rules (sampler, schedule, eta); what is trained stays."""
-    own = model.recoverer.config
-    model.recoverer.config = replace(own, rules=rules)
-    try:
-        yield
-    finally:
-        model.recoverer.config = own
-
-
 @torch.no_grad()
 def posterior_check(
     model: IMDer,
@@ -65,10 +52,9 @@ def posterior_check(
     chosen: Iterable[Iterable[str]] | None = None,
     *,
     draws: int = 16,
-    steps: int | None = None,
     seed: int = 1,
     limit: int = 0,
-    solvers: Mapping[str, tuple[Rules, int]] | None = None,
+    samplers: Mapping[str, Sampler] | None = None,
 ) -> pd.DataFrame:
     """:func:`sample_quality` of what a model recovers on the test split, for each incomplete pattern.
 
@@ -80,21 +66,20 @@ def posterior_check(
         data: of its training.
         chosen: patterns of available modalities; every incomplete one if None.
         draws: K.
-        steps: network calls, without ``solvers``; the model's own if None.
         seed: of the noise.
         limit: at most so many test samples; 0: all.
-        solvers: name -> rules and network calls to draw by, from one seed: rows of that name in place of
-            "recovered", and of the difference to the first solver, sample by sample, as "NAME - FIRST".
+        samplers: name -> sampler to draw by, from one seed: rows of that name in place of "recovered", and of the
+            difference to the first one, sample by sample, as "NAME - FIRST".
 
     Returns:
-        columns pattern, method ("recovered" or a solver's, "exact"), metric, value, low, high
+        columns pattern, method ("recovered" or a sampler's name, "exact"), metric, value, low, high
 
     Raises:
-        UserError: a solver of the name "exact".
+        UserError: a sampler of the name "exact".
     """
-    if "exact" in (solvers or ()):
-        raise UserError('a solver is named "exact", which stands for draws of the exact posterior: name it otherwise')
-    solvers = solvers or {"recovered": (model.recoverer.config.rules, steps)}
+    samplers = samplers or {"recovered": model.config.sampler}
+    if "exact" in samplers:
+        raise UserError('a sampler is named "exact", which stands for draws of the exact posterior: name it otherwise')
     model.eval()
     split = data.test if not limit else data.test.first(limit)
     split.data = data
@@ -106,27 +91,25 @@ def posterior_check(
     tables = []
     for pattern in chosen or patterns(model.modalities, complete=False):
         available = available_columns([pattern], model.modalities)
-        gone = [i for i, here in enumerate(available[0].tolist()) if not here]
-        here = [i for i in range(len(model.modalities)) if i not in gone]
+        missing = (~available[0]).nonzero()[:, 0].tolist()
         noise = SampleNoise(seed, split.ids, "posterior check")
         rows = available.expand(len(split), -1).to(latents[model.modalities[0]].device)
-        join = lambda x, gone=gone: np.concatenate([x[..., i, :, :] for i in gone], axis=-2)  # noqa: E731
-        condition, found = true[:, here].reshape(len(split), -1), {}
-        for name, (rules, calls) in solvers.items():
-            with drawing_under(model, rules):
-                drawn = model.recover(latents, rows, noise, calls, draws)
+        join = lambda x, missing=missing: np.concatenate([x[..., i, :, :] for i in missing], axis=-2)  # noqa: E731
+        condition, found = true[:, available[0].numpy()].reshape(len(split), -1), {}
+        for name, sampler in samplers.items():
+            drawn = model.recover(latents, rows, noise, draws, sampler)
             ours = np.stack([scale({m: x[k].cpu() for m, x in drawn.items()}).numpy() for k in range(draws)])
             found[name] = join(ours)
         exact = None
         if data.process is not None:
             means, sampled = latent_posteriors(model, split, pattern, draws, seed)
-            names = [(i, model.modalities[i]) for i in gone]
+            names = [(i, model.modalities[i]) for i in missing]
             exact = np.concatenate([(means[m] - mean[i]) / std[i] for i, m in names], axis=-2)
             found["exact"] = np.concatenate([(sampled[m] - mean[i]) / std[i] for i, m in names], axis=-2)
         for method, x in found.items():
             table = sample_quality(x, join(true), condition, exact)
             tables.append(table.assign(pattern="+".join(pattern), method=method))
-        first, *others = solvers
+        first, *others = samplers
         for name in others:
             table = sample_quality(found[name], join(true), condition, exact, against=found[first])
             tables.append(table.assign(pattern="+".join(pattern), method=f"{name} - {first}"))

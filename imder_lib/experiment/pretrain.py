@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from imder_lib.config import RELEASED, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import STATE, write_tensors, write_text
+from imder_lib.experiment.checkpoint import CHECKPOINT, write_tensors, write_text
 from imder_lib.experiment.metrics import task_loss
 from imder_lib.experiment.stages import in_batches
 from imder_lib.experiment.trainer import Stage, Trainer
@@ -61,23 +61,20 @@ def pretrain(
         fit(model, data, config, folder, resume=resume, until="fusion")
     else:
         data.train.tokens([0])
-        if (folder / STATE).exists() and not resume:
+        if (folder / CHECKPOINT).exists() and not resume:
             raise UserError(f"{folder} holds a training run: pass resume=True, or name another folder")
         folder.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(WithBert(model, bert), config, folder, resume=(folder / STATE).exists())
-        if trainer.progress.config != asdict(config):
+        trainer = Trainer(WithBert(model, bert), config, folder, resume=(folder / CHECKPOINT).exists())
+        if trainer.trained_with != asdict(config):
             raise UserError(f"{folder} was trained with other settings: name another folder")
         trainer.run(_stage(model, bert, data, config))
     model.eval()
     tensors = {k: v for k, v in model.state_dict().items() if k.startswith(PARTS)}
     tensors |= {} if bert is None else {BERT + k: v for k, v in bert.eval().state_dict().items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, tensors)
-        note = {"data": data.name, "data_sha256": data.sha256, "model": asdict(model.config), "train": asdict(config)}
-        write_text(path.with_suffix(".json"), json.dumps(note, indent=1))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, tensors)
+    note = {"data": data.name, "data_sha256": data.sha256, "model": asdict(model.config), "train": asdict(config)}
+    write_text(path.with_suffix(".json"), json.dumps(note, indent=1))
     return path
 
 
@@ -92,14 +89,12 @@ def _stage(model: IMDer, bert: nn.Module, data: MultimodalData, config: TrainCon
 
     return Stage(
         "fusion",
-        [model.encoders, model.fusion, bert],
+        [(model.encoders, config.lr), (model.fusion, config.lr), (bert, BERT_LR)],
         config.fusion_epochs,
-        loss=lambda rows, generator: error("train", rows),
+        loss=lambda rows, generator, mask: error("train", rows),
         validate=lambda: in_batches(len(data.valid), config.batch_size, lambda rows: error("valid", rows)),
         size=len(data.train),
-        lr=config.lr,
-        slow=bert,
-        slow_lr=BERT_LR,
+        batch_size=config.batch_size,
     )
 
 

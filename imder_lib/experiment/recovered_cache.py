@@ -62,30 +62,28 @@ def fill_cache(
     ids: Sequence[str],
     patterns: int,
     seed: int,
-    steps: int | None = None,
     observed: Tensor | None = None,
     batch_size: int = 256,
 ) -> RecoveredCache:
-    """Recover every sample under its patterns; DRAWS times, in opposite pairs if the rules say so, where draws differ.
+    """Recover every sample under its patterns; DRAWS times where draws differ.
 
     Args:
         latents: modality -> (N, D, T), true.
         patterns: for each sample; 0: every incomplete one.
         seed: of patterns and noise.
-        steps: network calls of the sampler; the model's own if None.
         observed: bool (N, M), what may be read; None: everything.
     """
     available = choose_patterns(ids, model.modalities, patterns, seed, observed)
     device, P = next(iter(latents.values())).device, available.shape[1]
-    draws, antithetic = DRAWS if model.recoverer.stochastic else 1, model.config.rules.antithetic
+    draws = DRAWS if model.recoverer.stochastic else 1
     recovered = {m: x.new_zeros(draws, len(x), P, *x.shape[1:]) for m, x in latents.items()}
     for p in range(P):
         for start in range(0, len(ids), batch_size):
             end = min(start + batch_size, len(ids))
-            here = available[start:end, p].to(device)
+            mask = available[start:end, p].to(device)
             noise = SampleNoise(seed, ids[start:end], f"cache{p}")
             part = {m: x[start:end] for m, x in latents.items()}
-            drawn = model.recover(part, here, noise, steps, draws, antithetic=antithetic)
+            drawn = model.recover(part, mask, noise, draws)
             for i, m in enumerate(model.modalities):
-                recovered[m][:, start:end, p] = drawn[m] * ~here[:, i, None, None]
+                recovered[m][:, start:end, p] = drawn[m] * ~mask[:, i, None, None]
     return RecoveredCache(available.to(device), recovered)

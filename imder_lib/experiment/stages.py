@@ -64,12 +64,12 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
 
     return Stage(
         "fusion",
-        [model.fusion] if fixed else [model.encoders, model.fusion],
+        [(part, config.lr) for part in ([model.fusion] if fixed else [model.encoders, model.fusion])],
         config.fusion_epochs,
-        loss=lambda rows, generator: error("train", complete[rows]),
+        loss=lambda rows, generator, mask: error("train", complete[rows]),
         validate=lambda: in_batches(len(data.valid), config.batch_size, lambda rows: error("valid", rows, each)),
         size=len(complete),
-        lr=config.lr,
+        batch_size=config.batch_size,
         initialise=initialise if fixed else None,
         keep_initial=readout,
         **_staged(config),
@@ -83,32 +83,26 @@ def _staged(config: TrainConfig) -> dict[str, Any]:
     return {"cosine": True, "weight_decay": config.weight_decay, "average": config.average}
 
 
-def prepare(model: IMDer, train: Latents, observed: Tensor) -> None:
-    """Fit the recoverer's closed forms on complete training samples."""
-    complete = observed.all(dim=1).nonzero()[:, 0].to(next(iter(train.values())).device)
-    if not len(complete):
-        raise UserError(NONE_COMPLETE)
-    model.recoverer.prepare({m: x[complete] for m, x in train.items()})
-
-
 def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
     """The recoverer on frozen latents, by its own loss alone; a random pattern a sample."""
     latents = {name: encode_split(model, data.splits[name]) for name in ("train", "valid")}
     device = next(model.parameters()).device
     table = available_columns(patterns(model.modalities, complete=False), model.modalities).to(device)
     observed = observed_modalities(model, data, config).to(device)
-    prepare(model, latents["train"], observed)
+    complete = observed.all(dim=1)
+    if not bool(complete.any()):
+        raise UserError(NONE_COMPLETE)
 
     def loss(split: str, rows: Tensor, generator: torch.Generator) -> Tensor:
         pick = torch.randint(len(table), (len(rows),), generator=generator).to(device)
         rows, available = rows.to(device), table[pick]
-        here = {m: x[rows] for m, x in latents[split].items()}
+        part = {m: x[rows] for m, x in latents[split].items()}
         if split == "valid":
-            return sum(model.recoverer.losses(here, available, generator).values())
+            return sum(model.recoverer.losses(part, available, generator).values())
         truth = observed[rows]
         kept = available & truth  # a pattern that leaves nothing leaves everything: no loss from it
         available = torch.where(kept.any(dim=1, keepdim=True), kept, truth)
-        return sum(model.recoverer.losses(here, available, generator, truth).values())
+        return sum(model.recoverer.losses(part, available, generator, truth).values())
 
     def validate() -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "diffusion", "valid"))
@@ -116,14 +110,15 @@ def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> 
 
     return Stage(
         "diffusion",
-        [model.recoverer],
+        [(model.recoverer, config.diffusion_lr)],
         config.diffusion_epochs,
-        loss=lambda rows, generator: loss("train", rows, generator),
+        loss=lambda rows, generator, mask: loss("train", rows, generator),
         validate=validate,
         size=len(data.train),
-        lr=config.diffusion_lr,
         batch_size=config.diffusion_batch,
-        **_staged(config) | {"weight_decay": config.diffusion_decay, "to_the_end": True},
+        early_stop=False,  # weights averaged at a high learning rate improve when it falls
+        initialise=lambda: model.recoverer.prepare({m: x[complete] for m, x in latents["train"].items()}),
+        **_staged(config) | {"weight_decay": config.diffusion_decay},
     )
 
 
@@ -136,16 +131,15 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     device = next(model.parameters()).device
     observed = {"train": observed_modalities(model, data, config).to(device), "valid": None}
     latents = {name: encode_split(model, data.splits[name]) for name in observed}
-    prepare(model, latents["train"], observed["train"])
     full = config.supervision == "full"
     caches, labels = {}, {}
     for name, split in ((k, data.splits[k]) for k in observed):
         labels[name] = torch.from_numpy(split.labels.copy())[:, None].to(device)
         print(f"cache: recovering {len(split)} {name} samples", flush=True)
-        seed, steps = derive_seed(config.seed, "cache", name), config.cache_steps or None
         kept = None if full else observed[name]
         each = config.cache_patterns if name == "train" else 0  # validation: every pattern, so that less is chance
-        caches[name] = fill_cache(model, latents[name], split.ids, each, seed, steps, kept)
+        seed = derive_seed(config.seed, "cache", name)
+        caches[name] = fill_cache(model, latents[name], split.ids, each, seed, kept)
     complete = 1 / (2 ** len(model.modalities) - 1)  # the complete pattern's share
 
     def losses(name: str, rows: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,7 +153,7 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         mean = mean_prediction(torch.stack([model.fusion(x)[0] for x in filled]))
         return task_loss(mean, labels[name][rows], "none").flatten(), sum(refine) / draws
 
-    def train_loss(rows: Tensor, generator: torch.Generator) -> Tensor:
+    def train_loss(rows: Tensor, generator: torch.Generator, mask: None) -> Tensor:
         pattern = torch.randint(caches["train"].patterns, (len(rows),), generator=generator)
         pattern[torch.rand(len(rows), generator=generator) < complete] = -1
         error, refine = losses("train", rows, pattern)
@@ -173,10 +167,17 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         ]
         return complete * parts[0] + (1 - complete) * sum(parts[1:]) / P
 
-    parts = [model.refiners, model.fusion]
-    size, lr = len(data.train), config.adapt_lr
-    kw = _staged(config) | {"keep_initial": model.config.readout}
-    return Stage("adapt", parts, config.adapt_epochs, train_loss, validate, size, lr, **kw)
+    return Stage(
+        "adapt",
+        [(model.refiners, config.adapt_lr), (model.fusion, config.adapt_lr)],
+        config.adapt_epochs,
+        loss=train_loss,
+        validate=validate,
+        size=len(data.train),
+        batch_size=config.batch_size,
+        keep_initial=model.config.readout,
+        **_staged(config),
+    )
 
 
 def _refined(
@@ -186,12 +187,13 @@ def _refined(
     available = cache.available[rows, pattern.clamp(min=0)].clone()  # (B, M)
     available[pattern < 0] = True
     filled = dict(true)
-    for m, gone in model.recoverer.missing_rows(available).items():
-        filled[m] = true[m].index_copy(0, gone, cache.recovered[m][draw, rows[gone], pattern[gone]])
+    missing = model.recoverer.missing_rows(available)
+    for m, i in missing.items():
+        filled[m] = true[m].index_copy(0, i, cache.recovered[m][draw, rows[i], pattern[i]])
     filled, loss = model.refined(filled, available), true[model.modalities[0]].new_zeros(())
-    for m, gone in model.recoverer.missing_rows(available).items():
-        if len(gone) and m in model.refiners:
-            loss = loss + F.mse_loss(filled[m][gone], true[m][gone])
+    for m, i in missing.items():
+        if len(i) and m in model.refiners:
+            loss = loss + F.mse_loss(filled[m][i], true[m][i])
     return filled, loss
 
 
@@ -201,22 +203,15 @@ def joint_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     Its validation mask is redrawn every epoch; ours is fixed, so that the best epoch means the best epoch.
     """
     device = next(model.parameters()).device
-    masks: dict[str, Tensor] = {}
 
     def mask(split: str, seed: int) -> Tensor:
         n = len(data.splits[split])
         kw = {"seed": seed, "batch_size": config.batch_size}
         return availability("released", n, model.modalities, config.rate, **kw).to(device)
 
-    masks["valid"] = mask("valid", derive_seed(config.seed, "joint", "valid"))
-    state = {"place": 0}
+    valid_mask = mask("valid", derive_seed(config.seed, "joint", "valid"))
 
-    def loss(rows: Tensor, generator: torch.Generator) -> Tensor:
-        if state["place"] == 0:  # a new epoch: masked batches come first, in the order of training
-            masks["train"] = mask("train", int(torch.randint(2**62, (), generator=generator)))
-        place = state["place"]
-        available = masks["train"][place : place + len(rows)]
-        state["place"] = (place + len(rows)) % len(data.train)
+    def loss(rows: Tensor, generator: torch.Generator, available: Tensor) -> Tensor:
         batch = data.train.batch(rows.numpy()).to(device)
         out = model(batch.features, available, with_losses=True, generator=generator, lengths=batch.lengths)
         return task_loss(out.prediction, batch.labels) + LOSS_WEIGHT * sum(out.losses.values())
@@ -224,15 +219,16 @@ def joint_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     def error(rows: Tensor) -> Tensor:
         batch = data.valid.batch(rows.numpy()).to(device)
         noise = SampleNoise(derive_seed(config.seed, "joint"), batch.ids, "valid")
-        out = model(batch.features, masks["valid"][rows], generator=noise, lengths=batch.lengths)
+        out = model(batch.features, valid_mask[rows], generator=noise, lengths=batch.lengths)
         return task_loss(out.prediction, batch.labels)
 
     return Stage(
         "joint",
-        [model.recoverer, model.refiners, model.fusion],
+        [(part, config.lr) for part in (model.recoverer, model.refiners, model.fusion)],
         config.joint_epochs,
         loss=loss,
         validate=lambda: in_batches(len(data.valid), config.batch_size, error),
         size=len(data.train),
-        lr=config.lr,
+        batch_size=config.batch_size,
+        masks=lambda generator: mask("train", int(torch.randint(2**62, (), generator=generator))),
     )

@@ -9,7 +9,7 @@ import pandas as pd
 from imder_lib.config import TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import STATE, save_model
+from imder_lib.experiment.checkpoint import CHECKPOINT, save_model
 from imder_lib.experiment.stages import adapt_stage, diffusion_stage, fusion_stage, joint_stage
 from imder_lib.experiment.trainer import Trainer
 from imder_lib.model.imder import IMDer
@@ -50,7 +50,7 @@ def fit(
         model: changed in place; its device is the device of training.
         data: of the model's modalities and widths.
         config: recipe and hyper-parameters.
-        out_dir: state.json, step-*.safetensors, history.csv; at the end model.safetensors and model.json.
+        out_dir: checkpoint.pt and history.csv; at the end model.safetensors and model.json.
         resume: go on from the last finished epoch in ``out_dir``; starts anew if there is none.
         until: stop after this stage.
 
@@ -67,7 +67,7 @@ def fit(
     names = RECIPES[config.recipe]
     if until is not None and until not in names:
         raise UserError(f"until={until!r}: expected a stage of recipe {config.recipe!r}, one of {names}")
-    there = (folder / STATE).exists()
+    there = (folder / CHECKPOINT).exists()
     if there and not resume:
         raise UserError(f"{folder} holds a training run: pass resume=True, or name another folder")
     try:
@@ -75,23 +75,19 @@ def fit(
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from None
     trainer = Trainer(model, config, folder, resume=there)
-    if trainer.progress.config != asdict(config):
-        old = trainer.progress.config
+    if trainer.trained_with != asdict(config):
+        old = trainer.trained_with
         changed = sorted(k for k in old.keys() | asdict(config).keys() if old.get(k) != asdict(config).get(k))
         raise UserError(f"{folder} was trained with other settings ({', '.join(changed)}): name another folder")
     stages = {"fusion": fusion_stage, "diffusion": diffusion_stage, "adapt": adapt_stage, "joint": joint_stage}
     for name in names:
-        if name not in trainer.progress.done:
-            stage = stages[name](model, data, config)
-            if stage.parameters():
-                trainer.run(stage)
-            else:  # a recoverer in closed form is fitted when its stage is made
-                trainer.finish(name)
+        if name not in trainer.done:
+            trainer.run(stages[name](model, data, config))
         if name == until:
             break
-    finished = set(names) <= set(trainer.progress.done)
+    finished = set(names) <= set(trainer.done)
     path = folder / "model.safetensors" if finished else None
     if path is not None:
         save_model(model, path)
-    history = pd.DataFrame(trainer.progress.history)
+    history = pd.DataFrame(trainer.history)
     return FitResult(model.eval(), history, path, time.perf_counter() - started)

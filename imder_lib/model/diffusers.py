@@ -11,8 +11,9 @@ from imder_lib.config import ModelConfig
 from imder_lib.diffusion.denoiser import Denoiser, EDMDenoiser, ScoreDenoiser, sample_condition
 from imder_lib.diffusion.losses import dsm_loss, edm_error
 from imder_lib.diffusion.noise import SampleNoise
-from imder_lib.diffusion.samplers import sample
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.diffusion.sde import VESDE, per_sample
+from imder_lib.errors import UserError
 from imder_lib.model.recovery import Latents, Recoverer, Standardizer
 from imder_lib.nets.score_net import ScoreNet
 
@@ -111,7 +112,7 @@ class UNets(Recoverer):
         error = edm_error(self.denoiser(m, valid), x0, condition, generator, mode)
         return error.mean() if valid is None else (error * valid).sum() / valid.expand_as(error).sum()
 
-    def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
+    def forward(self, latents, available, noise=None, sampler=None, callback=None) -> Latents:
         out = dict(latents)
         scaled = self._scaled(latents)
         values: Latents = {}
@@ -119,21 +120,20 @@ class UNets(Recoverer):
             if len(rows):
                 here, valid = self._rows(scaled, latents, available, rows)
                 own = noise.spawn(rows.tolist(), m) if isinstance(noise, SampleNoise) else noise
-                drawn = self.draw(m, self.condition(here, available[rows]), valid, own, steps, callback)
+                drawn = self.draw(m, self.condition(here, available[rows]), valid, own, sampler, callback)
                 values[m] = scaled[m].index_copy(0, rows, drawn if valid is None else drawn * valid)
         if self.standardizer is not None and values:
             stacked = torch.stack([values.get(m, scaled[m]) for m in self.modalities], dim=1)
             return self.fill(latents, available, self.standardizer.inverse(stacked))
         return out | values
 
-    def draw(self, m: str, condition: Tensor, valid: Tensor | None, noise, steps, callback) -> Tensor:
+    def draw(self, m: str, condition: Tensor, valid: Tensor | None, noise, sampler: Sampler | None, callback) -> Tensor:
         """A sample of one modality given the condition, both (B, D, T)."""
-        rules = self.config.rules
-        denoise = sample_condition(self.denoiser(m, valid), rules.sample_condition, noise)
-        n = steps or self.config.steps
-        return sample(
-            rules.sampler, rules.schedule, n, denoise, condition, condition, noise, callback, self.sde, rules.eta
-        )
+        sampler = sampler or self.config.sampler
+        if sampler.guidance != 1:
+            raise UserError("guidance other than 1 needs net 'joint'")
+        denoise = sample_condition(self.denoiser(m, valid), self.config.rules.sample_condition, noise)
+        return sampler.draw(denoise, condition, condition, noise, callback, self.sde)
 
 
 class Diffusion(UNets):
@@ -149,5 +149,5 @@ class Network(UNets):
         error = (self.draw(m, condition, valid, None, None, None) - x0).square()
         return error.mean() if valid is None else (error * valid).sum() / valid.expand_as(error).sum()
 
-    def draw(self, m, condition, valid, noise, steps, callback) -> Tensor:
+    def draw(self, m, condition, valid, noise, sampler, callback) -> Tensor:
         return self._net(m, torch.zeros_like(condition), condition.new_ones(len(condition)), condition, valid)

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imder_lib.config import ModelConfig
-from imder_lib.diffusion.noise import Noise, SampleNoise
-from imder_lib.diffusion.samplers import Callback
+from imder_lib.diffusion.noise import Noise
+from imder_lib.diffusion.samplers import Callback, Sampler
 from imder_lib.errors import UserError
 from imder_lib.model.recoverers import make_recoverer
+from imder_lib.model.recovery import Recoverer
 from imder_lib.nets.fusion import Fusion
 from imder_lib.nets.lengths import valid_steps
 from imder_lib.nets.refiner import Refiner
@@ -99,45 +100,6 @@ class IMDer(nn.Module):
             raise UserError(f"latents have unequal numbers of steps {steps}: give features of one common T")
         return latents
 
-    def recover(
-        self,
-        latents: Mapping[str, Tensor],
-        available: Tensor,
-        noise: Noise = None,
-        steps: int | None = None,
-        draws: int = 1,
-        callback: Callback | None = None,
-        antithetic: bool = False,
-    ) -> dict[str, Tensor]:
-        """Draw what is missing K times, without gradient and before any refiner.
-
-        Args:
-            latents: modality -> (B, D, T).
-            available: bool (B, M).
-            noise: source of the draws; a SampleNoise gives every draw a stream of its own.
-            steps: network calls; the configuration's if None.
-            draws: K >= 1.
-            callback: see diffusion/samplers.py.
-            antithetic: every second draw mirrors the noise of the one before; needs a SampleNoise. Each draw is
-                as good as without, their mean is better; the draws are no longer independent.
-
-        Returns:
-            modality -> (K, B, D, T), the given latents where available.
-        """
-        if draws < 1 or (steps is not None and steps < 1):
-            raise UserError(f"draws and steps must be at least 1, got {draws} and {steps}")
-        out = []
-        for k in range(draws):
-            rows = range(len(available))
-            own = noise
-            if isinstance(noise, SampleNoise):
-                first = k - k % 2 if antithetic else k
-                own = noise.spawn(rows, f"draw{first}") if first else noise
-                own = own.antithetic() if first < k else own
-            with torch.no_grad():
-                out.append(self.recoverer(latents, available, own, steps, callback))
-        return {m: torch.stack([drawn[m] for drawn in out]) for m in self.modalities}
-
     def refined(self, recovered: Mapping[str, Tensor], available: Tensor) -> dict[str, Tensor]:
         """Recovered latents (B, D, T) with the refiner's, if the rules have one, where a modality is missing."""
         out = dict(recovered)
@@ -146,17 +108,34 @@ class IMDer(nn.Module):
                 out[m] = recovered[m].index_copy(0, rows, self.refine(m, recovered[m][rows]))
         return out
 
+    def recover(
+        self,
+        latents: Mapping[str, Tensor],
+        available: Tensor,
+        noise: Noise = None,
+        draws: int = 1,
+        sampler: Sampler | None = None,
+        callback: Callback | None = None,
+    ) -> dict[str, Tensor]:
+        """Draw what is missing: modality -> (K, B, D, T), see :meth:`Recoverer.recover`."""
+        return self.recoverer.recover(latents, available, noise, draws, sampler, callback)
+
     def predict(
         self,
         latents: Mapping[str, Tensor],
         available: Tensor,
         noise: Noise = None,
-        steps: int | None = None,
         draws: int = 1,
+        sampler: Sampler | None = None,
+        recoverer: Recoverer | None = None,
     ) -> Tensor:
-        """Predictions of K draws, (K, B, outputs): their mean is the prediction, their spread its uncertainty."""
-        antithetic = self.config.rules.antithetic
-        recovered = self.recover(latents, available, noise, steps, draws, antithetic=antithetic)
+        """Predictions of K draws, (K, B, outputs): their mean is the prediction, their spread its uncertainty.
+
+        Args:
+            recoverer: in place of the model's own.
+            latents, available, noise, draws, sampler: see :meth:`Recoverer.recover`.
+        """
+        recovered = (recoverer or self.recoverer).recover(latents, available, noise, draws, sampler)
         each = ({m: x[k] for m, x in recovered.items()} for k in range(draws))
         return torch.stack([self.fusion(self.refined(x, available))[0] for x in each])
 
@@ -171,7 +150,7 @@ class IMDer(nn.Module):
         available: Tensor,
         with_losses: bool = False,
         generator: Noise = None,
-        steps: int | None = None,
+        sampler: Sampler | None = None,
         lengths: Mapping[str, Tensor] | None = None,
     ) -> Output:
         """Recover what is missing and predict.
@@ -182,7 +161,7 @@ class IMDer(nn.Module):
             with_losses: also compute score and refiner losses (these see the true latents of what is missing).
             generator: None, a torch.Generator, or a SampleNoise; draws are in the release's order: score losses of the
                 missing modalities in canonical order, then their samplers in the same order.
-            steps: network calls of the sampler; the configuration's if None.
+            sampler: how to draw; the configuration's if None.
             lengths: modality -> (B,), steps that count, see :meth:`encode`.
         """
         available = torch.as_tensor(available)
@@ -193,13 +172,14 @@ class IMDer(nn.Module):
         if with_losses:
             g = generator if isinstance(generator, torch.Generator) else None
             losses = {f"score.{m}": x for m, x in self.recoverer.losses(latents, available, g).items()}
-        recovered = {m: x[0] for m, x in self.recover(latents, available, generator, steps).items()}
+        recovered = {m: x[0] for m, x in self.recover(latents, available, generator, sampler=sampler).items()}
         refined = self.refined(recovered, available)
         if with_losses:
             for i, m in enumerate(self.modalities):
-                gone = ~available[:, i]
+                missing = ~available[:, i]
                 zero = latents[m].new_zeros(())
-                losses[f"refine.{m}"] = F.mse_loss(refined[m][gone], latents[m][gone]) if gone.any() else zero
+                error = F.mse_loss(refined[m][missing], latents[m][missing]) if missing.any() else zero
+                losses[f"refine.{m}"] = error
         prediction, vectors = self.fusion(refined)
         return Output(prediction, refined, recovered, vectors, losses)
 

@@ -9,7 +9,7 @@ from imder_lib.config import ModelConfig
 from imder_lib.diffusion.denoiser import Denoiser, EDMDenoiser
 from imder_lib.diffusion.losses import edm_error
 from imder_lib.diffusion.noise import Noise, SampleNoise, uniform
-from imder_lib.diffusion.samplers import sample
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.model.recovery import Latents, Recoverer, Standardizer
 from imder_lib.nets.joint_net import JointNet
@@ -32,16 +32,20 @@ class JointDiffusion(Recoverer):
 
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
         """A denoiser of what is missing; the condition is :meth:`known`, or zero for none."""
+        gain = self.standardizer.gain()  # the net's input has variance 1 on average over its channels
 
         def net(noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
+            noisy = noisy * self.standardizer.varies  # a channel that never varies is not drawn
             noisy = noisy if valid is None else noisy * valid[:, None]
-            return self.net(noisy, level, condition, available)
+            return self.net(gain * noisy, level, gain * condition, available)
 
         return EDMDenoiser(net)
 
-    def guided(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
-        """The denoiser under the rules' guidance (Ho & Salimans, 2022)."""
-        denoise, w = self.denoiser(available, valid), self.config.rules.guidance
+    def guided(self, w: float, available: Tensor, valid: Tensor | None = None) -> Denoiser:
+        """The denoiser under guidance w (Ho & Salimans, 2022)."""
+        denoise = self.denoiser(available, valid)
+        if w != 1 and not self.config.rules.condition_dropout:
+            raise UserError("guidance other than 1 needs a net trained with condition_dropout > 0")
 
         def pulled(x: Tensor, sigma: Tensor, known: Tensor) -> Tensor:
             free = denoise(x, sigma, torch.zeros_like(known))
@@ -68,37 +72,36 @@ class JointDiffusion(Recoverer):
         mean = (error * weight).sum(dim=(0, 2, 3)) / weight.sum(dim=(0, 2, 3)).clamp(min=1)
         return dict(zip(self.modalities, mean, strict=True))
 
-    def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
-        rules, rows = self.config.rules, (~available.all(dim=1)).nonzero()[:, 0]
+    def forward(self, latents, available, noise=None, sampler=None, callback=None) -> Latents:
+        rows, sampler = (~available.all(dim=1)).nonzero()[:, 0], sampler or self.config.sampler
         if not len(rows):
             return dict(latents)
-        here, a = {m: v[rows] for m, v in latents.items()}, available[rows]
-        x, valid = self.standardizer(here), self.missing_steps(here, available[rows])
+        part, a = {m: v[rows] for m, v in latents.items()}, available[rows]
+        x, valid = self.standardizer(part), self.missing_steps(part, a)
         own = noise.spawn(rows.tolist(), "joint") if isinstance(noise, SampleNoise) else noise
-        known, n = self.known(x, a), steps or self.config.steps
-        drawn = sample(rules.sampler, rules.schedule, n, self.guided(a, valid), x, known, own, callback, eta=rules.eta)
-        drawn = self.fill(here, a, self.standardizer.inverse(drawn))
+        drawn = sampler.draw(self.guided(sampler.guidance, a, valid), x, self.known(x, a), own, callback)
+        drawn = self.fill(part, a, self.standardizer.inverse(drawn))
         return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}
 
     @torch.no_grad()
     def trajectory(
-        self, latents: Latents, available: Tensor, noise: Noise = None, steps: int | None = None
+        self, latents: Latents, available: Tensor, noise: Noise = None, sampler: Sampler | None = None
     ) -> list[tuple[float, Latents, Latents]]:
         """One draw step by step, for those who want to watch it.
 
         Args:
-            latents, available, noise, steps: see :meth:`forward`; every sample misses something.
+            latents, available, noise, sampler: see :meth:`forward`; every sample misses something.
 
         Returns:
             (sigma, noisy latents, denoised latents) of each network call from noise down; last (0, drawn, drawn)
         """
         if available.all(dim=1).any():
-            raise UserError("a sample misses nothing: there is no trajectory to watch")
+            raise UserError("a sample misses nothing: there is no trajectory")
         path = []
 
         def keep(step: int, sigma: Tensor, x: Tensor, denoised: Tensor) -> None:
             seen = (self.fill(latents, available, self.standardizer.inverse(v)) for v in (x, denoised))
             path.append((sigma.item(), *seen))
 
-        drawn = self(latents, available, noise, steps, keep)
+        drawn = self(latents, available, noise, sampler, keep)
         return [*path, (0.0, drawn, drawn)]

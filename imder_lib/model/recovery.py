@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from imder_lib.config import ModelConfig
 from imder_lib.data.schema import Split
-from imder_lib.diffusion.noise import Noise
-from imder_lib.diffusion.samplers import Callback
+from imder_lib.diffusion.noise import Noise, SampleNoise
+from imder_lib.diffusion.samplers import Callback, Sampler
+from imder_lib.errors import UserError
 from imder_lib.model.regression import LinearMean
 from imder_lib.nets.lengths import lengths_of, valid_steps
 
@@ -42,6 +43,10 @@ class Standardizer(nn.Module):
     def forward(self, latents: Mapping[str, Tensor]) -> Tensor:
         x = torch.stack([latents[m] for m in self.modalities], dim=1)  # (B, M, D, T)
         return (x - self.mean) / self.std * self.varies * x.ne(0).any(dim=2, keepdim=True)
+
+    def gain(self) -> Tensor:
+        """What brings the mean square over all channels to 1 where only some of them vary."""
+        return (self.varies.numel() / self.varies.sum().clamp(min=1)).sqrt()
 
     def inverse(self, x: Tensor) -> Latents:
         """Standardised (B, M, D, T) to latents."""
@@ -84,7 +89,7 @@ class Recoverer(nn.Module, ABC):
         latents: Mapping[str, Tensor],
         available: Tensor,
         noise: Noise = None,
-        steps: int | None = None,
+        sampler: Sampler | None = None,
         callback: Callback | None = None,
     ) -> Latents:
         """Latents with every missing modality replaced; the true ones of what is missing are never read.
@@ -93,9 +98,38 @@ class Recoverer(nn.Module, ABC):
             latents: modality -> (B, D, T).
             available: bool (B, M).
             noise: of the draw, if stochastic.
-            steps: network calls; the configuration's if None.
+            sampler: how to draw; the configuration's if None.
             callback: see diffusion/samplers.py.
         """
+
+    @torch.no_grad()
+    def recover(
+        self,
+        latents: Mapping[str, Tensor],
+        available: Tensor,
+        noise: Noise = None,
+        draws: int = 1,
+        sampler: Sampler | None = None,
+        callback: Callback | None = None,
+    ) -> Latents:
+        """Recover K times, without gradient and before any refiner.
+
+        Args:
+            noise: source of the draws; a SampleNoise gives every draw a stream of its own.
+            draws: K >= 1.
+            latents, available, sampler, callback: see :meth:`forward`.
+
+        Returns:
+            modality -> (K, B, D, T), the given latents where available.
+        """
+        if draws < 1:
+            raise UserError(f"draws must be at least 1, got {draws}")
+        rows = range(len(available))
+        sources = [
+            noise.spawn(rows, f"draw{k}") if k and isinstance(noise, SampleNoise) else noise for k in range(draws)
+        ]
+        drawn = [self(latents, available, source, sampler, callback) for source in sources]
+        return {m: torch.stack([x[m] for x in drawn]) for m in self.modalities}
 
     def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
         """The rows that miss each modality: modality -> (n,) indices."""
@@ -125,7 +159,7 @@ class Recoverer(nn.Module, ABC):
 class ZeroFill(Recoverer):
     """Zeros. With fusion trained on them, this is modality dropout."""
 
-    def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
+    def forward(self, latents, available, noise=None, sampler=None, callback=None) -> Latents:
         return self.fill(latents, available, {m: torch.zeros_like(x[:1]) for m, x in latents.items()})
 
 
@@ -139,7 +173,7 @@ class MeanFill(Recoverer):
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
         self.standardizer.fit(latents)
 
-    def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
+    def forward(self, latents, available, noise=None, sampler=None, callback=None) -> Latents:
         values = {m: self.standardizer.mean[i].expand_as(latents[m][:1]) for i, m in enumerate(self.modalities)}
         return self.fill(latents, available, values)
 
@@ -156,7 +190,7 @@ class Regression(Recoverer):
         self.standardizer.fit(latents)
         self.linear.fit(self.standardizer(latents))
 
-    def forward(self, latents, available, noise=None, steps=None, callback=None) -> Latents:
+    def forward(self, latents, available, noise=None, sampler=None, callback=None) -> Latents:
         return self.fill(
             latents, available, self.standardizer.inverse(self.linear(self.standardizer(latents), available))
         )

@@ -96,10 +96,13 @@ class Run:
         return find_profile(self.profile).draws
 
     def model_config(self, preset: str = "kit") -> ModelConfig:
-        config = model_preset(self.preset, self.data.widths, preset, **find_profile(self.profile).model)
+        budget = find_profile(self.profile)
+        config = model_preset(self.preset, self.data.widths, preset, **budget.model)
+        if steps := self.steps or budget.steps:
+            config = replace(config, sampler=replace(config.sampler, steps=steps))
         if self.data.classes:  # a readout of time averages starts in closed form for numbers only
             config = replace(config, outputs=self.data.classes, readout=False)
-        return replace(config, steps=self.steps) if self.steps else config
+        return config
 
     def train_config(self, seed: int) -> TrainConfig:
         config = train_preset(self.preset, seed=seed, **find_profile(self.profile).train)

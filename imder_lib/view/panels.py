@@ -1,11 +1,9 @@
 """Explorer panels: a few controls over a pure figure function. Live in JupyterLab; headless, one picture."""
 
-import copy
 import html
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import ipywidgets as widgets
 import numpy as np
@@ -16,7 +14,7 @@ from matplotlib.figure import Figure
 
 from imder_lib.data.schema import Split
 from imder_lib.diffusion.noise import SampleNoise
-from imder_lib.diffusion.samplers import SAMPLERS
+from imder_lib.diffusion.samplers import SAMPLERS, Sampler
 from imder_lib.errors import UserError
 from imder_lib.model.imder import IMDer
 from imder_lib.model.joint import JointDiffusion
@@ -124,10 +122,11 @@ class RecoveryPanel(Panel):
         controls = {"sample": widgets.IntSlider(0, 0, len(self.split) - 1, description="sample", **slider)}
         for m in model.modalities:
             controls[m] = widgets.Checkbox(m != missing, description=f"{m} available", **TICK)
-        rules = model.config.rules
         controls |= {
             "level": widgets.SelectionSlider(options=LEVELS, value=1.0, description="noise level", **slider),
-            "sampler": widgets.Dropdown(options=list(SAMPLERS), value=rules.sampler, description="sampler", **WIDE),
+            "sampler": widgets.Dropdown(
+                options=list(SAMPLERS), value=model.config.sampler.name, description="sampler", **WIDE
+            ),
             "steps": widgets.SelectionSlider(options=(2, 5, 10, 20), value=20, description="network calls", **slider),
             "draws": widgets.IntSlider(4, 1, 8, description="draws", **slider),
             "guidance": widgets.FloatSlider(1.0, min=0, max=3, step=0.5, description="guidance", **slider),
@@ -173,15 +172,17 @@ class RecoveryPanel(Panel):
         if len(missing) in (0, len(here)):
             raise UserError("drop one modality at least" if not missing else "one modality at least must stay")
         n, K = int(self.value("sample")), int(self.value("draws"))
-        drawer, config = copy.copy(self.model.recoverer), self.model.config
-        changes = {"sampler": self.value("sampler"), "guidance": float(self.value("guidance"))}
-        drawer.config = replace(config, rules=replace(config.rules, **changes))
+        drawer, name, own = self.model.recoverer, str(self.value("sampler")), self.model.config.sampler
+        sampler = Sampler(
+            name, int(self.value("steps")), own.schedule, own.settings if name == own.name else {},
+            float(self.value("guidance")),
+        )  # fmt: skip
         latents = {m: x[n : n + 1].expand(K, -1, -1) for m, x in self.latents.items()}
         available = torch.tensor([list(here.values())] * K, device=next(iter(latents.values())).device)
         noise = SampleNoise(self.seed, [f"{self.split.ids[n]}#{k}" for k in range(K)], "panel")
-        self.path, self.missing = drawer.trajectory(latents, available, noise, int(self.value("steps"))), missing
+        self.path, self.missing = drawer.trajectory(latents, available, noise, sampler), missing
         logits = self.model.fusion(self.model.refined(self.path[-1][1], available))[0]
-        answer = logits[:, 0] if config.outputs == 1 else logits.softmax(dim=1)
+        answer = logits[:, 0] if self.model.config.outputs == 1 else logits.softmax(dim=1)
         self.prediction = answer.cpu().numpy()
 
     def _pictures(self, n: int, missing: str, noisy: Latents, sigma: float) -> dict[str, np.ndarray]:

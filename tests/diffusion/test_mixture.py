@@ -5,7 +5,7 @@ import torch
 
 from imder_lib import UserError
 from imder_lib.diffusion.mixture import Mixture
-from imder_lib.diffusion.samplers import sample
+from imder_lib.diffusion.samplers import Sampler
 
 TWO = Mixture(
     torch.tensor([0.3, 0.7], dtype=torch.float64),
@@ -47,7 +47,7 @@ def test_conditional_agrees_with_samples_that_have_the_condition():
 
 def test_samplers_draw_both_answers_in_their_shares():
     g = torch.Generator().manual_seed(0)
-    x = sample("dpmpp_2m_sde", "geometric", 40, TWO.denoise, torch.zeros(20_000, 2, dtype=torch.float64), noise=g)
+    x = Sampler("dpmpp_2m_sde", 40).draw(TWO.denoise, torch.zeros(20_000, 2, dtype=torch.float64), noise=g)
     assert (x[:, 0] < -0.7).double().mean().item() == pytest.approx(0.3, abs=0.03)
 
 

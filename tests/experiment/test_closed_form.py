@@ -10,6 +10,7 @@ from sklearn.linear_model import RidgeCV
 
 from imder_lib import IMDer, ModelConfig, fit, load_data
 from imder_lib.data.schema import MultimodalData, Split
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment import trainer as trainer_module
 from imder_lib.experiment.closed_form import PENALTIES, fit_encoders, fit_readout
 from imder_lib.experiment.stages import fusion_stage
@@ -22,7 +23,8 @@ WIDTHS = {"text": 12, "audio": 16, "vision": 20}  # narrower than D, as wide (no
 
 
 def untrained(widths=WIDTHS, **changes):
-    sizes = {"dim": 16, "layers": 1, "unet_channels": (16, 32), "joint_channels": 16, "joint_blocks": 2, "steps": 3}
+    sizes = {"dim": 16, "layers": 1, "unet_channels": (16, 32), "joint_channels": 16, "joint_blocks": 2}
+    sizes["sampler"] = Sampler(steps=3)
     return IMDer(ModelConfig(widths, **sizes, **{"encoders": "components", "readout": True} | changes), seed=1).eval()
 
 
@@ -166,7 +168,7 @@ def test_training_keeps_the_start_where_nothing_validates_better(tmp_path, tiny_
     fusion_stage(start, data, config).initialise()
     trainer = Trainer(model, config, tmp_path, resume=False)
     trainer.run(fusion_stage(model, data, config))
-    history = pd.DataFrame(trainer.progress.history)
+    history = pd.DataFrame(trainer.history)
     assert history["epoch"].tolist() == [0, 1, 2]  # the start stands in the history, as epoch 0
     assert history["kept"].tolist() == [True, False, False]
     assert all(torch.equal(v, start.state_dict()[k]) for k, v in model.state_dict().items())
@@ -187,17 +189,18 @@ def test_a_good_start_gives_way_to_what_is_clearly_better_only(spread, better, t
     part = torch.nn.Linear(1, 1, bias=False)
     weight, start = part.weight.detach().clone(), torch.arange(6, dtype=torch.float64)
     losses = [start, start - 1 + spread * torch.tensor([1, -1, 1, -1, 1, -1])]
-    stage = Stage("any", [part], 1, lambda rows, _: part.weight.sum(), lambda: losses.pop(0), 4, 0.1, keep_initial=True)
+    loss = lambda rows, generator, mask: part.weight.sum()  # noqa: E731
+    stage = Stage("any", [(part, 0.1)], 1, loss, lambda: losses.pop(0), 4, 2, keep_initial=True)
     trainer = Trainer(part, tiny_config, tmp_path, resume=False)
     trainer.run(stage)
-    assert [(h["valid"], h["kept"]) for h in trainer.progress.history] == [(2.5, True), (1.5, better)]
+    assert [(h["valid"], h["kept"]) for h in trainer.history] == [(2.5, True), (1.5, better)]
     assert torch.equal(part.weight, weight) is not better
 
 
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_resumed_run_goes_on_from_the_same_start(after, tiny_config, tmp_path, monkeypatch):
     """Cut in its first stage or at its end, it comes to the same numbers, and still compares with the start."""
-    data, original, saves = gaussian(), trainer_module.save_state, []
+    data, original, saves = gaussian(), trainer_module.write_checkpoint, []
     whole = fit(untrained(), data, tiny_config, tmp_path / "whole")
 
     def save_then_die(*args):
@@ -206,13 +209,13 @@ def test_a_resumed_run_goes_on_from_the_same_start(after, tiny_config, tmp_path,
         if len(saves) == after:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer_module, "save_state", save_then_die)
+    monkeypatch.setattr(trainer_module, "write_checkpoint", save_then_die)
     with pytest.raises(KeyboardInterrupt):
         fit(untrained(), data, tiny_config, tmp_path / "cut")
-    monkeypatch.setattr(trainer_module, "save_state", original)
+    monkeypatch.setattr(trainer_module, "write_checkpoint", original)
     model = untrained()
     if after == 1:
-        assert len(Trainer(model, tiny_config, tmp_path / "cut", resume=True).progress.initial) == SIZES["valid"]
+        assert len(Trainer(model, tiny_config, tmp_path / "cut", resume=True).cut["initial"]) == SIZES["valid"]
     resumed = fit(model, data, tiny_config, tmp_path / "cut", resume=True)
     pd.testing.assert_frame_equal(whole.history.drop(columns="seconds"), resumed.history.drop(columns="seconds"))
     assert (whole.history["epoch"] == 0).sum() == 2  # fusion and refine

@@ -10,6 +10,7 @@ from conftest import tiny_model
 
 from imder_lib import IMDer, ModelConfig, TrainConfig, UserError, evaluate, fit, load_data
 from imder_lib.data.schema import MultimodalData
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment.evaluation import predict
 from imder_lib.experiment.metrics import metrics
 from imder_lib.model.recovery import encode_split
@@ -60,7 +61,7 @@ def test_unknown_protocol(data, model):
 def test_classes_from_training_to_table(tmp_path):
     data = load_data("digits")
     small = MultimodalData("digits", {k: s.first(60) for k, s in data.splits.items()}, data.sha256)
-    config = ModelConfig(data.widths, layers=1, joint_channels=32, joint_blocks=1, steps=3, outputs=10)
+    config = ModelConfig(data.widths, layers=1, joint_channels=32, joint_blocks=1, sampler=Sampler(steps=3), outputs=10)
     budget = TrainConfig(seed=1, fusion_epochs=2, diffusion_epochs=1, adapt_epochs=1, cache_patterns=1)
     with pytest.raises(UserError, match="1 outputs, the labels are 10 classes"):
         fit(IMDer(replace(config, outputs=1), seed=1), small, budget, tmp_path / "no")

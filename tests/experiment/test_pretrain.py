@@ -86,16 +86,16 @@ def test_finetuning_goes_on_after_a_kill_to_the_same_numbers(fake, tiny_config, 
         )  # fmt: skip
 
     whole = run("whole")
-    original = trainer_module.save_state
+    original = trainer_module.write_checkpoint
 
     def save_then_die(*args):
         original(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer_module, "save_state", save_then_die)
+    monkeypatch.setattr(trainer_module, "write_checkpoint", save_then_die)
     with pytest.raises(KeyboardInterrupt):
         run("cut")
-    monkeypatch.setattr(trainer_module, "save_state", original)
+    monkeypatch.setattr(trainer_module, "write_checkpoint", original)
     assert same(read_pretrained(run("cut", resume=True)), read_pretrained(whole))
 
 

@@ -9,7 +9,7 @@ from imder_lib import ModelConfig, load_data
 from imder_lib.experiment import stages
 from imder_lib.experiment.metrics import mean_prediction, task_loss
 from imder_lib.experiment.recovered_cache import RecoveredCache, fill_cache
-from imder_lib.experiment.stages import adapt_stage, fusion_stage, prepare
+from imder_lib.experiment.stages import adapt_stage, fusion_stage
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import encode_split
 
@@ -17,35 +17,24 @@ from imder_lib.model.recovery import encode_split
 def filled(data, recoverer="diffusion", **switches):
     model = tiny_model(recoverer=recoverer, **switches).eval()
     latents = encode_split(model, data.train)
-    prepare(model, latents, torch.ones(len(data.train), 3, dtype=torch.bool))
-    return latents, fill_cache(model, latents, data.train.ids, 2, seed=1, steps=3)
+    model.recoverer.prepare(latents)
+    return latents, fill_cache(model, latents, data.train.ids, 2, seed=1)
 
 
 def test_where_draws_differ_there_are_two_of_each_pattern(data):
     latents, cache = filled(data)
     assert (cache.draws, cache.patterns) == (2, 2)
     for i, m in enumerate(latents):
-        here = cache.available[..., i]
+        available = cache.available[..., i]
         assert cache.recovered[m].shape == (2, len(data.train), 2, *latents[m].shape[1:])
-        assert bool((cache.recovered[m][:, here] == 0).all())
-        first, second = cache.recovered[m][:, ~here]
+        assert bool((cache.recovered[m][:, available] == 0).all())
+        first, second = cache.recovered[m][:, ~available]
         assert bool((first != second).flatten(1).any(dim=1).all())
     assert filled(data, "regression")[1].draws == 1
 
 
-def test_the_draws_of_a_pair_are_opposite_under_rules_that_pair_them(data):
-    """Opposite noise gives draws on opposite sides of their mean, independent noise does not."""
-    apart = {}
-    for antithetic in (True, False):
-        latents, cache = filled(data, antithetic=antithetic)
-        draws = torch.cat([cache.recovered[m][:, ~cache.available[..., i]] for i, m in enumerate(latents)], dim=1)
-        centred = (draws - draws.mean(dim=(0, 1))).flatten(1)
-        apart[antithetic] = float(torch.corrcoef(centred)[0, 1])
-    assert apart[True] < apart[False] - 0.1
-
-
-def test_refine_measures_the_mean_prediction_over_draws(tiny_config, monkeypatch):
-    """A linear fusion does not hear noise that cancels in a pair; the error of either draw alone is larger."""
+def test_adapt_measures_the_mean_prediction_over_draws(tiny_config, monkeypatch):
+    """A linear fusion ignores noise that cancels in a pair; the error of either draw alone is larger."""
     data = load_data("gaussian", sizes={"train": 60, "valid": 20, "test": 8}, widths=WIDTHS, steps=4)
     sizes = {"dim": 16, "layers": 1, "joint_channels": 16, "joint_blocks": 2, "unet_channels": (16, 32)}
     model = IMDer(ModelConfig(WIDTHS, **sizes, encoders="components", readout=True), seed=0).eval()
@@ -72,7 +61,7 @@ def test_refine_measures_the_mean_prediction_over_draws(tiny_config, monkeypatch
     assert alone > 2 * expected.mean()
 
 
-def test_refine_trains_on_some_patterns_and_validates_on_every_one(data, tiny_config, monkeypatch):
+def test_adapt_trains_on_some_patterns_and_validates_on_every_one(data, tiny_config, monkeypatch):
     caches = []
     monkeypatch.setattr(stages, "fill_cache", lambda *args: caches.append(fill_cache(*args)) or caches[-1])
     adapt_stage(tiny_model(), data, replace(tiny_config, cache_patterns=1))

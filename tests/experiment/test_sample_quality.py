@@ -1,16 +1,13 @@
 """sample quality and the posterior check: exact draws reach the ideal, worse ones do not."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from conftest import tiny_model
 
 from imder_lib import UserError
-from imder_lib.experiment.comparison import COMPARED, train_compared
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.experiment.sample_quality import sample_quality
-from imder_lib.experiment.stages import prepare
 from imder_lib.model.recovery import encode_split
 
 RHO, K, N = 0.8, 16, 400
@@ -91,7 +88,7 @@ def test_bad_shapes_are_refused():
 
 def test_posterior_check_sets_recovered_beside_exact(data):
     model = tiny_model().eval()
-    prepare(model, encode_split(model, data.train), np_ones(len(data.train)))
+    model.recoverer.prepare(encode_split(model, data.train))
     table = posterior_check(model, data, [("audio", "vision"), ("text",)], draws=4)
     assert set(table["method"]) == {"recovered", "exact"}
     assert set(table["pattern"]) == {"audio+vision", "text"}
@@ -99,39 +96,15 @@ def test_posterior_check_sets_recovered_beside_exact(data):
     assert exact["text", "variance_ratio"] == pytest.approx(1, abs=0.2)
 
 
-def test_posterior_check_sets_solvers_beside_the_first(data):
+def test_posterior_check_sets_samplers_beside_the_first(data):
     model = tiny_model().eval()
-    prepare(model, encode_split(model, data.train), np_ones(len(data.train)))
-    own = model.recoverer.config.rules
-    solvers = {"twelve": (own, 12), "same": (own, 12), "two": (replace(own, sampler="em"), 2)}
-    table = posterior_check(model, data, [("text",)], draws=3, solvers=solvers).set_index(["method", "metric"])["value"]
-    assert set(table.index.unique(0)) == {*solvers, "exact", "same - twelve", "two - twelve"}
+    model.recoverer.prepare(encode_split(model, data.train))
+    samplers = {"twelve": Sampler(steps=12), "same": Sampler(steps=12), "two": Sampler("em", 2)}
+    table = posterior_check(model, data, [("text",)], draws=3, samplers=samplers)
+    table = table.set_index(["method", "metric"])["value"]
+    assert set(table.index.unique(0)) == {*samplers, "exact", "same - twelve", "two - twelve"}
     assert table["same - twelve"].eq(0).all()
     assert table["two - twelve", "energy"] == pytest.approx(table["two", "energy"] - table["twelve", "energy"])
     assert table["two - twelve", "energy"] != 0
-    assert model.recoverer.config.rules == own
     with pytest.raises(UserError, match="name it otherwise"):
-        posterior_check(model, data, [("text",)], draws=3, solvers={"exact": (own, 12)})
-
-
-def np_ones(n):
-    import torch
-
-    return torch.ones(n, 3, dtype=torch.bool)
-
-
-@pytest.mark.parametrize("name", COMPARED)
-def test_compared_recoverers_share_the_first_stage(name, data, tiny_config, tmp_path):
-    model = tiny_model().config
-    first = train_compared(name, data, model, tiny_config, tmp_path, until="fusion").model
-    done = train_compared(name, data, model, tiny_config, tmp_path)
-    assert done.history["stage"].iloc[0] == "fusion"
-    for k, v in first.encoders.state_dict().items():
-        assert (done.model.encoders.state_dict()[k] == v).all()
-    again = train_compared(name, data, model, tiny_config, tmp_path)
-    assert again.history["seconds"].tolist() == done.history["seconds"].tolist()  # read, not trained again
-
-
-def test_an_unknown_recoverer_is_refused(data, tiny_config, tmp_path):
-    with pytest.raises(UserError, match="magic"):
-        train_compared("magic", data, tiny_model().config, tiny_config, tmp_path)
+        posterior_check(model, data, [("text",)], draws=3, samplers={"exact": Sampler()})

@@ -35,7 +35,7 @@ def test_recipe_runs_and_leaves_its_files(recipe, preset, data, tiny_config, tmp
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "history.csv"), result.history)
     assert same(weights(load_model(result.path)), weights(result.model))
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
-    assert [n for n in names if n.startswith("step-")] == [n for n in names if n.endswith(".safetensors")][1:]
+    assert names == ["checkpoint.pt", "history.csv", "model.json", "model.safetensors"]
 
 
 def test_training_lowers_the_loss(data, tiny_config, tmp_path):
@@ -81,11 +81,11 @@ def test_interrupted_then_resumed_is_exactly_uninterrupted(recipe, after, data, 
         if len(saves) == after:
             raise Killed
 
-    original = trainer_module.save_state
-    monkeypatch.setattr(trainer_module, "save_state", save_then_die)
+    original = trainer_module.write_checkpoint
+    monkeypatch.setattr(trainer_module, "write_checkpoint", save_then_die)
     with pytest.raises(Killed):
         fit(tiny_model(), data, config, tmp_path / "cut")
-    monkeypatch.setattr(trainer_module, "save_state", original)
+    monkeypatch.setattr(trainer_module, "write_checkpoint", original)
     resumed = fit(tiny_model(seed=9), data, config, tmp_path / "cut", resume=True)
     assert same(weights(resumed.model), weights(whole.model))
     a, b = (evaluate(r.model, data.test, ["fixed"], [1]) for r in (whole, resumed))
@@ -101,7 +101,7 @@ from conftest import WIDTHS, tiny_model
 from imder_lib import TrainConfig, fit, load_data
 data = load_data("synthetic", sizes={{"train": 48, "valid": 16, "test": 24}}, widths=WIDTHS, steps=10)
 epochs = {{"fusion_epochs": 30, "diffusion_epochs": 1, "adapt_epochs": 1}}
-config = TrainConfig(seed=3, batch_size=16, cache_patterns=1, cache_steps=3, **epochs)
+config = TrainConfig(seed=3, batch_size=16, cache_patterns=1, **epochs)
 fit(tiny_model(), data, config, {out!r}, resume=True)
 """
 
@@ -113,7 +113,7 @@ def test_a_killed_process_goes_on_where_it_was(sign, tmp_path):
         return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     cut = start("cut")
-    while cut.poll() is None and not (tmp_path / "cut" / "state.json").exists():
+    while cut.poll() is None and not (tmp_path / "cut" / "checkpoint.pt").exists():
         time.sleep(0.02)
     os.kill(cut.pid, sign)
     assert cut.wait() != 0
@@ -138,7 +138,7 @@ def test_bad_calls_are_refused(data, tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         fit(tiny_model(), data, tiny_config, tmp_path / "file" / "run")
-    (tmp_path / "run" / "state.json").write_text("{")
+    (tmp_path / "run" / "checkpoint.pt").write_text("{")
     with pytest.raises(UserError, match="no checkpoint"):
         fit(tiny_model(), data, tiny_config, tmp_path / "run", resume=True)
 

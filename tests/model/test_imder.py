@@ -8,6 +8,7 @@ from conftest import WIDTHS, tiny_model
 
 from imder_lib import IMDer, UserError
 from imder_lib.diffusion.noise import SampleNoise
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.nets.score_net import ScoreNet
 
 
@@ -76,4 +77,4 @@ def test_bad_input(change, message):
 
 def test_too_few_steps():
     with pytest.raises(UserError, match="steps"):
-        tiny_model(preset="released")(features(), MIXED, steps=1)
+        tiny_model(preset="released")(features(), MIXED, sampler=Sampler("em", 1, "released"))

@@ -1,5 +1,7 @@
 """Every recoverer and every switch behind one interface."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,27 +10,27 @@ from conftest import WIDTHS, tiny_model
 from sklearn.linear_model import Ridge
 
 from imder_lib import UserError
-from imder_lib.config import RELEASED, rules
+from imder_lib.config import KIT, PRESETS, model_preset
 from imder_lib.diffusion.noise import SampleNoise
-from imder_lib.experiment.stages import prepare
+from imder_lib.diffusion.samplers import SAMPLERS, Sampler
 from imder_lib.model.regression import PENALTIES, LinearMean, windows
 
 MIXED = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 1]], dtype=torch.bool)
 IDS = [f"s{i}" for i in range(6)]
 SWITCHES = [
     {"preset": "kit"},
-    {"preset": "kit", "sampler": "heun"},
-    {"preset": "kit", "sampler": "dpmpp_2m"},
-    {"preset": "kit", "sampler": "em"},
-    {"preset": "kit", "schedule": "karras", "eta": 1.0},
-    {"preset": "kit", "guidance": 2.0},
+    {"preset": "kit", "sampler": Sampler("heun")},
+    {"preset": "kit", "sampler": Sampler("dpmpp_2m")},
+    {"preset": "kit", "sampler": Sampler("em")},
+    {"preset": "kit", "sampler": Sampler(schedule="karras", settings={"eta": 1.0})},
+    {"preset": "kit", "sampler": Sampler(guidance=2.0)},
     {"preset": "kit", "net": "unet"},
     {"preset": "kit", "net": "unet", "train_condition": "independent", "sample_condition": "frozen"},
     {"preset": "released"},
     {"preset": "released", "train_condition": "independent"},
     {"preset": "released", "train_condition": "clean", "sample_condition": "clean"},
-    {"preset": "released", "sampler": "dpmpp_2m_sde", "schedule": "karras"},
-    {"preset": "released", "latents": "standardised", "parameterisation": "edm", "sampler": "heun"},
+    {"preset": "released", "sampler": Sampler("dpmpp_2m_sde", schedule="karras")},
+    {"preset": "released", "latents": "standardised", "parameterisation": "edm", "sampler": Sampler("heun")},
 ]
 OTHERS = [{"recoverer": r} for r in ("zero", "mean", "regression", "network")]
 
@@ -40,7 +42,7 @@ def latents(n=6, T=8, seed=0):
 
 def prepared(**kw):
     model = tiny_model(**kw).eval()
-    prepare(model, latents(40, seed=1), torch.ones(40, 3, dtype=torch.bool))
+    model.recoverer.prepare(latents(40, seed=1))
     return model
 
 
@@ -53,20 +55,6 @@ def test_recovers_what_is_missing_and_touches_nothing_else(kw):
         assert torch.equal(a[m][0, MIXED[:, i]], x[m][MIXED[:, i]])
         assert torch.equal(a[m][0, ~MIXED[:, i]], b[m][0, ~MIXED[:, i]])  # what is missing is never read
         assert torch.isfinite(a[m]).all()
-
-
-@pytest.mark.parametrize("kw", SWITCHES, ids=str)
-def test_mirrored_draws(kw):
-    """Every second draw takes the noise of the one before with its sign turned; the others are what they were."""
-    model, x, noise = prepared(**kw), latents(), SampleNoise(1, IDS)
-    plain = model.recover(x, MIXED, noise, draws=3)["text"][:, ~MIXED[:, 0]]
-    mirrored = model.recover(x, MIXED, SampleNoise(1, IDS), draws=4, antithetic=True)["text"][:, ~MIXED[:, 0]]
-    assert torch.equal(plain[[0, 2]], mirrored[[0, 2]])
-    assert not torch.equal(plain[1], mirrored[1])
-    if "guidance" not in kw and model.config.rules.net == "joint":  # an untrained joint net is linear and odd
-        estimate = prepared(recoverer="mean").recover(x, MIXED)["text"][0, ~MIXED[:, 0]]
-        for pair in (mirrored[:2], mirrored[2:]):
-            torch.testing.assert_close(pair.mean(0), estimate, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kw", [*SWITCHES, {"recoverer": "network"}], ids=str)
@@ -89,18 +77,21 @@ def test_draws_differ_and_depend_on_the_sample_alone(kw):
     model, x = prepared(**kw), latents()
     drawn = model.recover(x, MIXED, SampleNoise(1, IDS), draws=3)["text"]
     assert drawn.shape == (3, 6, 16, 8)
-    gone = ~MIXED[:, 0]
-    assert not torch.equal(drawn[0, gone], drawn[1, gone])
+    missing = ~MIXED[:, 0]
+    assert not torch.equal(drawn[0, missing], drawn[1, missing])
     alone = model.recover({m: v[2:3] for m, v in x.items()}, MIXED[2:3], SampleNoise(1, IDS[2:3]), draws=3)["text"]
     torch.testing.assert_close(alone[:, 0], drawn[:, 2], rtol=1e-3, atol=1e-3)
 
 
 def test_guidance_sets_how_far_the_condition_pulls():
-    gone, pulls = ~MIXED[:, 0], {}
+    model, missing, pulls = prepared(), ~MIXED[:, 0], {}
+    torch.nn.init.normal_(model.recoverer.net.out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     for w in (0.0, 1.0, 2.0):
-        model = prepared(guidance=w)
-        torch.nn.init.normal_(model.recoverer.net.out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
-        drawn = [model.recover(latents(seed=s), MIXED, SampleNoise(1, IDS))["text"][0, gone] for s in (0, 7)]
+        sampler, noise = Sampler(steps=3, guidance=w), SampleNoise(1, IDS)
+        drawn = [
+            model.recover(latents(seed=s), MIXED, noise.spawn(range(6), ""), sampler=sampler)["text"][0, missing]
+            for s in (0, 7)
+        ]
         pulls[w] = (drawn[0] - drawn[1]).abs().mean().item()  # of another condition under the same noise
     assert pulls[0.0] < 0.05 * pulls[1.0]
     assert pulls[2.0] > 1.5 * pulls[1.0]
@@ -116,14 +107,14 @@ def test_some_training_samples_see_no_condition():
     without = [(known == 0).flatten(1).all(dim=1).sum().item() for known in seen]
     assert without[:2] == [0, 0]
     assert without[2] >= 3
-    assert without[3] == 0  # validation hears it
+    assert without[3] == 0  # validation sees it
 
 
 @pytest.mark.parametrize("preset", ["kit", "released"])
 def test_a_channel_that_never_varies_comes_back_as_it_is(preset):
     dead = lambda x: {m: torch.cat([v[:, :-1], torch.full_like(v[:, -1:], 3.0)], dim=1) for m, v in x.items()}  # noqa: E731
     model = tiny_model(preset=preset, latents="standardised").eval()
-    prepare(model, dead(latents(40, seed=1)), torch.ones(40, 3, dtype=torch.bool))
+    model.recoverer.prepare(dead(latents(40, seed=1)))
     drawn = model.recover(dead(latents()), MIXED, SampleNoise(1, IDS))
     assert all((x[0, :, -1] == 3).all() for x in drawn.values())
 
@@ -136,10 +127,46 @@ def test_predictions_of_draws():
     assert (out[:, 1:].std(dim=0) > 0).all()
 
 
-@pytest.mark.parametrize("bad", [{"draws": 0}, {"steps": 0}, {"steps": -3}])
-def test_bad_counts_are_refused(bad):
-    with pytest.raises(UserError, match="at least 1"):
-        prepared().recover(latents(), MIXED, **bad)
+def test_a_sampler_that_a_call_names_is_used_and_the_model_stays_as_it_is():
+    model, x, config = prepared(), latents(), prepared().config
+    draw = lambda sampler: model.recover(x, MIXED, SampleNoise(1, IDS), sampler=sampler)["text"]  # noqa: E731
+    assert torch.equal(draw(None), draw(config.sampler))
+    assert not torch.equal(draw(None), draw(Sampler("heun", 5)))
+    assert model.config == model.recoverer.config == config
+
+
+def test_a_sampler_of_ones_own_gets_its_own_settings(monkeypatch):
+    seen = []
+
+    def mine(denoise, sigmas, x, condition=None, noise=None, callback=None, colour=0.5):
+        seen.append(colour)
+        return denoise(x, sigmas[0] * x.new_ones(len(x)), condition)
+
+    monkeypatch.setitem(SAMPLERS, "mine", mine)
+    for sampler in (Sampler("mine", 1), Sampler("mine", 1, settings={"colour": 0.3})):
+        prepared().recover(latents(), MIXED, SampleNoise(1, IDS), sampler=sampler)
+    assert seen == [0.5, 0.3]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda: prepared().recover(latents(), MIXED, draws=0),
+        lambda: Sampler(steps=0),
+        lambda: Sampler(steps=1.5),
+        lambda: Sampler("euler"),
+        lambda: Sampler(schedule="cosine"),
+        lambda: Sampler(guidance=-1.0),
+        lambda: Sampler("heun", settings={"eta": 0.9}),  # a setting without effect
+        lambda: prepared().recover(latents(), MIXED, sampler=Sampler(settings={"eta": 1.5})),
+        lambda: prepared(preset="released").recover(latents(), MIXED, sampler=Sampler(guidance=2.0)),
+        lambda: prepared(condition_dropout=0.0).recover(latents(), MIXED, sampler=Sampler(guidance=2.0)),
+        lambda: prepared(condition_dropout=0.0, sampler=Sampler(guidance=2.0)),
+    ],
+)
+def test_bad_ways_to_draw_are_refused(bad):
+    with pytest.raises(UserError, match=r"at least|whole|expected one of|setting|must lie|needs"):
+        bad()
 
 
 @pytest.mark.parametrize(
@@ -150,12 +177,7 @@ def test_bad_counts_are_refused(bad):
         {"latents": "whitened"},
         {"train_condition": "fresh"},
         {"sample_condition": "shared"},
-        {"sampler": "euler"},
-        {"schedule": "cosine"},
-        {"eta": 1.5},
-        {"guidance": -1.0},
-        {"guidance": 2.0, "condition_dropout": 0.0},
-        {"guidance": 2.0, "net": "unet"},
+        {"net": "unet"},  # condition_dropout has no effect there
         {"condition_dropout": 1.0},
         {"latents": "raw"},
         {"sample_condition": "fresh"},
@@ -164,15 +186,15 @@ def test_bad_counts_are_refused(bad):
 )
 def test_unknown_and_impossible_switches_are_refused(bad):
     with pytest.raises(UserError):
-        rules("kit", **bad)
+        replace(KIT, **bad)
 
 
 def test_unknown_names_are_refused():
     with pytest.raises(UserError, match="recoverer"):
         tiny_model(recoverer="magic")
-    with pytest.raises(UserError, match="rules"):
-        rules("paper")
-    assert rules("released") == RELEASED
+    with pytest.raises(UserError, match="preset"):
+        model_preset("mosi", preset="paper")
+    assert model_preset("mosi", preset="released").rules == PRESETS["released"]["rules"]
 
 
 def test_windows_are_the_steps_around_and_zero_beyond_the_ends():

@@ -13,7 +13,7 @@ from golden import DATA, inputs, released_state
 from imder_lib import load_released
 from imder_lib.diffusion.denoiser import sample_condition
 from imder_lib.diffusion.losses import dsm_loss
-from imder_lib.diffusion.samplers import sample
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.model.released import LETTER, released_name
 
@@ -85,7 +85,7 @@ def test_component(model, name):
 def test_sampler(model, steps):
     torch.manual_seed(100 + steps)
     denoise = model.recoverer.denoiser("audio")
-    x = sample("em", "released", steps, sample_condition(denoise, "fresh"), X["score_cond"], X["score_cond"])
+    x = Sampler("em", steps, "released").draw(sample_condition(denoise, "fresh"), X["score_cond"], X["score_cond"])
     assert error(x, f"em_{steps}") <= 1e-3
 
 
