@@ -113,6 +113,8 @@ class Run:
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:
         """One recoverer's model (see :data:`COMPARED`), trained in the run's folder or read from there."""
+        if self.text == "bert-finetune" and not self.pretrained:
+            raise UserError("text 'bert-finetune' trains BERT in stage 1: name what imder pretrain made as pretrained")
         weights, model = None, self.model_config()
         if self.pretrained:
             weights = read_pretrained(self.pretrained)

@@ -131,6 +131,8 @@ def test_bad_settings_are_refused(data, tmp_path):
     for bad in ({"text": "bert"}, {"epochs": -1}, {"steps": 1}, {"pretrained": str(tmp_path / "none.pth")}):
         with pytest.raises(UserError):
             Run(data, "smoke", [1], tmp_path, **bad)
+    with pytest.raises(UserError, match="trains BERT in stage 1"):
+        Run(data, "smoke", [1], tmp_path, text="bert-finetune").train(1)
 
 
 def test_the_notebooks_of_a_run_get_its_settings(tmp_path, monkeypatch):
