@@ -1,4 +1,4 @@
-"""Seconds for each stage at the sizes of MOSI or MOSEI, and what profile paper takes: projected from a few batches.
+"""Seconds for each stage at the sizes of MOSI or MOSEI, and what profile full takes: projected from a few batches.
 
 python benchmarks/full_size.py mosi
 """
@@ -16,7 +16,7 @@ from imder_lib.config import WIDTHS
 from imder_lib.data.fake import SIZES
 from imder_lib.data.missing import available_columns, patterns
 from imder_lib.experiment.recovered_cache import DRAWS
-from imder_lib.profiles import profile
+from imder_lib.profiles import find_profile
 from imder_lib.runs.setup import default_device
 
 SAMPLER = 32  # samples that the sampler is timed on
@@ -36,7 +36,7 @@ def best_of(work: Callable[[], object], times: int = 3) -> float:
 
 
 def main(name: str) -> None:
-    sizes, device, budget = SIZES[name], default_device(), profile("paper")
+    sizes, device, budget = SIZES[name], default_device(), find_profile("full")
     config = train_preset(name, **budget.train)
     B = config.batch_size
     x = {m: torch.randn(B, 50, width, device=device) for m, width in WIDTHS[name].items()}
@@ -88,7 +88,7 @@ def main(name: str) -> None:
         else:  # the sampler runs for every incomplete sample of every epoch, on about two of three samples
             joint = epoch["diffusion"] + epoch["adapt"] + 2 / 3 * everyone * draw
             cells = SEEDS * (RATES * config.joint_epochs * joint + test)
-        print(f"    profile paper, {SEEDS} seeds: at most {(first + cells) / 3600:.0f} h, stage 1 {first / 3600:.1f} h")
+        print(f"    profile full, {SEEDS} seeds: at most {(first + cells) / 3600:.0f} h, stage 1 {first / 3600:.1f} h")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.experiment.c2st import c2st
 from imder_lib.model.decoding import Decoder
 from imder_lib.model.recovery import encode_split
-from imder_lib.profiles import PROFILES, profile
+from imder_lib.profiles import PROFILES, find_profile
 from imder_lib.runs.setup import default_device, parse_seeds
 
 PUBLISHED = {"sbibm NPE, 10,000 simulations": 0.606}  # Lueckmann et al., 2021: mean of the ten observations
@@ -28,7 +28,7 @@ BATCH = 1000
 
 def trained(simulations: int, profile_name: str, seed: int) -> IMDer:
     """The default recovery, trained on two moons of the same seed."""
-    data, budget = load_data("two_moons", sizes={"train": simulations}, seed=seed), profile(profile_name)
+    data, budget = load_data("two_moons", sizes={"train": simulations}, seed=seed), find_profile(profile_name)
     model = IMDer(model_preset("mosi", data.widths, **budget.model), seed=seed).to(default_device())
     with tempfile.TemporaryDirectory() as folder:
         return fit(model, data, train_preset("mosi", seed=seed, **budget.train), folder, until="diffusion").model

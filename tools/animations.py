@@ -89,9 +89,9 @@ def main(folder: Path) -> None:
         model = run.train(1).model
     few = run.data.test.first(8)
     codes, decoder = encode_split(model, few), Decoder(model, run.data.steps)
-    gone = torch.tensor([[m != "bottom" for m in run.data.modalities]] * len(few))
+    available = torch.tensor([[m != "bottom" for m in run.data.modalities]] * len(few))
     trajectory = model.recoverer.trajectory(
-        codes, gone.to(codes["top"].device), SampleNoise(1, few.ids, "gif"), Sampler(steps=30)
+        codes, available.to(codes["top"].device), SampleNoise(1, few.ids, "gif"), Sampler(steps=30)
     )
     pictures = [image({m: z.cpu().numpy() for m, z in decoder(noisy).items()}) for _, noisy, _ in trajectory]
     digits_gif(pictures, [s for s, *_ in trajectory], image(few.features), folder / "digits_from_noise.gif")

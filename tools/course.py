@@ -1,7 +1,9 @@
 """Execute the whole course and keep its outputs: python -m tools.course [FOLDER]; it goes on where it was.
 
-First the exercises are copied from the solution notebooks; then each notebook and each solution runs in profile quick,
-all in one folder, so that what one has trained the next one reads; then the outputs go into the committed notebooks.
+First the exercises are copied from the solution notebooks, their one source. There, cells tagged ``exercise`` (a
+question, a stub) stand before cells tagged ``solution`` (an answer that asserts its claim); a course notebook shows the
+``exercise`` cells only. Then each notebook and each solution runs in profile quick, all in one folder, so that what one
+has trained the next one reads; then the outputs go into the committed notebooks.
 """
 
 import sys
@@ -10,9 +12,50 @@ from pathlib import Path
 
 import nbformat
 
-from imder_lib.runs.exercises import SOLUTIONS, copy_exercises
+from imder_lib.errors import UserError
 from imder_lib.runs.notebook import run_notebook
 from imder_lib.runs.reproduce import NOTEBOOKS
+
+SOLUTIONS = NOTEBOOKS / "solutions"
+
+
+def tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
+    """The cells of a notebook with a tag."""
+    return [c for c in notebook.cells if tag in c.metadata.get("tags", [])]
+
+
+def with_exercises(course: nbformat.NotebookNode, solutions: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The course notebook with the exercises of its solution notebook; outputs stay where the source is the same."""
+    cells, old = list(course.cells), {c.id: c for c in tagged(course, "exercise")}
+    places = [i for i, c in enumerate(cells) if c.id in old]
+    heads = [i for i, c in enumerate(cells) if c.cell_type == "markdown" and c.source.strip() == "## Exercises"]
+    if len(heads) != 1:
+        raise UserError(f"expected one cell '## Exercises' before the exercises, found {len(heads)}")
+    new = []
+    for cell in tagged(solutions, "exercise"):
+        kept = old.get(cell.id)
+        if kept is None or (kept.cell_type, kept.source) != (cell.cell_type, cell.source):
+            kept = nbformat.from_dict(cell)
+            if kept.cell_type == "code":
+                kept.outputs, kept.execution_count = [], None
+        new.append(kept)
+    rest = [c for i, c in enumerate(cells) if i not in places]
+    at = heads[0] + 1
+    out = nbformat.from_dict(course)
+    out.cells = rest[:at] + new + rest[at:]
+    return out
+
+
+def copy_exercises() -> list[str]:
+    """Bring every course notebook up to date; names of those that changed."""
+    changed = []
+    for source in sorted(SOLUTIONS.glob("*.ipynb")):
+        course = nbformat.read(NOTEBOOKS / source.name, as_version=4)
+        new = with_exercises(course, nbformat.read(source, as_version=4))
+        if new != course:
+            nbformat.write(new, NOTEBOOKS / source.name)
+            changed.append(source.name)
+    return changed
 
 
 def keep_outputs(executed: Path, source: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,22 +24,18 @@ def check_environment(folder: str | Path = ".") -> pd.DataFrame:
         columns what, found, ready, what to do
     """
     rows = []
-
-    def ask(what: str, found: str, ready: bool, todo: str) -> None:
-        rows.append({"what": what, "found": found, "ready": ready, "what to do": "" if ready else todo})
-
-    python = platform.python_version_tuple()
-    enough = (int(python[0]), int(python[1])) >= (3, 11)
-    ask("Python", platform.python_version(), enough, "install Python 3.11 or newer, then make PYTHON=python3.11 test")
+    python = "install Python 3.11 or newer, then make PYTHON=python3.11 test"
+    rows.append(("Python", platform.python_version(), sys.version_info >= (3, 11), python))
     for name in PACKAGES:
         try:
-            ask(name, version(name), True, "")
+            rows.append((name, version(name), True, ""))
         except PackageNotFoundError:
-            ask(name, "missing", False, "run make test, or pip install --editable . in the kit's folder")
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    ask("device", str(accelerator or "cpu"), True, "")
-    ask("cores", f"{os.cpu_count()}, PyTorch uses {torch.get_num_threads()}", True, "")
+            rows.append((name, "missing", False, "run make test, or pip install --editable . in the kit's folder"))
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    rows.append(("device", str(device), True, ""))
+    rows.append(("cores", f"{os.cpu_count()}, PyTorch uses {torch.get_num_threads()}", True, ""))
     place = next(p for p in (Path(folder).resolve(), *Path(folder).resolve().parents) if p.exists())
-    free = shutil.disk_usage(place).free / 1e9
-    ask("free disk", f"{free:.0f} GB", free >= DISK, f"make room: the course writes up to {DISK:g} GB to {place}")
-    return pd.DataFrame(rows)
+    free, disk = shutil.disk_usage(place).free / 1e9, f"make room: the course writes up to {DISK:g} GB to {place}"
+    rows.append(("free disk", f"{free:.0f} GB", free >= DISK, disk))
+    columns = ["what", "found", "ready", "what to do"]
+    return pd.DataFrame([(*row, "" if row[2] else todo) for *row, todo in rows], columns=columns)

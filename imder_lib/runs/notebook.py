@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import nbformat
 
 from imder_lib.errors import UserError
 from imder_lib.threads import set_waiting
@@ -45,21 +44,25 @@ class Parameter:
     help: str
 
 
-def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
-    """The parameters of a notebook: its cell tagged "parameters", one plainly typed default a line."""
-    path = Path(path)
-    if not path.is_file():
+def code_cells(path: str | Path) -> list[tuple[str, str, list[str]]]:
+    """Id, source and tags of each code cell of a notebook."""
+    if not Path(path).is_file():
         raise UserError(f"no notebook at {path}")
     try:
-        cells = nbformat.read(path, as_version=4).cells
-    except Exception as error:
+        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+        code = [c for c in cells if c["cell_type"] == "code"]
+        return [(c.get("id", ""), "".join(c["source"]), c["metadata"].get("tags", [])) for c in code]
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no notebook: {error!s:.120}") from None
-    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+
+
+def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
+    """The parameters of a notebook: its cell tagged "parameters", one plainly typed default a line."""
+    tagged = [source for _, source, tags in code_cells(path) if "parameters" in tags]
     if len(tagged) != 1:
         raise UserError(f"{path} has {len(tagged)} cells tagged 'parameters', expected one")
-    lines = tagged[0].source.splitlines()
-    found = {}
-    for node in ast.parse(tagged[0].source).body:
+    lines, found = tagged[0].splitlines(), {}
+    for node in ast.parse(tagged[0]).body:
         if not isinstance(node, ast.AnnAssign) or ast.unparse(node.annotation) not in TYPES or node.value is None:
             raise UserError(f"{path}: parameters line {node.lineno} is not 'name: {'|'.join(TYPES)} = default  # help'")
         name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
@@ -70,17 +73,15 @@ def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
 
 def parse_value(parameter: Parameter, value: Any) -> Any:
     """A value given as text or as itself, in the parameter's declared type; a str stays as it was typed."""
-    want = TYPES[parameter.type]
-    if isinstance(value, str) and want is not str:
-        try:
-            value = {"true": True, "false": False}[value.lower()] if want is bool else want(value)
-        except (KeyError, ValueError):
-            raise UserError(f"parameter {parameter.name} must be {parameter.type}, got {value!r}") from None
-    if want is float and type(value) is int:
-        value = float(value)
-    if type(value) is not want:
+    want, found = TYPES[parameter.type], value
+    if want is bool and isinstance(value, str):
+        found = {"true": True, "false": False}.get(value.lower(), value)
+    elif isinstance(value, str) or (want is float and type(value) is int):
+        with suppress(ValueError):
+            found = want(value)
+    if type(found) is not want:
         raise UserError(f"parameter {parameter.name} must be {parameter.type}, got {value!r} ({type(value).__name__})")
-    return value
+    return found
 
 
 def check_parameters(path: str | Path, given: dict[str, Any]) -> dict[str, Any]:
@@ -96,6 +97,8 @@ def run_notebook(
 ) -> None:
     """Execute a notebook headlessly; the executed one is kept, also on failure.
 
+    A notebook with a parameter ``live`` gets False unless another value is given: no one is there to move a panel.
+
     Args:
         path: the notebook; it runs in its own folder.
         out: the executed notebook.
@@ -108,6 +111,8 @@ def run_notebook(
     """
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(path, parameters or {})
+    if "live" in notebook_parameters(path):
+        values.setdefault("live", False)
     if out == path or out.is_dir():
         raise UserError(f"{out} is {'the notebook itself' if out == path else 'a folder'}: name another file")
     try:
@@ -118,37 +123,31 @@ def run_notebook(
     # papermill formats braces in paths; doubled ones survive.
     safe = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
     job = json.dumps(safe | {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()})
-    for attempt in (1, 2):
+    code, error = _child(job, timeout)
+    if code and any(sign in error for sign in PORT_CLASH):
+        print(f"{path.name}: the kernel's port was taken, trying once more", flush=True)
         code, error = _child(job, timeout)
-        if code == 0:
-            return
-        if attempt == 1 and any(sign in error for sign in PORT_CLASH):
-            print(f"{path.name}: the kernel's port was taken, trying once more", flush=True)
-            continue
-        where = f"the executed notebook is {out}"
-        if code is None:
-            raise RuntimeError(f"{path.name} ran out of its {timeout:g} s; {where}")
-        lines = [line.strip() for line in ANSI.sub("", error).splitlines() if line.strip()] or ["no message"]
-        kind, _, message = lines[-1].partition(": ")
-        if kind.endswith("UserError"):
-            raise UserError(f"{path.name}: {message}; {where}")
-        raise RuntimeError(f"{path.name} failed: {lines[-1][:300]}; {where}")
+    if code == 0:
+        return
+    where = f"the executed notebook is {out}"
+    if code is None:
+        raise RuntimeError(f"{path.name} ran out of its {timeout:g} s; {where}")
+    last = ([line.strip() for line in ANSI.sub("", error).splitlines() if line.strip()] or ["no message"])[-1]
+    kind, _, message = last.partition(": ")
+    if kind.endswith("UserError"):
+        raise UserError(f"{path.name}: {message}; {where}")
+    raise RuntimeError(f"{path.name} failed: {last[:300]}; {where}")
 
 
 def _child(job: str, timeout: float) -> tuple[int | None, str]:
     """Exit code (None: out of time) and standard error of one papermill process; nothing of it survives."""
-    environment = os.environ | {"IMDER_HEADLESS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "agg"}
-    environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    environment = os.environ | {
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
     set_waiting(environment, loaded=False)
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", CHILD], env=environment, start_new_session=True, **pipes)
     try:
         _, error = process.communicate(job, timeout=timeout)
         return process.returncode, error

@@ -1,172 +1,176 @@
-"""The main job: the notebooks of a reproduction in order, then one page."""
+"""The commands reproduce, sweep and pretrain: a run's folder, what is trained in it, and the page that it ends in."""
 
 import json
 import os
 import shutil
+import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from typer import Argument, Option
 
 from imder_lib.data.load import NAMES
 from imder_lib.data.missing import RATES
 from imder_lib.errors import UserError
+from imder_lib.experiment.checkpoint import write_text
+from imder_lib.experiment.training import RECIPES
+from imder_lib.profiles import PROFILES, find_profile
 from imder_lib.runs.notebook import check_parameters, run_notebook
 from imder_lib.runs.report import write_report
-from imder_lib.runs.setup import Options, Run, command_line, start_run, write_options
-from imder_lib.runs.sweep import PAPER_SEEDS, RECIPES, parse_list, pretrain_run, sweep, with_pretrained
+from imder_lib.runs.setup import Run, start_run
+from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 ORDER = ("01_data", "03_recovery", "04_training", "05_missing_rate_tables")
-RUN = "run.json"
+PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings that a notebook gets
+
+DATASETS = f"{', '.join(NAMES)} or a path"
+ProfileName = Annotated[str, Option(help=", ".join(PROFILES))]
+Folder = Annotated[str, Option(help="a new folder")]
+Text = Annotated[str, Option(help="features, bert-frozen or bert-finetune")]
+Epochs = Annotated[int, Option(help="at most, for every stage; 0: the profile's")]
+Resume = Annotated[bool, Option(help="go on with a run that was cut off")]
+Download = Annotated[bool, Option("--download-bert", help="fetch bert-base-uncased if it is not in pt/")]
 
 
-def open_run(
-    dataset: str,
-    profile: str,
-    seeds: str,
-    out: str | Path,
-    resume: bool,
-    options: Options | None,
-    extra: dict[str, str],
-) -> tuple[Run, dict[str, object]]:
-    """A run in a new folder, or one that goes on in its own; nothing is left of a folder that could not be used.
+@dataclass
+class Settings:
+    """What reproduce and sweep are told: each field is an option. Paths become absolute, empty seeds the profile's."""
 
-    Returns:
-        the run, and its settings as run.json keeps them: ``extra`` and everything that makes a run another run.
-    """
-    options = options or Options()
-    pretrained = str(Path(options.pretrained).resolve()) if options.pretrained else ""
-    options = replace(options, pretrained=pretrained)
-    folder = Path(out).resolve()
-    seeds = seeds or (PAPER_SEEDS if profile == "paper" else "1")
-    named = dataset if dataset in NAMES else str(Path(dataset).resolve())
-    settings = {"dataset": named, "profile": profile, "seeds": seeds, **asdict(options), **extra}
-    settings.pop("download_bert")
-    fresh = not folder.exists()
-    if not fresh and not resume:
-        raise UserError(f"{folder} exists already: name another folder, or go on with it by --resume")
-    if not fresh and _read(folder / RUN) != settings:
-        raise UserError(f"{folder} holds a run with other settings: name another folder")
-    if not os.access(next(p for p in (folder, *folder.parents) if p.exists()), os.W_OK):
-        raise UserError(f"{folder} cannot be written: no permission")
-    try:
-        run = start_run(named, profile, seeds, folder, options)
-    except UserError:
-        if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    (folder / RUN).write_text(json.dumps(settings))
-    write_options(run)
-    return run, settings
+    dataset: Annotated[str, Option(help=DATASETS)] = "synthetic"
+    profile: ProfileName = "quick"
+    seeds: Annotated[str, Option(help="one model each: 1 or 1,2,3; empty: 1, in profile full 1111 to 1119")] = ""
+    out: Folder = "results/reproduce"
+    resume: Resume = False
+    recipe: Annotated[str, Option(help="of the grid: staged, released or both, joined by a comma")] = "staged"
+    text: Text = "features"
+    pretrained: Annotated[str, Option(help="skip stage 1: a pretrained .safetensors, or the authors' .pth")] = ""
+    epochs: Epochs = 0
+    steps: Annotated[int, Option(help="network calls of the sampler; 0: the profile's")] = 0
+    download_bert: Download = False
+
+    def __post_init__(self) -> None:
+        self.dataset = self.dataset if self.dataset in NAMES else str(Path(self.dataset).resolve())
+        self.pretrained = self.pretrained and str(Path(self.pretrained).resolve())
+        self.seeds = self.seeds or find_profile(self.profile).seeds
 
 
-def run_sweep(
-    dataset: str,
-    profile: str,
-    seeds: str,
-    out: str | Path,
-    *,
-    recipes: str = "staged",
-    rates: str = "",
-    resume: bool = False,
-    options: Options | None = None,
-) -> Path:
-    """The paper's grid without the notebooks: OUT/cells, OUT/tables.
-
-    Args:
-        dataset, profile, seeds, out, resume, options: see :func:`reproduce`.
-        recipes: "staged", "released" or both, joined by commas.
-        rates: of the random protocol, "0.1,0.5"; all eight if empty.
-    """
-    recipe_list, rate_list = parse_list(recipes, RECIPES, "recipe"), parse_list(rates, RATES, "rate")
-    run, _ = open_run(dataset, profile, seeds, out, resume, options, {"recipes": recipes, "rates": rates})
-    run = with_pretrained(run)
-    write_options(run)
-    sweep(run, recipe_list, rate_list)
-    return run.folder / "tables"
+@dataclass
+class ReproduceSettings(Settings):
+    timeout: Annotated[float, Option(help="seconds for each notebook")] = 172800.0
 
 
-def pretrain_alone(
-    dataset: str, profile: str, seed: int, path: Path | None, options: Options, *, resume: bool = False
-) -> Path:
-    """Stage 1 alone; its checkpoints stand in a folder beside the result until it is written.
-
-    Args:
-        path: of the result; None: pt/pretrained-<dataset>.safetensors of the checkout.
-        dataset, profile, options, resume: see :func:`reproduce`.
-    """
-    name = dataset if dataset in NAMES else Path(dataset).stem
-    path = NOTEBOOKS.parent / "pt" / f"pretrained-{name}.safetensors" if path is None else path.resolve()
-    folder = path.with_suffix(".run")
-    for place in (path, folder):
-        if place.exists() and not (resume and place == folder):
-            raise UserError(f"{place} exists already: name another result, remove it, or go on by --resume")
-    run = start_run(dataset, profile, str(seed), folder, options)
-    pretrain_run(run, seed, folder, path)
-    shutil.rmtree(folder)
-    return path
+@dataclass
+class SweepSettings(Settings):
+    profile: ProfileName = "full"
+    out: Folder = "results/sweep"
+    rates: Annotated[str, Option(help="of the random protocol, 0.1,0.5; empty: all eight")] = ""
 
 
-def reproduce(
-    dataset: str,
-    profile: str,
-    seeds: str,
-    out: str | Path,
-    *,
-    resume: bool = False,
-    timeout: float = 48 * 3600,
-    options: Options | None = None,
-    recipes: str = "staged",
-) -> Path:
+@dataclass
+class PretrainSettings:
+    dataset: Annotated[str, Argument(help=DATASETS)]
+    path: Annotated[Path | None, Argument(help="the result; pt/pretrained-DATASET.safetensors")] = None
+    profile: ProfileName = "full"
+    seed: Annotated[int, Option(help="of initial weights and batch order")] = 1111
+    text: Text = "features"
+    epochs: Epochs = 0
+    resume: Resume = False
+    download_bert: Download = False
+
+
+def reproduce(settings: ReproduceSettings) -> Path:
     """Run 01, 03, 04 and 05 and write OUT/index.html, tables, figures, executed notebooks and provenance.
 
-    Profile "paper" first runs the grid of :mod:`imder_lib.runs.sweep`; its notebooks show the first seed.
-
-    Args:
-        dataset: "synthetic", "gaussian", "mosi", "mosei" or a path.
-        profile: "smoke", "quick", "full" or "paper".
-        seeds: "1" or "1,2,3"; one model each. "": 1, or 1111 to 1119 in profile "paper".
-        out: a folder that does not exist yet (or, with ``resume``, that of a run with the same settings).
-        resume: go on with a run that was cut off; finished notebooks and epochs are not repeated.
-        timeout: seconds for each notebook.
-        options: text route, pretrained model, epochs, sampler steps.
-        recipes: of profile "paper": "staged" (one model for all rates), "released" (one for each), or both.
+    Profile "full" first runs the grid of :mod:`imder_lib.runs.sweep`; its notebooks show the first seed.
 
     Returns:
         path of index.html
     """
     started = time.perf_counter()
-    recipe_list = parse_list(recipes, RECIPES, "recipe")
-    run, settings = open_run(dataset, profile, seeds, out, resume, options, {"recipes": recipes})
-    folder, seconds = run.folder, {}
-    shown = {k: settings[k] for k in ("dataset", "profile")} | {"out": str(folder)}
-    shown["seeds"] = str(run.seeds[0]) if profile == "paper" else settings["seeds"]
+    grid, recipes = find_profile(settings.profile).grid, parse_list(settings.recipe, list(RECIPES), "recipe")
+    if not grid and recipes != ["staged"]:
+        raise UserError(f"recipe {settings.recipe!r} needs the grid: choose profile full, or imder sweep")
+    run, seconds = open_run(settings), {}
+    parameters = {k: getattr(settings, k) for k in PASSED} | {"out": str(run.folder)}
+    if grid:
+        parameters["seeds"] = str(run.seeds[0])
     for name in ORDER:  # every notebook and its parameters are checked before the first one runs
-        check_parameters(NOTEBOOKS / f"{name}.ipynb", shown)
-    if profile == "paper" or run.options.text == "bert-finetune":
+        check_parameters(NOTEBOOKS / f"{name}.ipynb", parameters)
+    if grid or run.text == "bert-finetune":
         begun = time.perf_counter()
         run = with_pretrained(run)
-        write_options(run)
-        if profile == "paper":
-            sweep(run, recipe_list)
+        parameters["pretrained"] = run.pretrained
+        if grid:
+            sweep(run, recipes)
         seconds["sweep"] = round(time.perf_counter() - begun, 1)
-    order = ORDER if profile != "paper" or "staged" in recipe_list else ORDER[:1]
-    provenance = run.provenance() | {"command": command_line(), "parameters": settings, "notes": _notes(run)}
-    del run  # the notebooks load their own
-    done = folder / "notebooks"
-    for name in order:
-        target, marker = done / f"{name}.ipynb", done / f".{name}.done"
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    provenance = run.provenance() | {"command": command, "parameters": asdict(settings), "notes": _notes(run)}
+    done = run.folder / "notebooks"
+    for name in ORDER if "staged" in recipes else ORDER[:1]:  # 03 to 05 show the model of recipe "staged"
         begun = time.perf_counter()
-        if not marker.exists():
+        if not (done / f".{name}.done").exists():
             print(f"{name} ...", flush=True)
-            run_notebook(NOTEBOOKS / f"{name}.ipynb", target, shown, timeout=timeout)
-            marker.touch()
+            notebook = f"{name}.ipynb"
+            run_notebook(NOTEBOOKS / notebook, done / notebook, parameters, timeout=settings.timeout)
+            (done / f".{name}.done").touch()
         seconds[name] = round(time.perf_counter() - begun, 1)
         print(f"{name} done, {seconds[name]:.0f} s", flush=True)
     provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
-    return write_report(folder, provenance)
+    return write_report(run.folder, provenance)
+
+
+def sweep_alone(settings: SweepSettings) -> Path:
+    """The paper's grid without the notebooks: OUT/cells and OUT/tables, whose folder is returned."""
+    recipes = parse_list(settings.recipe, list(RECIPES), "recipe")
+    rates = parse_list(settings.rates, RATES, "rate")
+    run = with_pretrained(open_run(settings))
+    sweep(run, recipes, rates)
+    return run.folder / "tables"
+
+
+def pretrain_alone(settings: PretrainSettings) -> Path:
+    """Stage 1 alone; its checkpoints stand in a folder beside the result until it is written."""
+    dataset, path, seed = settings.dataset, settings.path, settings.seed
+    if path is None:
+        name = dataset if dataset in NAMES else Path(dataset).stem
+        path = NOTEBOOKS.parent / "pt" / f"pretrained-{name}.safetensors"
+    path = path.resolve()
+    folder = path.with_suffix(".run")
+    if path.exists() or (folder.exists() and not settings.resume):
+        place = path if path.exists() else folder
+        raise UserError(f"{place} exists already: name another result, remove it, or go on by --resume")
+    given = {k: getattr(settings, k) for k in ("text", "epochs", "download_bert")}
+    pretrain_run(start_run(dataset, settings.profile, str(seed), folder, **given), seed, folder, path)
+    shutil.rmtree(folder)
+    return path
+
+
+def open_run(settings: Settings) -> Run:
+    """A run in a new folder, or one that goes on in its own; a new folder that could not be used is removed.
+
+    run.json keeps the settings that make a run another run.
+    """
+    folder = Path(settings.out).resolve()
+    path, new = folder / "run.json", not folder.exists()
+    kept = {k: v for k, v in asdict(settings).items() if k not in ("out", "resume", "download_bert", "timeout")}
+    if not new and not settings.resume:
+        raise UserError(f"{folder} exists already: name another folder, or go on with it by --resume")
+    if not new and _read(path) != kept:
+        raise UserError(f"{folder} holds a run with other settings: name another folder")
+    if not os.access(next(p for p in (folder, *folder.parents) if p.exists()), os.W_OK):
+        raise UserError(f"{folder} cannot be written: no permission")
+    try:
+        run = start_run(out=folder, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})
+    except UserError:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    write_text(path, json.dumps(kept))
+    return run
 
 
 def _read(path: Path) -> object:
@@ -176,21 +180,16 @@ def _read(path: Path) -> object:
         raise UserError(f"{path.parent} is no run of this kit (no {path.name} to read): name another folder") from None
 
 
-def _notes(run) -> list[str]:
-    notes = []
-    if run.data.process is not None:
-        notes.append("Synthetic data: drawn from a known process, not measured on people.")
-    if run.data.fake:
-        notes.append("Fake data in the shape of the original, written by imder fake: the numbers mean nothing.")
-    if run.profile == "smoke":
-        notes.append("Profile smoke only shows that everything runs: its numbers mean nothing.")
-    if run.data.sentiment_scale:
-        notes.append("Labels are sentiments in [-3, 3]: all metrics make sense.")
-    else:
-        notes.append(
-            "Labels are no sentiments in [-3, 3] on both sides of 0: read MAE and correlation; ACC2, F1, ACC5 and ACC7 "
-            "say nothing here and are left out of the tables and figures."
-        )
-    if not torch.accelerator.is_available():
-        notes.append("Computed on the CPU.")
-    return notes
+def _notes(run: Run) -> list[str]:
+    """What a reader of the page must know of its numbers."""
+    sentiment = run.data.sentiment_scale
+    notes = {
+        "Synthetic data: drawn from a known process, not measured on people.": run.data.process is not None,
+        "Fake data in the shape of the original, written by imder fake: the numbers mean nothing.": run.data.fake,
+        "Profile smoke only shows that everything runs: its numbers mean nothing.": run.profile == "smoke",
+        "Labels are sentiments in [-3, 3]: all metrics make sense.": sentiment,
+        "Labels are no sentiments in [-3, 3] on both sides of 0: read MAE and correlation; ACC2, F1, ACC5 and ACC7 "
+        "say nothing here and are left out of the tables and figures.": not sentiment,
+        "Computed on the CPU.": not torch.accelerator.is_available(),
+    }
+    return [note for note, applies in notes.items() if applies]

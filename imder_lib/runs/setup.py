@@ -1,15 +1,13 @@
-"""What every notebook of a run starts with: data, configurations, folders, provenance."""
+"""What every notebook of a run starts with: data, configurations, folder, provenance."""
 
 import json
 import platform
-import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 from IPython import get_ipython
@@ -22,22 +20,20 @@ from torch import nn
 from imder_lib.config import WIDTHS, ModelConfig, TrainConfig, model_preset, train_preset
 from imder_lib.data.load import DATA_ROOT, NAMES, load_data
 from imder_lib.data.schema import MultimodalData
-from imder_lib.data.synthetic import RECIPES
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.comparison import train_compared
-from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrained_bert, read_pretrained
+from imder_lib.experiment.pretrain import like_pretrained, pretrained_bert, read_pretrained
 from imder_lib.experiment.text import bert_features, check_route
 from imder_lib.experiment.training import FitResult
 from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
-from imder_lib.model.imder import IMDer
-from imder_lib.profiles import profile
+from imder_lib.profiles import find_profile
 from imder_lib.threads import WAITING
 
-OPTIONS = "options.json"  # of a run, in its folder: the notebooks of the run follow it
 BERT_FOLDER = DATA_ROOT.parent / "pt" / HUB_NAME
 BERT_CACHE = DATA_ROOT / "bert"
 FILE_DPI, SHOWN_DPI = 130, 85  # of a figure's file, and of its size on a notebook's page
+PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "papermill", "imder-kit")  # whose versions are provenance
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -56,23 +52,32 @@ def default_device() -> torch.device:
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a run may set beside data, profile and seeds.
+@dataclass
+class Run:
+    """One run: its data, its settings and its folder.
 
     Attributes:
-        text: "features", "bert-frozen" or "bert-finetune" (see imder_lib.experiment.text).
-        pretrained: path of a pretrained model; stage 1 is skipped.
-        epochs: at most, for every stage; 0: as the profile says.
-        steps: network calls of the sampler, in training and evaluation; 0: as the profile says.
-        download_bert: the user asks for BERT from the hub.
+        data: of the profile's size.
+        profile: its name.
+        seeds: one model each.
+        folder: everything that the run writes lies below it.
+        text: "features", "bert-frozen" or "bert-finetune", see :mod:`imder_lib.experiment.text`.
+        pretrained: path of a pretrained model that takes the place of stage 1; empty: none.
+        epochs: at most, for every stage; 0: the profile's.
+        steps: network calls of the sampler, in training and evaluation; 0: the profile's.
+
+    Raises:
+        UserError: a setting that means nothing, or no file at ``pretrained``.
     """
 
+    data: MultimodalData
+    profile: str
+    seeds: list[int]
+    folder: Path
     text: str = "features"
     pretrained: str = ""
     epochs: int = 0
     steps: int = 0
-    download_bert: bool = False
 
     def __post_init__(self) -> None:
         check_route(self.text)
@@ -81,94 +86,56 @@ class Options:
         if self.pretrained and not Path(self.pretrained).is_file():
             raise UserError(f"no pretrained model at {self.pretrained}: run imder pretrain, or see pt/README.md")
 
-
-@dataclass
-class Run:
-    """One reproduction run: its data, its settings and its folder.
-
-    Attributes:
-        data: of the profile's size.
-        profile: name.
-        seeds: one model each.
-        folder: everything the run writes lies below it.
-        options: what else was set.
-    """
-
-    data: MultimodalData
-    profile: str
-    seeds: list[int]
-    folder: Path
-    options: Options = field(default_factory=Options)
-
     @property
     def preset(self) -> str:
         return self.data.name if self.data.name in WIDTHS else "mosi"
 
+    @property
+    def draws(self) -> int:
+        """Recoveries of each sample in evaluation."""
+        return find_profile(self.profile).draws
+
     def model_config(self, preset: str = "kit") -> ModelConfig:
-        config = model_preset(self.preset, self.data.widths, preset, **profile(self.profile).model)
-        if self.options.steps:
-            config = replace(config, sampler=replace(config.sampler, steps=self.options.steps))
+        budget = find_profile(self.profile)
+        config = model_preset(self.preset, self.data.widths, preset, **budget.model)
+        if steps := self.steps or budget.steps:
+            config = replace(config, sampler=replace(config.sampler, steps=steps))
         if self.data.classes:  # a readout of time averages starts in closed form for numbers only
             config = replace(config, outputs=self.data.classes, readout=False)
         return config
 
     def train_config(self, seed: int) -> TrainConfig:
-        config = train_preset(self.preset, seed=seed, **profile(self.profile).train)
-        changes: dict[str, int] = {}
-        if self.options.epochs:
+        config = train_preset(self.preset, seed=seed, **find_profile(self.profile).train)
+        if self.epochs:
             stages = ("fusion_epochs", "diffusion_epochs", "adapt_epochs", "joint_epochs")
-            changes |= {k: min(self.options.epochs, getattr(config, k)) for k in stages}
-        if self.options.pretrained:
-            changes["fusion_epochs"] = 0  # the pretrained model has passed stage 1
-        return replace(config, **changes)
-
-    @property
-    def draws(self) -> int:
-        """Recoveries of each sample in evaluation."""
-        return profile(self.profile).draws
-
-    def new_model(self, seed: int, preset: str = "kit") -> IMDer:
-        """A model on the default device, untrained but for its pretrained weights."""
-        weights, config = (
-            read_pretrained(self.options.pretrained) if self.options.pretrained else {},
-            self.model_config(preset),
-        )
-        model = IMDer(like_pretrained(config, weights) if weights else config, seed=seed)
-        if weights:
-            load_pretrained(model, weights)
-        return model.to(default_device())
+            config = replace(config, **{k: min(self.epochs, getattr(config, k)) for k in stages})
+        return replace(config, fusion_epochs=0) if self.pretrained else config
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:
         """One recoverer's model (see :data:`COMPARED`), trained in the run's folder or read from there."""
-        weights = read_pretrained(self.options.pretrained) if self.options.pretrained else None
-        return train_compared(
-            name,
-            self.data,
-            like_pretrained(self.model_config(), weights) if weights else self.model_config(),
-            self.train_config(seed),
-            self.model_folder(seed),
-            default_device(),
-            until,
-            weights,
-        )
+        if self.text == "bert-finetune" and not self.pretrained:
+            raise UserError("text 'bert-finetune' trains BERT in stage 1: name what imder pretrain made as pretrained")
+        weights, model = None, self.model_config()
+        if self.pretrained:
+            weights = read_pretrained(self.pretrained)
+            model = like_pretrained(model, weights)
+        folder, train = self.model_folder(seed), self.train_config(seed)
+        return train_compared(name, self.data, model, train, folder, default_device(), until, weights)
 
     def model_folder(self, seed: int) -> Path:
         return self.folder / "models" / self.data.name / f"seed{seed}"
 
     def provenance(self) -> dict[str, object]:
         """Versions, device, settings and the data's hash."""
-        packages = ("torch", "numpy", "pandas", "scikit-learn", "papermill")
         return {
             "data": self.data.name,
             "data_sha256": self.data.sha256,
-            "profile": self.profile,
-            "seeds": self.seeds,
-            **asdict(self.options),
+            **{k: getattr(self, k) for k in ("profile", "seeds", "text", "pretrained", "epochs", "steps")},
             "device": str(default_device()),
             "threads": torch.get_num_threads(),
             "threads_waiting": WAITING,
             "python": platform.python_version(),
-            "versions": {p: version(p) for p in (*packages, "imder-kit")},
+            "versions": {p: version(p) for p in PACKAGES},
             "written": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
 
@@ -197,56 +164,45 @@ class Run:
             display(Picture(path.read_bytes(), alt=caption, width=width), Markdown(f"*{caption}*"))
 
 
-def find_bert(options: Options) -> nn.Module:
-    """The BERT of a text route on the default device: the pretrained model's own, else that in pt/bert-base-uncased."""
-    state = pretrained_bert(read_pretrained(options.pretrained)) if options.pretrained else {}
-    bert = build_bert(state) if state else local_bert(BERT_FOLDER, download=options.download_bert)
-    return bert.to(default_device())
-
-
-def start_run(dataset: str, profile_name: str, seeds: str, out: str | Path, options: Options | None = None) -> Run:
-    """Load the data of a run and open its folder.
+def start_run(
+    dataset: str, profile: str, seeds: str, out: str | Path, *, download_bert: bool = False, **settings: object
+) -> Run:
+    """Load the data of a run and make its folder.
 
     Named data sets are used as stored, as the release does; any other file is standardised per feature.
 
     Args:
-        options: what else is set; None: what the folder's options.json says, so that the notebooks of a run follow it.
+        dataset: see :func:`imder_lib.load_data`.
+        profile: "smoke", "quick" or "full".
+        seeds: one model each: "1" or "1,2,3".
+        out: the folder.
+        download_bert: fetch BERT if it is not in pt/.
+        settings: text, pretrained, epochs and steps of :class:`Run`.
+
+    Raises:
+        UserError: data or a setting that does not fit, no BERT where the text needs one, or no folder at ``out``.
     """
-    options = _written_options(Path(out)) if options is None else options
-    budget = profile(profile_name)
-    if dataset in RECIPES:
-        data = load_data(dataset, sizes=budget.sizes)
-    else:
-        data = load_data(dataset, standardise=dataset not in NAMES)
-        if budget.limit:
-            splits = {k: s.first(budget.limit) for k, s in data.splits.items()}
-            data = MultimodalData(data.name, splits, data.sha256)
-    folder = Path(out).resolve()
+    sizes = find_profile(profile).sizes
+    data = load_data(dataset, standardise=dataset not in NAMES, sizes=sizes)
+    data = replace(data, splits={k: split.first(sizes.get(k, len(split))) for k, split in data.splits.items()})
+    run = Run(data, profile, parse_seeds(seeds), Path(out).resolve(), **settings)
+    if download_bert and run.text == "features":
+        raise UserError("text 'features' needs no BERT: leave the download out, or choose another text route")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}") from None
-    if options.text == "bert-frozen" or (options.text != "features" and options.pretrained):
-        data = bert_features(data, find_bert(options), BERT_CACHE)
-    return Run(data, profile_name, parse_seeds(seeds), folder, options)
+        raise UserError(f"{run.folder} cannot be written: {error.strerror}") from None
+    if download_bert:
+        local_bert(BERT_FOLDER, download=True)
+    return with_bert(run) if run.text == "bert-frozen" or (run.text == "bert-finetune" and run.pretrained) else run
 
 
-def _written_options(folder: Path) -> Options:
-    path = folder / OPTIONS
-    return Options(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else Options()
+def find_bert(pretrained: str) -> nn.Module:
+    """A BERT on the default device: that of a pretrained model if it has one, else that in pt/bert-base-uncased."""
+    state = pretrained_bert(read_pretrained(pretrained)) if pretrained else {}
+    return (build_bert(state) if state else local_bert(BERT_FOLDER)).to(default_device())
 
 
-def write_options(run: Run) -> None:
-    """options.json of a run's folder."""
-    write_text(run.folder / OPTIONS, json.dumps(asdict(run.options)))
-
-
-def command_line() -> str:
-    """The command that runs now, for provenance."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-def mean_and_std(values: pd.Series) -> str:
-    """ "mean ± std" of several seeds, the plain value of one."""
-    v = np.asarray(values, dtype=float)
-    return f"{v.mean():.3f}" if len(v) == 1 else f"{v.mean():.3f} ± {v.std(ddof=1):.3f}"
+def with_bert(run: Run) -> Run:
+    """The run with BERT's hidden states as its text features."""
+    return replace(run, data=bert_features(run.data, find_bert(run.pretrained), BERT_CACHE))

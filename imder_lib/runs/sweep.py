@@ -1,6 +1,5 @@
 """The paper's grid, cell by cell: a cell is one trained model; a finished cell is never repeated."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,15 +10,11 @@ from imder_lib.data.missing import RATES, patterns
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.evaluation import Case, evaluate
-from imder_lib.experiment.pretrain import pretrain
-from imder_lib.experiment.text import bert_features
+from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrain, read_pretrained
 from imder_lib.experiment.training import fit
 from imder_lib.model.imder import IMDer
-from imder_lib.runs.setup import BERT_CACHE, Run, default_device, find_bert
-from imder_lib.runs.tables import paper_table
-
-RECIPES = ("staged", "released")
-PAPER_SEEDS = ",".join(str(s) for s in range(1111, 1120))
+from imder_lib.runs.setup import Run, default_device, find_bert, with_bert
+from imder_lib.runs.tables import beside_published
 
 
 @dataclass(frozen=True)
@@ -53,13 +48,79 @@ def parse_list(text: str, known: Sequence, what: str) -> list:
     return list(dict.fromkeys(chosen))
 
 
+def with_pretrained(run: Run) -> Run:
+    """The run with a pretrained model: its own, or stage 1 trained once for all cells (FOLDER/pretrained-<dataset>)."""
+    if run.pretrained:
+        return run
+    path, seed = run.folder / f"pretrained-{run.data.name}.safetensors", run.seeds[0]
+    if not path.with_suffix(".json").exists():
+        print(f"stage 1 of all cells: {path.name} ...", flush=True)
+        pretrain_run(run, seed, run.model_folder(seed).with_name("pretrained"), path)
+    run = replace(run, pretrained=str(path))
+    return with_bert(run) if run.text == "bert-finetune" else run  # frozen, the run has it from the start
+
+
+def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> None:
+    """Stage 1 of a run, with BERT's gradient under text "bert-finetune"; see :func:`pretrain`."""
+    bert, config = None, run.model_config()
+    if run.text == "bert-finetune":
+        bert = find_bert("")
+        config = replace(config, widths={**config.widths, "text": bert.config.hidden_size})
+    model = IMDer(config, seed=seed).to(default_device())
+    pretrain(model, run.data, run.train_config(seed), folder, path, bert=bert, resume=True)
+
+
+def sweep(run: Run, recipes: Sequence[str], rates: Sequence[float] = RATES) -> pd.DataFrame:
+    """Every cell of a run, then the tables; cells/NAME.csv marks a finished one.
+
+    Args:
+        run: with a pretrained model (see :func:`with_pretrained`) and the seeds of the grid.
+        recipes: "staged", "released" or both.
+        rates: of the random protocol.
+
+    Returns:
+        all rows of all cells
+    """
+    folder = run.folder / "cells"
+    folder.mkdir(parents=True, exist_ok=True)
+    grid, tables = cells(recipes, rates, run.seeds), []
+    for i, cell in enumerate(grid, start=1):
+        path = folder / f"{cell.name}.csv"
+        if path.exists():
+            print(f"cell {i}/{len(grid)} {cell.name}: done before", flush=True)
+        else:
+            print(f"cell {i}/{len(grid)} {cell.name} ...", flush=True)
+            model, cases = train_cell(run, cell), tested_on(cell, rates, run.data.modalities)
+            batch = run.train_config(cell.seed).batch_size
+            table = evaluate(model, run.data.test, cases, [cell.seed], draws=run.draws, mask_batch=batch)
+            write_text(path, table.assign(recipe=cell.recipe).to_csv(index=False))
+        tables.append(pd.read_csv(path, dtype={"case": str}))
+    table = pd.concat(tables, ignore_index=True)
+    run.save_table(table, "05_paper_all")
+    for recipe in recipes:
+        part = table[table["recipe"] == recipe]
+        for protocol in ("fixed", "random"):
+            shown = beside_published(part, run.data.name, protocol, sentiment=run.data.sentiment_scale)
+            if not shown.empty:
+                run.save_table(shown, f"05_paper_{protocol}_{recipe}")
+    return table
+
+
 def cells(recipes: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) -> list[Cell]:
     """The grid, seed by seed, so that whole tables exist early."""
-    out = []
-    for seed in seeds:
-        for recipe in recipes:
-            out += [Cell(recipe, seed, r) for r in ([None] if recipe == "staged" else rates)]
-    return out
+    trained_for = {"staged": [None], "released": rates}
+    return [Cell(recipe, seed, rate) for seed in seeds for recipe in recipes for rate in trained_for[recipe]]
+
+
+def train_cell(run: Run, cell: Cell) -> IMDer:
+    """The cell's model; epochs that are done are not repeated."""
+    if cell.recipe == "staged":
+        return run.train(cell.seed).model  # where the notebooks look for it too
+    weights = read_pretrained(run.pretrained)
+    model = IMDer(like_pretrained(run.model_config("released"), weights), seed=cell.seed).to(default_device())
+    load_pretrained(model, weights)
+    config = replace(run.train_config(cell.seed), recipe=cell.recipe, rate=cell.rate)
+    return fit(model, run.data, config, run.model_folder(cell.seed).with_name(cell.name), resume=True).model
 
 
 def tested_on(cell: Cell, rates: Sequence[float], modalities: Sequence[str]) -> list[Case]:
@@ -68,83 +129,9 @@ def tested_on(cell: Cell, rates: Sequence[float], modalities: Sequence[str]) -> 
     The release has no model for fixed patterns; the one trained at rate .7 (that is 2/3) stands for patterns that miss
     two of three modalities, .3 for one, 0 for the complete one.
     """
-    everything: list[Case] = [("fixed", "+".join(p)) for p in patterns(modalities)]
+    fixed: list[Case] = [("fixed", "+".join(p)) for p in patterns(modalities)]
     if cell.rate is None:
-        return everything + [("random", r) for r in rates]
+        return fixed + [("random", r) for r in rates]
     M = len(modalities)
-    nearest = {c: min(rates, key=lambda r: abs(r - 1 + len(str(c[1]).split("+")) / M)) for c in everything}
-    return [c for c in everything if nearest[c] == cell.rate] + [("random", cell.rate), ("released", cell.rate)]
-
-
-def with_pretrained(run: Run) -> Run:
-    """The run with a pretrained model: its own, or stage 1 trained once for all cells (FOLDER/pretrained-<dataset>)."""
-    if run.options.pretrained:
-        return run
-    path, seed = run.folder / f"pretrained-{run.data.name}.safetensors", run.seeds[0]
-    finetune = run.options.text == "bert-finetune"
-    if not path.with_suffix(".json").exists():
-        print(f"stage 1 of all cells: {path.name} ...", flush=True)
-        pretrain_run(run, seed, run.model_folder(seed).with_name("pretrained"), path)
-    after = replace(run.options, pretrained=str(path))
-    data = bert_features(run.data, find_bert(after), BERT_CACHE) if finetune else run.data
-    return replace(run, data=data, options=after)
-
-
-def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> Path:
-    """Stage 1 of a run, with BERT's gradient under text "bert-finetune"; see :func:`pretrain`."""
-    bert, config = None, run.model_config()
-    if run.options.text == "bert-finetune":
-        bert = find_bert(run.options)
-        config = replace(config, widths={**config.widths, "text": bert.config.hidden_size})
-    model = IMDer(config, seed=seed).to(default_device())
-    return pretrain(model, run.data, run.train_config(seed), folder, path, bert=bert, resume=True)
-
-
-def train_cell(run: Run, cell: Cell) -> IMDer:
-    """The cell's model; epochs that are done are not repeated."""
-    if cell.rate is None:
-        return run.train(cell.seed).model  # where the notebooks look for it too
-    config = replace(run.train_config(cell.seed), recipe=cell.recipe, rate=cell.rate)
-    folder = run.model_folder(cell.seed).with_name(cell.name)
-    return fit(run.new_model(cell.seed, "released"), run.data, config, folder, resume=True).model
-
-
-def run_cell(run: Run, cell: Cell, rates: Sequence[float]) -> pd.DataFrame:
-    """Train and test one cell."""
-    model, todo = train_cell(run, cell), tested_on(cell, rates, run.data.modalities)
-    batch = run.train_config(cell.seed).batch_size
-    table = evaluate(model, run.data.test, todo, [cell.seed], draws=run.draws, mask_batch=batch)
-    return table.assign(recipe=cell.recipe)
-
-
-def sweep(run: Run, recipes: Sequence[str], rates: Sequence[float] = RATES) -> pd.DataFrame:
-    """Every cell of a run, then the tables; cells/NAME.csv marks a finished one.
-
-    Args:
-        run: with a pretrained model (see :func:`with_pretrained`) and the seeds of the grid.
-        recipes: out of RECIPES.
-        rates: of the random protocol.
-
-    Returns:
-        all rows of all cells
-    """
-    folder = run.folder / "cells"
-    folder.mkdir(parents=True, exist_ok=True)
-    todo, tables = cells(recipes, rates, run.seeds), []
-    for i, cell in enumerate(todo, start=1):
-        path = folder / f"{cell.name}.csv"
-        if path.exists():
-            print(f"cell {i}/{len(todo)} {cell.name}: done before", flush=True)
-        else:
-            print(f"cell {i}/{len(todo)} {cell.name} ...", flush=True)
-            write_text(path, run_cell(run, cell, rates).to_csv(index=False))
-        tables.append(pd.read_csv(io.StringIO(path.read_text(encoding="utf-8")), dtype={"case": str}))
-    table = pd.concat(tables, ignore_index=True)
-    run.save_table(table, "05_paper_all")
-    for recipe in recipes:
-        for protocol in ("fixed", "random"):
-            part = table[table["recipe"] == recipe]
-            shown = paper_table(part, run.data.name, protocol, sentiment=run.data.sentiment_scale)
-            if not shown.empty:
-                run.save_table(shown, f"05_paper_{protocol}_{recipe}")
-    return table
+    nearest = {c: min(rates, key=lambda r: abs(r - 1 + len(str(c[1]).split("+")) / M)) for c in fixed}
+    return [c for c in fixed if nearest[c] == cell.rate] + [("random", cell.rate), ("released", cell.rate)]

@@ -34,7 +34,6 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page, seen or not
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-STATIC = ("IMDER_HEADLESS", "MPLBACKEND")  # of the tests' surroundings: they would change what a reader sees
 RAISED = re.compile(r'"msg_type": ?"error".*"ename": ?"(.*?)", ?"evalue": ?"(.*?)"')  # by a cell or a widget's callback
 TROUBLE = ("[E ", "[C ", "ERROR", "Traceback")
 
@@ -99,7 +98,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     own |= {"JUPYTER_CONFIG_DIR": str(config), "JUPYTERLAB_SETTINGS_DIR": str(config / "lab")}
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.port={port}", f"--ServerApp.root_dir={tree}"]
     with lab.log.open("w") as log:
-        environment = {k: v for k, v in os.environ.items() if k not in STATIC} | own
+        environment = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | own
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
         wait_until_served(lab, server)

@@ -7,9 +7,10 @@ import nbformat
 import pytest
 
 from imder_lib.errors import UserError
-from imder_lib.runs.exercises import SOLUTIONS, follow, tagged, with_exercises
+from imder_lib.runs.exercises import follow
 from imder_lib.runs.notebook import run_notebook
 from imder_lib.runs.reproduce import NOTEBOOKS, ORDER
+from tools.course import SOLUTIONS, tagged, with_exercises
 from tools.form import form_problems
 
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))

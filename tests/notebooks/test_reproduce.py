@@ -27,7 +27,7 @@ def test_reproduce_runs_every_notebook(tmp_path):
     fixed = (out / "tables" / "05_fixed_acc2.csv").read_text().splitlines()
     random = (out / "tables" / "05_random_acc2.csv").read_text().splitlines()
     assert (len(fixed), len(random)) == (1 + 7, 1 + 8)
-    assert fixed[0] == "condition,rate,realised,bayes,imder,regression,dropout,mean,zero,constant"
+    assert fixed[0] == "case,rate,realised,bayes,imder,regression,dropout,mean,zero,constant"
     provenance = json.loads((out / "provenance.json").read_text())
     assert {"data_sha256", "versions", "device", "seeds", "seconds", "parameters"} <= provenance.keys()
     text = re.sub(r"data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+", "", page)  # four letters in a row can be chance there

@@ -98,12 +98,17 @@ def test_a_pickle_that_would_run_code(imder, file, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--profile", "fast"), "unknown profile 'fast': expected one of ['smoke', 'quick', 'full', 'paper']"),
+        (("--profile", "fast"), "unknown profile 'fast': expected one of ['smoke', 'quick', 'full']"),
         (("--seeds", "1,x"), "seeds must be whole numbers"),
         (("--seeds", "1,1"), "seeds must be distinct"),
         (("--dataset", "nothing"), "no data at"),
         (("--data", "synthetic"), "--data"),
         (("--timeout", "long"), "--timeout"),
+        (("--recipe", "released"), "recipe 'released' needs the grid"),
+        (("--steps", "1"), "steps 0 or >= 2"),
+        (("--text", "bert"), "unknown text route 'bert'"),
+        (("--pretrained", "none.pth"), "no pretrained model at"),
+        (("--download-bert",), "text 'features' needs no BERT"),
     ],
 )
 def test_bad_options(imder, tmp_path, option, message):
@@ -119,7 +124,7 @@ def test_an_output_folder_that_exists(imder, file, tmp_path):
     refused(imder, tmp_path, ("reproduce", "--out", out, "--resume"), "is no run of this kit")
     (out / "run.json").write_text('{"profile"')
     refused(imder, tmp_path, ("reproduce", "--out", out, "--resume"), "is no run of this kit")
-    (out / "run.json").write_text('{"dataset": "synthetic", "profile": "paper", "seeds": "1"}')
+    (out / "run.json").write_text('{"dataset": "synthetic", "profile": "full", "seeds": "1"}')
     refused(imder, tmp_path, ("reproduce", "--out", out, "--resume"), "other settings")
 
 

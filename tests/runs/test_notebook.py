@@ -112,6 +112,13 @@ def test_values_arrive_as_they_were_given(imder, write_notebook, tmp_path):
     assert "['007', 0.001, 7, True]" in text_of(out)
 
 
+@pytest.mark.parametrize(("given", "shown"), [({}, False), ({"live": "true"}, True)])
+def test_panels_do_not_move_unless_they_are_told_to(write_notebook, tmp_path, given, shown):
+    source = write_notebook("live: bool = True  # panels move", "print(live)")
+    run_notebook(source, tmp_path / "out.ipynb", given)
+    assert text_of(tmp_path / "out.ipynb").strip() == str(shown)
+
+
 def test_a_failing_notebook_is_kept(imder, write_notebook, tmp_path):
     out = tmp_path / "out.ipynb"
     code, _, error = imder("run", write_notebook(PARAMETERS, "print('before')", "1 / 0", "print('after')"), out)

@@ -31,7 +31,7 @@ def test_what_is_missing_is_named_with_what_to_do(monkeypatch):
 
     monkeypatch.setattr(environment, "version", version)
     monkeypatch.setattr(environment, "DISK", 1e9)
-    monkeypatch.setattr(environment.platform, "python_version_tuple", lambda: ("3", "10", "0"))
+    monkeypatch.setattr(environment.sys, "version_info", (3, 10, 0))
     table = environment.check_environment().set_index("what")
     assert list(table.index[~table["ready"]]) == ["Python", "ipywidgets", "free disk"]
     assert "make test" in table.loc["ipywidgets", "what to do"]

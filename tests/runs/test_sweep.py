@@ -1,5 +1,7 @@
 """The paper's grid: cells, their resumption, and the tables beside the published numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,16 +11,19 @@ from imder_lib import UserError
 from imder_lib.cli import main
 from imder_lib.data.fake import write_fake
 from imder_lib.data.missing import RATES
+from imder_lib.profiles import PROFILES
+from imder_lib.runs import reproduce as reproduce_module
 from imder_lib.runs import sweep as sweep_module
-from imder_lib.runs.setup import Options, Run, start_run
+from imder_lib.runs.notebook import check_parameters
+from imder_lib.runs.setup import Run
 from imder_lib.runs.sweep import Cell, cells, sweep, with_pretrained
-from imder_lib.runs.tables import interval, paper_table
+from imder_lib.runs.tables import beside_published, interval
 
 MODALITIES = ("text", "audio", "vision")
 
 
 def a_run(data, folder):
-    return Run(data, "smoke", [1], folder, Options(epochs=1, steps=2))
+    return Run(data, "smoke", [1], folder, epochs=1, steps=2)
 
 
 def test_the_grid():
@@ -73,9 +78,6 @@ def test_a_sweep_by_the_command_line(tmp_path, monkeypatch, capsys):
     row = table[table["metric"] == "acc2"].iloc[0]
     assert (row["case"], row["seeds"]) == (0.3, 2)
     assert row["low"] <= row["ours"] <= row["high"]
-    run = start_run(str(path), "smoke", "1", tmp_path / "out")  # as a notebook of the run does
-    assert run.options.pretrained.endswith("pretrained-small.safetensors")
-    assert run.train_config(1).fusion_epochs == 0
     with pytest.raises(SystemExit) as stop:
         main()  # the folder exists
     assert stop.value.code == 2
@@ -103,7 +105,7 @@ PATTERNS = ["text", "audio", "vision", "text+audio", "text+vision", "audio+visio
 
 
 def test_both_averages_and_what_is_published():
-    table = paper_table(rows(PATTERNS, [0.8, 0.6, 0.7, 0.9, 0.9, 0.6, 0.95]), "mosei", "fixed")
+    table = beside_published(rows(PATTERNS, [0.8, 0.6, 0.7, 0.9, 0.9, 0.6, 0.95]), "mosei", "fixed")
     part = table[(table["metric"] == "acc2") & (table["method"] == "IMDer")].set_index("case")
     assert part.loc["average of 6 incomplete", "ours"] == pytest.approx(75)
     assert part.loc["average of all 7", "ours"] == pytest.approx(100 * 5.45 / 7)
@@ -119,13 +121,40 @@ def test_both_averages_and_what_is_published():
 
 
 def test_nothing_published_stands_beside_other_data():
-    table = paper_table(rows(PATTERNS, [0.5] * 7), "mosi_utt_bc", "fixed", sentiment=False)
+    table = beside_published(rows(PATTERNS, [0.5] * 7), "mosi_utt_bc", "fixed", sentiment=False)
     assert set(table["metric"]) == {"mae", "corr"}
     assert table["published"].isna().all()
     assert (table["source"] == "").all()
 
 
-def test_bad_options_are_refused(tmp_path):
+def test_bad_settings_are_refused(data, tmp_path):
     for bad in ({"text": "bert"}, {"epochs": -1}, {"steps": 1}, {"pretrained": str(tmp_path / "none.pth")}):
         with pytest.raises(UserError):
-            Options(**bad)
+            Run(data, "smoke", [1], tmp_path, **bad)
+    with pytest.raises(UserError, match="trains BERT in stage 1"):
+        Run(data, "smoke", [1], tmp_path, text="bert-finetune").train(1)
+
+
+def test_the_notebooks_of_a_run_get_its_settings(tmp_path, monkeypatch):
+    """Also the model of stage 1 that the grid has trained; only the first seed is shown."""
+    given = {}
+
+    def run_notebook(path, out, parameters, timeout):
+        check_parameters(path, parameters)
+        given[path.stem] = parameters
+        out.parent.mkdir(exist_ok=True)
+
+    grid = {"quick": replace(PROFILES["smoke"], grid=True)}
+    monkeypatch.setattr("imder_lib.profiles.PROFILES", grid)
+    monkeypatch.setattr(reproduce_module, "run_notebook", run_notebook)
+    path = write_fake("mosi", tmp_path / "small.pkl", sizes={"train": 24, "valid": 8, "test": 12}, steps=6)
+    out = tmp_path / "out"
+    reproduce_module.reproduce(
+        reproduce_module.ReproduceSettings(str(path), "quick", "2,3", str(out), epochs=1, steps=2)
+    )
+    assert tuple(given) == reproduce_module.ORDER
+    expected = {"dataset": str(path), "profile": "quick", "seeds": "2", "out": str(out), "text": "features"}
+    expected |= {"pretrained": str(out / "pretrained-small.safetensors"), "epochs": 1, "steps": 2}
+    assert all(parameters == expected for parameters in given.values())
+    assert Run(None, "quick", [2], out, pretrained=expected["pretrained"])  # the file is there
+    assert len(list((out / "cells").glob("*.csv"))) == 2

@@ -44,20 +44,23 @@ def test_published_rows_have_sources_and_known_cases(name):
 @pytest.mark.parametrize("name", ["synthetic", "mosi (file)", "mosi_utt", "digits", ""])
 def test_nothing_is_published_for_other_data(name):
     assert published(name).empty
-    assert beside_published(ours("fixed", FIXED), name, "fixed").empty
-    assert beside_published(ours("random", ["0.0", "0.1"]), name, "random").empty
+    for protocol, cases in (("fixed", FIXED), ("random", ["0.0", "0.1"])):
+        table = beside_published(ours(protocol, cases), name, protocol)
+        assert table["published"].isna().all()
+        assert set(table["method"]) == set(table["source"]) == {""}
 
 
 def test_fixed_rows_meet_their_published_rows():
     table = beside_published(ours("fixed", FIXED), "mosei", "fixed")
-    paper = table[table["method"] == "IMDer"].set_index("case")
-    assert set(paper.index) == {"l", "a", "v", "la", "lv", "va", "lva"}
     theirs = published("mosei").query("protocol == 'fixed' and method == 'IMDer'").set_index("case")
+    assert set(theirs.index) == {"l", "a", "v", "la", "lv", "va", "lva"}
+    found = table[table["method"] == "IMDer"].set_index(["metric", "case"])
     for i, pattern in enumerate(FIXED):
-        row, letters = paper.loc[pattern_letters(pattern)], pattern_letters(pattern)
-        assert row["ours_acc2"] == pytest.approx(i + 1.5)  # the mean of two seeds, in percent, of "imder" alone
-        assert row["ours_mae"] == pytest.approx((i + 1.5) / 100)  # no percentage
-        assert row["acc2"] == theirs.loc[letters, "acc2"]
+        row = found.loc["acc2", pattern]
+        assert row["ours"] == pytest.approx(i + 1.5)  # the mean of two seeds, in percent, of "imder" alone
+        assert row["published"] == theirs.loc[pattern_letters(pattern), "acc2"]
+    mae = table[table["metric"] == "mae"].drop_duplicates("case").set_index("case")
+    assert mae.loc["audio", "ours"] == pytest.approx(0.025)  # no percentage
     assert set(table["method"]) == {"IMDer", "IMDer (re-run)"}  # no other method stands beside ours
 
 
@@ -65,11 +68,11 @@ def test_random_rows_meet_their_published_rows():
     table = beside_published(ours("random", ["0.0", "0.1", "0.7"]), "mosi", "random")
     theirs = published("mosi").query("protocol == 'random' and method == 'IMDer'")
     theirs = theirs.set_index(theirs["case"].astype(float))
-    paper = table[table["method"] == "IMDer"].set_index("case")
-    assert list(paper.index) == [0.0, 0.1, 0.7]
-    for i, rate in enumerate(paper.index):
-        assert paper.loc[rate, "ours_f1"] == pytest.approx(i + 1.5)
-        assert paper.loc[rate, "f1"] == theirs.loc[rate, "f1"]
+    found = table[(table["method"] == "IMDer") & (table["metric"] == "f1")].set_index("case")
+    assert list(found.index) == ["0.0", "0.1", "0.7"]
+    for i, rate in enumerate(found.index):
+        assert found.loc[rate, "ours"] == pytest.approx(i + 1.5)
+        assert found.loc[rate, "published"] == theirs.loc[float(rate), "f1"]
 
 
 def test_a_table_without_our_method_is_empty():
