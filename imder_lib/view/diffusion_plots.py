@@ -42,14 +42,8 @@ def paths(
 ) -> Figure:
     """Trajectories of x over noise levels or times, a panel a name; beside each its ends and the target's density.
 
-    Three trajectories are coloured, by where they start. A logarithmic axis runs from noise at the left to data at the
-    right.
-
-    Args:
-        levels: (S,).
-        trajectories: name -> (S, N).
-        grid: (G,) values of x.
-        target: (G,) density.
+    Three trajectories (S, N) are coloured, by where they start. A logarithmic axis of levels (S,) runs from noise at the
+    left to data at the right. The grid of x and the target's density are (G,).
     """
     count = len(trajectories)
     figure, axes = row(2 * count, 2.6, 3.5, width_ratios=(4, 1) * count, sharey=True)
@@ -116,7 +110,8 @@ def realised_rates(table: pd.DataFrame) -> Figure:
     """Realised against nominal missing rate, a line a split; columns split, nominal, realised."""
     figure, axis = plt.subplots(figsize=(6.4, 4))
     axis.plot([0, 0.7], [0, 0.7], label="as named", **TRUTH)
-    sns.lineplot(table, x="nominal", y="realised", hue="split", style="split", markers=True, dashes=False, ax=axis)
+    for (split, part), marker in zip(table.groupby("split", sort=False), MARKERS, strict=False):
+        axis.plot(part["nominal"], part["realised"], marker=marker, ms=5, label=split)
     axis.set(xlabel="nominal missing rate", ylabel="realised missing rate")
     axis.legend()
     return figure
@@ -180,7 +175,7 @@ def metrics_by_row(
 def luck_of_the_mask(share: np.ndarray, error: np.ndarray, xlabel: str, ylabel: str) -> Figure:
     """One point an epoch: how often something was available against a score, with the least-squares line."""
     figure, axis = plt.subplots(figsize=(5.5, 3.6))
-    line = {"fit_reg": np.ptp(share) > 0, "ci": None, "truncate": True, "line_kws": {"color": BROWN}}
+    line = {"fit_reg": np.ptp(share) > 0, "ci": None, "truncate": True, "line_kws": {"color": BROWN, "lw": 1.8}}
     sns.regplot(x=share, y=error, ax=axis, scatter_kws={"s": 45, "alpha": 0.5}, **line)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     return figure

@@ -127,18 +127,12 @@ def digit_strip(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
 
 
 def completions(
-    truth: np.ndarray,
-    given: np.ndarray,
-    draws: np.ndarray,
-    answers: np.ndarray,
-    together: np.ndarray,
-    labels: Sequence[int],
+    truth: np.ndarray, given: np.ndarray, draws: np.ndarray, answers: np.ndarray, together: np.ndarray, labels: Sequence
 ) -> Figure:
     """Digits, what is available of each, draws of the rest, and their mean; above each its predicted class.
 
     Args:
-        truth: (N, 8, 8).
-        given: (N, 8, 8), NaN where missing.
+        truth, given: (N, 8, 8), NaN where missing.
         draws: (K, N, 8, 8).
         answers: whole (K, N), the class of each draw.
         together: whole (N,), the class of all draws together; it stands above their mean.
