@@ -42,8 +42,8 @@ def paths(
 ) -> Figure:
     """Trajectories of x over noise levels or times, a panel a name; beside each its ends and the target's density.
 
-    Three trajectories (S, N) are coloured, by where they start. A logarithmic axis of levels (S,) runs from noise at the
-    left to data at the right. The grid of x and the target's density are (G,).
+    Three trajectories (S, N) are coloured, by where they start. A logarithmic axis of levels (S,) runs from noise at
+    the left to data at the right. The grid of x and the target's density are (G,).
     """
     count = len(trajectories)
     figure, axes = row(2 * count, 2.6, 3.5, width_ratios=(4, 1) * count, sharey=True)
