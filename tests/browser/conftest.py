@@ -34,7 +34,7 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page, seen or not
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-STATIC = ("MPLBACKEND",)  # of the tests' surroundings: it would change what a reader sees
+STATIC = ("IMDER_HEADLESS", "MPLBACKEND")  # of the tests' surroundings: they would change what a reader sees
 RAISED = re.compile(r'"msg_type": ?"error".*"ename": ?"(.*?)", ?"evalue": ?"(.*?)"')  # by a cell or a widget's callback
 TROUBLE = ("[E ", "[C ", "ERROR", "Traceback")
 
