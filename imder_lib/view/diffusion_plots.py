@@ -1,13 +1,109 @@
-"""Figures of the diffusion notebooks: missing rates, the Gaussian pair, sample quality, network calls."""
+"""Figures of the diffusion notebooks: mixtures of Gaussians, the Gaussian pair, sample quality, network calls."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
-from imder_lib.view.style import BROWN, MARKERS, TRUTH
+from imder_lib.view.style import BLUE, BROWN, GOLD, MARKERS, SILVER, TRUTH, legend_above, row
+
+Curves = Mapping[str, np.ndarray]  # name -> values on a grid
+FILLED = {"density": True, "histtype": "stepfilled", "color": BLUE, "alpha": 0.35, "lw": 0}
+
+
+def density_and_score(grid: np.ndarray, density: Curves, score: Curves) -> Figure:
+    """Density (above) and score (below) over x, a column a noise level.
+
+    Arrows point where the score points. A dot marks where the score falls through 0 (a hump), a ring where it rises.
+    """
+    figure, axes = plt.subplots(2, len(density), figsize=(2.9 * len(density), 4.4), sharex=True, sharey="row")
+    for upper, lower, (name, p), s in zip(*axes, density.items(), score.values(), strict=True):
+        upper.fill_between(grid, p, color=BLUE, alpha=0.25, lw=0)
+        upper.plot(grid, p, color=BLUE)
+        lower.plot(grid, s, color=BROWN)
+        lower.axhline(0, color=SILVER, lw=1)
+        at = np.linspace(0, len(grid) - 1, 13).astype(int)[1:-1]
+        lower.quiver(grid[at], 0 * at - 5.3, np.sign(s[at]), 0 * at, color=SILVER, scale=18, width=0.012)
+        zeros = np.flatnonzero(np.sign(s[1:]) != np.sign(s[:-1]))
+        falls = np.where(s[zeros] > 0, BROWN, "white")
+        lower.scatter(grid[zeros], 0 * zeros, s=36, c=falls, edgecolors=BROWN, zorder=3)
+        upper.set(title=name)
+        lower.set(xlabel="x", ylim=(-6, 6))
+    axes[0][0].set_ylabel("density p(x)")
+    axes[1][0].set_ylabel("score d/dx log p(x)")
+    return figure
+
+
+def paths(
+    levels: np.ndarray, trajectories: Curves, grid: np.ndarray, target: np.ndarray, *, xlabel: str, log: bool = True
+) -> Figure:
+    """Trajectories of x over noise levels or times, a panel a name; beside each its ends and the target's density.
+
+    Three trajectories (S, N) are coloured, by where they start. A logarithmic axis of levels (S,) runs from noise at
+    the left to data at the right. The grid of x and the target's density are (G,).
+    """
+    count = len(trajectories)
+    figure, axes = row(2 * count, 2.6, 3.5, width_ratios=(4, 1) * count, sharey=True)
+    for axis, side, (name, x) in zip(axes[::2], axes[1::2], trajectories.items(), strict=True):
+        shown = levels[: len(x)]
+        axis.plot(shown, x[:, :30], lw=0.7, alpha=0.5, color=SILVER)
+        strong = np.argsort(x[0])[(np.array([0.2, 0.5, 0.8]) * x.shape[1]).astype(int)]  # low, middle and high starts
+        for k, colour in zip(strong, (BLUE, BROWN, GOLD), strict=True):
+            axis.plot(shown, x[:, k], lw=1.3, color=colour)
+        axis.set(title=name, xlabel=xlabel, ylim=(grid[0], grid[-1]))
+        if log:
+            axis.set_xscale("log")
+            axis.invert_xaxis()
+        side.hist(x[-1], np.linspace(grid[0], grid[-1], 61), orientation="horizontal", **FILLED)
+        side.plot(target, grid, **TRUTH)
+        side.set(xticks=[], xlabel="density")
+    axes[0].set_ylabel("x")
+    return figure
+
+
+def two_answers(
+    cloud: np.ndarray, c: float, grid: np.ndarray, exact: np.ndarray, draws: np.ndarray, mean: float
+) -> Figure:
+    """Pairs (x, c) with one condition marked; what x may be then: exact density, draws, and the mean of both."""
+    figure, (left, right) = row(2, 5, 3.6)
+    left.scatter(cloud[:, 1], cloud[:, 0], s=6, alpha=0.4, lw=0)
+    left.axvline(c, color=BROWN)
+    left.set(xlabel="c, available", ylabel="x, missing", title=f"pairs; one condition, c = {c:g}")
+    right.hist(draws, np.linspace(grid[0], grid[-1], 61), label=f"{len(draws)} draws", **FILLED)
+    right.plot(grid, exact, label="exact p(x | c)", **TRUTH)
+    right.axvline(mean, color=GOLD, lw=2, label="mean: the best single guess")
+    right.set(xlabel="x", ylabel="density", title=f"what x may be, given c = {c:g}")
+    legend_above(right, 0.45)
+    return figure
+
+
+def learned_and_exact(grid: np.ndarray, exact: Curves, learned: Curves, title: str) -> Figure:
+    """A learned curve over x beside the exact one, a panel a noise level."""
+    figure, axes = row(len(exact), 3.2, 3.2, sharey=True)
+    for axis, (name, y), z in zip(axes, exact.items(), learned.values(), strict=True):
+        axis.plot(grid, y, label="exact", **TRUTH)
+        axis.plot(grid, z, color=BLUE, label="net")
+        axis.set(title=name, xlabel="x")
+    axes[0].set_ylabel(title)
+    axes[0].legend()
+    return figure
+
+
+def crescents(groups: Mapping[str, np.ndarray], mean: np.ndarray) -> Figure:
+    """Groups of points (N, 2) of one posterior, a panel each on one scale, and the conditional mean (2,) in each."""
+    figure, axes = row(len(groups), 3.2, 3.6, sharex=True, sharey=True)
+    for axis, (name, points) in zip(axes, groups.items(), strict=True):
+        axis.scatter(*points.T, s=6, alpha=0.4, lw=0, color=BLUE)
+        axis.plot(*mean, "X", ms=11, color=BROWN, label="conditional mean", ls="none")
+        axis.set(title=f"{name} (N = {len(points)})", xlabel="theta 1", aspect="equal")
+    axes[0].set_ylabel("theta 2")
+    axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    reach = 1.2 * np.abs(next(iter(groups.values())) - mean).max()  # the first group sets the frame
+    axes[0].set(xlim=(mean[0] - reach, mean[0] + reach), ylim=(mean[1] - reach, mean[1] + reach))
+    return figure
 
 
 def realised_rates(table: pd.DataFrame) -> Figure:
@@ -23,12 +119,12 @@ def realised_rates(table: pd.DataFrame) -> Figure:
 
 def denoiser_weights(sigma: np.ndarray, weights: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """The weights a of x_t and b of the condition in the best denoiser against sigma, a line a training rule."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
-    for axis, i, title in zip(axes, (0, 1), ("a, the weight of $x_t$", "b, the weight of the condition"), strict=True):
-        for (name, pair), style in zip(weights.items(), ("-", "--", "-."), strict=False):
-            axis.plot(sigma, pair[i], style, lw=2, label=name)
+    figure, axes = row(2, 5, 3.6)
+    for i, (axis, title) in enumerate(zip(axes, ("$x_t$", "the condition"), strict=True)):
+        for (name, pair), line in zip(weights.items(), ("-", "--", "-."), strict=False):
+            axis.plot(sigma, pair[i], line, lw=2, label=name)
         axis.axhline(0, color="black", lw=0.8)
-        axis.set(xscale="log", xlabel="noise level sigma", title=title)
+        axis.set(xscale="log", xlabel="noise level sigma", title=f"{'ab'[i]}, the weight of {title}")
     axes[1].legend(title="condition in training")
     return figure
 
@@ -36,17 +132,17 @@ def denoiser_weights(sigma: np.ndarray, weights: Mapping[str, tuple[np.ndarray, 
 def pair_scatter(
     groups: Mapping[str, tuple[np.ndarray, np.ndarray]], slopes: Mapping[str, float], truth: float
 ) -> Figure:
-    """Samples x (N,) against their conditions c (N,), one panel a group, with its slope and the truth's."""
-    figure, axes = plt.subplots(1, len(groups), figsize=(2.9 * len(groups), 3.4), sharex=True, sharey=True)
+    """Samples x (N,) against their conditions c (N,), a panel a group, with its slope and the true one."""
+    figure, axes = row(len(groups), 2.9, 3.4, sharex=True, sharey=True)
     ends = np.array([-3.0, 3.0])
-    for axis, (name, (x, c)) in zip(np.atleast_1d(axes), groups.items(), strict=True):
+    for axis, (name, (x, c)) in zip(axes, groups.items(), strict=True):
         axis.scatter(c, x, s=5, alpha=0.3, lw=0)
         axis.plot(ends, slopes[name] * ends, color=BROWN, lw=2, label="sampled")
         axis.plot(ends, truth * ends, label="truth", **TRUTH)
         axis.set(title=f"{name}\nslope {slopes[name]:.2f}", xlabel="condition c", xlim=(-3.5, 3.5))
-    np.atleast_1d(axes)[0].set(ylabel="sample of x", ylim=(-9, 9))
-    calm = int(np.argmin([x.std() for x, _ in groups.values()]))  # where a legend hides no samples
-    np.atleast_1d(axes)[calm].legend(loc="lower right", fontsize="small", title=f"truth: slope {truth:.2f}")
+    axes[0].set(ylabel="sample of x", ylim=(-9, 9))
+    narrow = int(np.argmin([x.std() for x, _ in groups.values()]))  # here a legend hides no samples
+    axes[narrow].legend(loc="lower right", fontsize="small", title=f"truth: slope {truth:.2f}")
     return figure
 
 
@@ -58,32 +154,29 @@ def metrics_by_row(
     Args:
         table: columns row, metric, value, low, high.
         titles: metric -> title of its panel.
-        ideal: the row that the others are read against; no dashed line where the table lacks it.
+        ideal: the row to compare the others with; no dashed line where the table lacks it.
         names: the rows to show, from top to bottom.
         log: metrics on a logarithmic axis.
     """
-    size = (3.2 * len(titles) + 1.5, 0.42 * len(names) + 1.2)
-    figure, axes = plt.subplots(1, len(titles), figsize=size, sharey=True, squeeze=False)
-    for axis, (metric, title) in zip(axes[0], titles.items(), strict=True):
+    figure, axes = row(len(titles), 3.2 + 1.5 / len(titles), 0.42 * len(names) + 1.2, sharey=True)
+    for axis, (metric, title) in zip(axes, titles.items(), strict=True):
         part = table[table["metric"] == metric].set_index("row")
         if ideal in part.index:
             axis.axvline(part.loc[ideal, "value"], **TRUTH)
         part = part.reindex(list(names))
         error = [part["value"] - part["low"], part["high"] - part["value"]]
         axis.errorbar(part["value"], range(len(names)), xerr=error, fmt="o", capsize=3)
-        axis.set(title=title, yticks=range(len(names)), xscale="log" if metric in log else "linear")
-        axis.set_yticklabels(names)
-    axes[0][0].invert_yaxis()
+        axis.set(title=title, xscale="log" if metric in log else "linear")
+        axis.set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
     return figure
 
 
 def luck_of_the_mask(share: np.ndarray, error: np.ndarray, xlabel: str, ylabel: str) -> Figure:
     """One point an epoch: how often something was available against a score, with the least-squares line."""
     figure, axis = plt.subplots(figsize=(5.5, 3.6))
-    axis.scatter(share, error, s=45, alpha=0.5)
-    ends = np.array([share.min(), share.max()])
-    if ends[1] > ends[0]:
-        axis.plot(ends, np.polyval(np.polyfit(share, error, 1), ends), color=BROWN)
+    line = {"fit_reg": np.ptp(share) > 0, "ci": None, "truncate": True, "line_kws": {"color": BROWN, "lw": 1.8}}
+    sns.regplot(x=share, y=error, ax=axis, scatter_kws={"s": 45, "alpha": 0.5}, **line)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 
@@ -105,22 +198,19 @@ def quality_against_calls(
         limits: metric -> ends of its axis, where a few points would hide the rest.
         log: values on a logarithmic axis too.
     """
-    figure, axes = plt.subplots(1, len(titles), figsize=(4.4 * len(titles), 3.6), squeeze=False)
-    for axis, (metric, title) in zip(axes[0], titles.items(), strict=True):
-        part = table[table["metric"] == metric]
-        for (sampler, line), marker in zip(part.groupby("sampler", sort=False), MARKERS, strict=False):
-            line = line.sort_values("calls")
+    figure, axes = row(len(titles), 4.4, 3.6)
+    ticks = [c for c in (5, 10, 20, 50, 100, 200) if table["calls"].min() <= c <= table["calls"].max()]
+    for axis, (metric, title) in zip(axes, titles.items(), strict=True):
+        part = table[table["metric"] == metric].sort_values("calls", kind="stable")
+        for sampler, marker in zip(table["sampler"].unique(), MARKERS, strict=False):
+            line = part[part["sampler"] == sampler]
             error = [line["value"] - line["low"], line["high"] - line["value"]]
             axis.errorbar(line["calls"], line["value"], yerr=error, marker=marker, ms=5, capsize=2, label=sampler)
         if metric in reference:
             axis.axhline(reference[metric], **TRUTH)
-        ticks = [c for c in (5, 10, 20, 50, 100, 200) if table["calls"].min() <= c <= table["calls"].max()]
-        axis.set(xscale="log", xlabel="calls of the denoiser", title=title, xticks=ticks)
+        axis.set(xscale="log", yscale="log" if log else "linear", xlabel="calls of the denoiser", title=title)
+        axis.set(xticks=ticks, ylim=(limits or {}).get(metric))
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.xaxis.set_minor_locator(plt.NullLocator())
-        if log:
-            axis.set_yscale("log")
-        if metric in (limits or {}):
-            axis.set_ylim(limits[metric])
-    axes[0][0].legend(fontsize="small")
+    axes[0].legend(fontsize="small")
     return figure

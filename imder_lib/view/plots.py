@@ -1,4 +1,4 @@
-"""Figures: pure functions from arrays and tables to a matplotlib Figure."""
+"""Figures of data, latents, digits, styles, training and tables: pure functions to a matplotlib Figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,14 +10,32 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from imder_lib.view.style import BLUE, BROWN, GOLD, MARKERS, METHODS, METRIC_NAMES, SILVER, SKY, TRUTH
+from imder_lib.view.style import (
+    BLUE,
+    BROWN,
+    GOLD,
+    MARKERS,
+    METHODS,
+    METRIC_NAMES,
+    SILVER,
+    SKY,
+    TRUTH,
+    image,
+    legend_above,
+    method_lines,
+    picture,
+    row,
+)
+
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend at the right of its axis
+RIGHT, WRONG = "#00664B", "#A03A00"  # green and red-brown that differ in lightness too; a cross marks the wrong
 
 
 def label_histogram(labels: Mapping[str, np.ndarray]) -> Figure:
-    """Distribution of the label in each split."""
+    """Density of the label, name -> (N,), a line each."""
     figure, axis = plt.subplots(figsize=(6, 3.2))
-    for (name, y), style in zip(labels.items(), ("-", "--", ":"), strict=False):
-        sns.kdeplot(x=y, ax=axis, label=f"{name} (N = {len(y)})", linestyle=style, cut=0, warn_singular=False)
+    for (name, y), line in zip(labels.items(), ("-", "--", ":"), strict=False):
+        sns.kdeplot(x=y, ax=axis, label=f"{name} (N = {len(y)})", linestyle=line, cut=0, warn_singular=False)
     axis.set(xlabel="label", ylabel="density")
     axis.legend()
     return figure
@@ -25,38 +43,32 @@ def label_histogram(labels: Mapping[str, np.ndarray]) -> Figure:
 
 def feature_samples(features: Mapping[str, np.ndarray], title: str) -> Figure:
     """One sample of each modality as an image: (T, D_m) each."""
-    figure, axes = plt.subplots(1, len(features), figsize=(4 * len(features), 3))
+    figure, axes = row(len(features), 4, 3)
     for axis, (m, x) in zip(axes, features.items(), strict=True):
-        limit = np.abs(x).max() or 1.0
-        image = axis.imshow(x.T, aspect="auto", cmap="vlag", vmin=-limit, vmax=limit, interpolation="nearest")
+        figure.colorbar(image(axis, x.T), ax=axis, shrink=0.8)
         axis.set(title=m, xlabel="time step", ylabel="feature")
-        axis.grid(False)
-        figure.colorbar(image, ax=axis, shrink=0.8)
     figure.suptitle(title, parse_math=False)  # ids may hold $
     return figure
 
 
 def availability_map(available: Mapping[str, np.ndarray], modalities: Sequence[str]) -> Figure:
     """Which modalities (columns) of which samples (rows) are available, one panel a rate; rows are sorted."""
-    figure, axes = plt.subplots(1, len(available), figsize=(1.9 * len(available), 3.4), sharey=True)
-    for axis, (title, a) in zip(np.atleast_1d(axes), available.items(), strict=True):
-        rows = a[np.lexsort(a.T)]
-        axis.imshow(rows, aspect="auto", cmap="Greys", vmin=0, vmax=1.4, interpolation="nearest")
-        axis.set(title=title, xticks=range(len(modalities)))
-        axis.set_xticklabels(modalities, rotation=45, ha="right")
+    figure, axes = row(len(available), 1.9, 3.4, sharey=True)
+    for axis, (title, a) in zip(axes, available.items(), strict=True):
+        axis.imshow(a[np.lexsort(a.T)], aspect="auto", cmap="Greys", vmin=0, vmax=1.4, interpolation="nearest")
+        axis.set_title(title)
+        axis.set_xticks(range(len(modalities)), modalities, rotation=45, ha="right")
         axis.grid(False)
-    np.atleast_1d(axes)[0].set_ylabel("sample (sorted)")
+    axes[0].set_ylabel("sample (sorted)")
     return figure
 
 
 def latent_strip(latents: Sequence[np.ndarray], titles: Sequence[str], limit: float | None = None) -> Figure:
     """Latents (D, T) side by side, their deviations above; ``limit``: where the colours end, None: each its own."""
-    figure, axes = plt.subplots(1, len(latents), figsize=(2.1 * len(latents), 2.6), sharey=True)
+    figure, axes = row(len(latents), 2.1, 2.6, sharey=True)
     for axis, x, title in zip(axes, latents, titles, strict=True):
-        end = limit or np.abs(x).max() or 1.0
-        axis.imshow(x, aspect="auto", cmap="vlag", vmin=-end, vmax=end, interpolation="nearest")
+        image(axis, x, limit)
         axis.set(title=f"{title}\nstd {x.std():.2f}", xlabel="time step")
-        axis.grid(False)
     axes[0].set_ylabel("latent channel")
     return figure
 
@@ -64,33 +76,29 @@ def latent_strip(latents: Sequence[np.ndarray], titles: Sequence[str], limit: fl
 def compare_latents(groups: Mapping[str, np.ndarray]) -> Figure:
     """Groups of latents (N, D, T): each on the first two principal components of the first group, and all values.
 
-    The first group sets axes and components, and stands grey behind each of the others; how many of their points
-    fall outside the frame is said above.
+    The first group sets axes and components, and stands grey behind each of the others. The title of a panel says how
+    many points fall outside its frame.
     """
     flat = {name: x.reshape(len(x), -1) for name, x in groups.items()}
-    first = next(iter(flat.values()))
-    components = PCA(2).fit(first)
-    figure, axes = plt.subplots(1, len(flat), figsize=(3.7 * len(flat), 3.7), squeeze=False)
-    *clouds, right = axes[0]
-    reach = 3 * components.transform(first).std(axis=0)
-    span = 5 * first.std()
-    for axis, (name, x), colour in zip(clouds, list(flat.items())[1:], (BROWN, BLUE, GOLD), strict=False):
-        xy = components.transform(x)
-        outside = (np.abs(xy) > reach).any(axis=1).mean()
-        axis.scatter(*components.transform(first).T, s=14, color=SILVER, alpha=0.5, label=next(iter(flat)))
-        axis.scatter(*xy.T, s=14, color=colour, alpha=0.6, marker="^", label=name)
-        axis.set(
-            xlim=(-reach[0], reach[0]), ylim=(-reach[1], 1.35 * reach[1]), title=f"{outside:.0%} outside the frame"
-        )
-        axis.set(xlabel="first principal component of true", ylabel="second")
-        axis.legend(loc="upper center", ncols=2, fontsize="small")
+    (first, truth), *others = flat.items()
+    components = PCA(2).fit(truth)
+    behind = components.transform(truth)
+    reach, span = 3 * behind.std(axis=0), 5 * truth.std()
+    figure, (*clouds, right) = row(len(flat), 3.7, 3.7)
+    for axis, (name, x), colour in zip(clouds, others, (BROWN, BLUE, GOLD), strict=False):
+        points = components.transform(x)
+        axis.scatter(*behind.T, s=14, color=SILVER, alpha=0.5, label=first)
+        axis.scatter(*points.T, s=14, color=colour, alpha=0.6, marker="^", label=name)
+        outside = (np.abs(points) > reach).any(axis=1).mean()
+        axis.set(xlabel="first principal component of true", ylabel="second", title=f"{outside:.0%} outside the frame")
+        axis.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
+        legend_above(axis, 0.175, loc="upper center", ncols=2)
     for (name, x), colour, line in zip(flat.items(), (SILVER, BROWN, BLUE, GOLD), ("-", "--", "-", ":"), strict=False):
         values = x[np.abs(x) <= span]
         values = values[:: max(1, len(values) // 20000)]
         sns.kdeplot(x=values, ax=right, color=colour, linestyle=line, label=f"{name} (std {x.std():.2f})")
     right.set(xlabel="latent value", ylabel="density", title="all values", xlim=(-span, span))
-    right.set_ylim(top=1.5 * right.get_ylim()[1])  # room for the legend
-    right.legend(fontsize="small")
+    legend_above(right, 0.5)
     return figure
 
 
@@ -98,18 +106,48 @@ def tsne_by_modality(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: 
     """t-SNE of true and recovered latents, modality -> two arrays (N, D, T); one colour and marker a modality."""
     flat = np.concatenate([x.reshape(len(x), -1) for pair in groups.values() for x in pair])
     flat = PCA(min(30, *flat.shape), random_state=seed).fit_transform(flat)
-    perplexity = min(30.0, (len(flat) - 1) / 3)
-    xy = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
+    points = TSNE(perplexity=min(30.0, (len(flat) - 1) / 3), init="pca", random_state=seed).fit_transform(flat)
     figure, axis = plt.subplots(figsize=(6.4, 5))
-    start = 0
     for (m, pair), colour, marker in zip(groups.items(), (BLUE, BROWN, SKY, GOLD), MARKERS, strict=False):
-        for x, kind in zip(pair, ("true", "recovered"), strict=True):
-            part, start = xy[start : start + len(x)], start + len(x)
-            axis.scatter(*part.T, s=22, marker=marker, edgecolors=colour, linewidths=1, label=f"{m}, {kind}",
-                         facecolors=colour if kind == "true" else "none", alpha=0.8)  # fmt: skip
+        for x, kind, face in zip(pair, ("true", "recovered"), (colour, "none"), strict=True):
+            part, points = points[: len(x)], points[len(x) :]
+            look = {"marker": marker, "edgecolors": colour, "facecolors": face}
+            axis.scatter(*part.T, s=22, linewidths=1, alpha=0.8, label=f"{m}, {kind}", **look)
     axis.set(xticks=[], yticks=[], xlabel="t-SNE: only who is near whom means something")
-    axis.grid(False)
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(**BESIDE)
+    return figure
+
+
+def digit_strip(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """Images (8, 8) side by side, from -1 (white) to 1 (black), values beyond cut off; NaN is blue."""
+    figure, axes = row(len(images), 1.5, 1.9)
+    for axis, x, title in zip(axes, images, titles, strict=True):
+        picture(axis, x, title)
+    return figure
+
+
+def completions(
+    truth: np.ndarray, given: np.ndarray, draws: np.ndarray, answers: np.ndarray, together: np.ndarray, labels: Sequence
+) -> Figure:
+    """Digits, what is available of each, draws of the rest, and their mean; above each its predicted class.
+
+    Args:
+        truth, given: (N, 8, 8), NaN where missing.
+        draws: (K, N, 8, 8).
+        answers: whole (K, N), the class of each draw.
+        together: whole (N,), the class of all draws together; it stands above their mean.
+        labels: N true classes.
+    """
+    K, N = answers.shape
+    figure, axes = plt.subplots(N, K + 3, figsize=(1.05 * (K + 3), 1.3 * N), squeeze=False)
+    for n, (first, second, *rest) in enumerate(axes):
+        picture(first, truth[n], f"true {labels[n]}")
+        picture(second, given[n], "given")
+        images, classes = [*draws[:, n], draws[:, n].mean(0)], [*answers[:, n], together[n]]
+        for axis, x, answer in zip(rest, images, classes, strict=True):
+            right = answer == labels[n]
+            title = f"{'all: ' if axis is rest[-1] else ''}{answer}{'' if right else ' ×'}"
+            picture(axis, x, title, color=RIGHT if right else WRONG)
     return figure
 
 
@@ -128,65 +166,55 @@ def draws_band(
 
     ``exact``: mean and the two ends of the central 95 %, (C, T) each.
     """
-    figure, axes = plt.subplots(1, len(titles), figsize=(4.2 * len(titles), 3.2), squeeze=False)
-    t = np.arange(draws.shape[2])
-    for c, (axis, title) in enumerate(zip(axes[0], titles, strict=True)):
+    figure, axes = row(len(titles), 4.2, 3.2)
+    for c, (axis, title) in enumerate(zip(axes, titles, strict=True)):
         if exact is not None:
             mean, low, high = (x[c] for x in exact)
-            axis.fill_between(t, low, high, color=SILVER, alpha=0.3, lw=0, label="exact 95 %")
-            axis.plot(t, mean, label="exact mean", **TRUTH)
-        axis.plot(t, draws[:3, c].T, color=SKY, lw=0.8)
-        axis.plot([], [], color=SKY, lw=0.8, label="three draws")
-        axis.plot(t, draws[:, c].mean(0), color=BLUE, lw=2, label=f"mean of {len(draws)} draws")
-        axis.plot(t, truth[c], color=BROWN, lw=1.2, label="truth")
+            axis.fill_between(range(len(mean)), low, high, color=SILVER, alpha=0.3, lw=0, label="exact 95 %")
+            axis.plot(mean, label="exact mean", **TRUTH)
+        axis.plot(draws[0, c], color=SKY, lw=0.8, label="three draws")
+        axis.plot(draws[1:3, c].T, color=SKY, lw=0.8)
+        axis.plot(draws[:, c].mean(0), color=BLUE, lw=2, label=f"mean of {len(draws)} draws")
+        axis.plot(truth[c], color=BROWN, lw=1.2, label="truth")
         axis.set(title=title, xlabel="time step")
-    axes[0][0].set_ylabel("latent (standardised)")
-    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    axes[0].set_ylabel("latent (standardised)")
+    axes[-1].legend(**BESIDE)
     return figure
 
 
 def training_curves(history: pd.DataFrame) -> Figure:
     """Training and validation loss of each stage; a ring around the epoch that is kept, 0 for the start."""
-    stages = list(history["stage"].unique())
-    figure, axes = plt.subplots(1, len(stages), figsize=(4.2 * len(stages), 3.2), squeeze=False)
-    for axis, stage in zip(axes[0], stages, strict=True):
+    stages = history["stage"].unique()
+    figure, axes = row(len(stages), 4.2, 3.2)
+    for axis, stage in zip(axes, stages, strict=True):
         part = history[history["stage"] == stage]
-        for column, style in (("train", "o-"), ("valid", "s--")):
-            axis.plot(part["epoch"], part[column], style, label=column, markersize=4)
+        for column, line in (("train", "o-"), ("valid", "s--")):
+            axis.plot(part["epoch"], part[column], line, label=column, markersize=4)
         kept = part[part["kept"]].iloc[-1]
         axis.plot(kept["epoch"], kept["valid"], "o", ms=11, mfc="none", mec=BROWN, mew=1.5, label="kept")
         axis.set(title=f"stage {stage}", xlabel="epoch", ylabel="loss")
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0][0].legend()
+    axes[0].legend()
     return figure
 
 
 def metric_against_rate(table: pd.DataFrame, metric: str) -> Figure:
     """A metric against the realised missing rate, a line a method; the band is the range over seeds."""
     figure, axis = plt.subplots(figsize=(6.4, 4))
-    for method, part in table.groupby("method", sort=False):
-        line = part.groupby("realised")[metric]
-        label, colour, marker, style = METHODS[method]
-        axis.plot(line.mean().index, line.mean(), style, marker=marker, color=colour, label=label)
-        axis.fill_between(line.min().index, line.min(), line.max(), color=colour, alpha=0.15, lw=0)
-    axis.set(xlabel="realised missing rate (share of missing modalities)", ylabel=METRIC_NAMES[metric])
+    method_lines(axis, table, metric)
     axis.legend()
     return figure
 
 
 def metric_by_pattern(table: pd.DataFrame, metric: str) -> Figure:
-    """A metric for each pattern of available modalities, a marker a method."""
+    """A metric for each pattern of available modalities, a marker a method; bars are the range over seeds."""
     figure, axis = plt.subplots(figsize=(7.5, 3.8))
-    cases = list(table["case"].unique())
-    shift = dict(zip(table["method"].unique(), np.linspace(-0.2, 0.2, table["method"].nunique()), strict=True))
-    for method, part in table.groupby("method", sort=False):
-        values = part.groupby("case")[metric]
-        x = [cases.index(c) + shift[method] for c in values.mean().index]
-        error = [values.mean() - values.min(), values.max() - values.mean()]
-        label, colour, marker, _ = METHODS[method]
-        axis.errorbar(x, values.mean(), yerr=error, fmt=marker, ms=6.5, color=colour, label=label, lw=1.5, alpha=0.85)
-    axis.set(ylabel=METRIC_NAMES[metric], xticks=range(len(cases)))
-    axis.set_xticklabels([c.replace("+", "\n+ ") for c in cases])
-    axis.set_xlabel("available modalities")
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    looks = [METHODS[method] for method in table["method"].unique()]
+    named = table.assign(method=table["method"].map({m: look.label for m, look in METHODS.items()}))
+    style = {"palette": [look.colour for look in looks], "markers": [look.marker for look in looks]}
+    style |= {"dodge": 0.4, "linestyle": "none", "errorbar": ("pi", 100), "ms": 6.5, "lw": 1.5, "alpha": 0.85}
+    sns.pointplot(named, x="case", y=metric, hue="method", ax=axis, **style)
+    axis.set(xlabel="available modalities", ylabel=METRIC_NAMES[metric])
+    axis.set_xticks(axis.get_xticks(), [t.get_text().replace("+", "\n+ ") for t in axis.get_xticklabels()])
+    axis.legend(**BESIDE)
     return figure

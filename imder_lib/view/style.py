@@ -1,8 +1,13 @@
-"""The look of every figure: one style sheet, one colour, marker and line for each method, names for people."""
+"""The look of every figure: one style sheet, one colour, marker and line for each method, and what figures share."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 # Told apart by colour-blind readers (CIEDE2000 of any two at least 14) and at least 3 to 1 against white.
 BLUE, GOLD, MAROON, SKY, BROWN = "#2166AC", "#B8860B", "#661100", "#5B8FF9", "#8C510A"
@@ -46,3 +51,42 @@ TRUTH = {"color": BLACK, "lw": 1.5, "ls": "--"}
 def use_style() -> None:
     """The style sheet imder.mplstyle for all figures that follow."""
     plt.style.use("imder_lib.view.imder")
+
+
+def row(count: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure with a row of axes (count,), each width by height inches; ``options`` go to ``plt.subplots``."""
+    figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False, **options)
+    return figure, axes[0]
+
+
+def image(axis: Axes, x: np.ndarray, limit: float | None = None, **options: Any) -> AxesImage:
+    """An array (H, W) in colours from -limit to limit (None: its largest size); ``options`` go to ``imshow``."""
+    end = limit or np.abs(x).max() or 1.0
+    axis.grid(False)
+    style = {"aspect": "auto", "cmap": "vlag", "interpolation": "nearest"}
+    return axis.imshow(x, vmin=-end, vmax=end, **style | options)
+
+
+def picture(axis: Axes, x: np.ndarray, title: str, limit: float = 1, aspect: str = "equal", **text: Any) -> None:
+    """A picture (H, W) from -limit (white) to limit (black), NaN in blue; ``text``: properties of its title."""
+    image(axis, np.ma.masked_invalid(x), limit, cmap="Greys", aspect=aspect)
+    axis.set(xticks=[], yticks=[], facecolor="#CFE3F2")
+    axis.set_title(title, **text)
+
+
+def method_lines(axis: Axes, table: pd.DataFrame, metric: str) -> None:
+    """A metric against the realised missing rate, a line a method; the band is the range over seeds."""
+    for method, part in table.groupby("method", sort=False):
+        label, colour, marker, line = METHODS[method]
+        rates = part.groupby("rate")
+        x, y = rates["realised"].mean(), rates[metric]
+        axis.plot(x, y.mean(), line, marker=marker, color=colour, label=label)
+        axis.fill_between(x, y.min(), y.max(), color=colour, alpha=0.15, lw=0)
+    axis.set(xlabel="realised missing rate (share of missing modalities)", ylabel=METRIC_NAMES[metric])
+
+
+def legend_above(axis: Axes, room: float, **options: Any) -> None:
+    """A legend inside the axis; ``room``: the height that it adds above the curves, as a share."""
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high + room * (high - low))
+    axis.legend(**options)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from imder_lib.data.synthetic import AffectProcess
-from imder_lib.view.style import BLUE, GOLD, MAROON, SILVER, TRUTH
+from imder_lib.view.style import BLUE, GOLD, MAROON, SILVER, TRUTH, row
 
 LOOKS = ((BLUE, "o"), (MAROON, "^"), (GOLD, "s"))  # colour and marker of each style
 
@@ -21,17 +21,16 @@ def tone_plane(process: AffectProcess, modality: str, features: np.ndarray) -> n
 
 def style_clouds(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str]) -> Figure:
     """Points (N, 2) of :func:`tone_plane` with their styles (N,), a panel a group; grey behind: the first group."""
-    figure, axes = plt.subplots(1, len(groups), figsize=(3.1 * len(groups), 3.7), sharex=True, sharey=True)
+    figure, axes = row(len(groups), 3.1, 3.7, sharex=True, sharey=True)
     first = next(iter(groups.values()))[0]
-    for axis, (title, (xy, styles)) in zip(np.atleast_1d(axes), groups.items(), strict=True):
+    for axis, (title, (xy, styles)) in zip(axes, groups.items(), strict=True):
         axis.scatter(*first.T, s=10, color=SILVER, alpha=0.25, lw=0)
         for r, (name, (colour, marker)) in enumerate(zip(names, LOOKS, strict=False)):
-            part = xy[styles == r]
-            label = f"{name} {len(part) / len(xy):.0%}"
-            axis.scatter(*part.T, s=12, color=colour, marker=marker, alpha=0.7, lw=0, label=label)
+            points, label = xy[styles == r], f"{name} {np.mean(styles == r):.0%}"
+            axis.scatter(*points.T, s=12, color=colour, marker=marker, alpha=0.7, lw=0, label=label)
         axis.set(title=title, xlabel="along the tone (frame noise = 1)")
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.19), handletextpad=0.1)
-    np.atleast_1d(axes)[0].set_ylabel("along the first loading")
+    axes[0].set_ylabel("along the first loading")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Figures beneath the panels: what drawing one leaves behind."""
+"""Figures of the panels: drawn to a PNG, and nothing of them stays."""
 
 import base64
 import gc
@@ -11,8 +11,8 @@ from imder_lib.errors import UserError
 from imder_lib.view.panel_plots import draw_png
 
 
-def test_a_figure_is_drawn_and_gone_without_a_full_collection():
-    made, full = [], gc.get_stats()[2]["collections"]
+def test_a_figure_is_drawn_and_gone():
+    made = []
 
     def make() -> Figure:
         figure = Figure()
@@ -23,18 +23,12 @@ def test_a_figure_is_drawn_and_gone_without_a_full_collection():
     for _ in range(20):
         assert base64.b64decode(draw_png(make)).startswith(b"\x89PNG")
     assert [figure for figure in made if figure() is not None] == []
-    assert gc.get_stats()[2]["collections"] == full
 
 
-@pytest.mark.parametrize("collects", [True, False])
-def test_the_collector_is_left_as_it_was(collects):
+def test_garbage_is_collected_again_after_an_error():
     def refuse() -> Figure:
         raise UserError("not this one")
 
-    (gc.enable if collects else gc.disable)()
-    try:
-        with pytest.raises(UserError):
-            draw_png(refuse)
-        assert gc.isenabled() == collects
-    finally:
-        gc.enable()
+    with pytest.raises(UserError):
+        draw_png(refuse)
+    assert gc.isenabled()

@@ -1,6 +1,5 @@
-"""Panels: a moved control changes the figure, what cannot be says why, nothing is computed twice or left behind."""
+"""Panels: what a control changes in the figure, what is said when there is none, what is drawn only once."""
 
-import base64
 import re
 from dataclasses import replace
 
@@ -30,30 +29,67 @@ def trained(data):
 @pytest.fixture
 def panel(trained, data):
     panel = RecoveryPanel(trained, data.test, "text")
-    yield panel
-    panel.close()
+    panel.refresh()
+    return panel
 
 
-def png(panel):
-    return base64.b64decode(re.search('base64,([^"]+)', panel.picture.value)[1])
+def parts(panel):
+    """What the figure of a RecoveryPanel shows, by name."""
+    *pictures, density, trajectory, answer = panel.figure().axes
+    *lines, true, level = trajectory.lines
+    names = [axis.get_title() or axis.get_title("left") for axis in pictures]
+    shown = {
+        f"picture {name.split(' at')[0]}": axis.images[0].get_array()
+        for name, axis in zip(names, pictures, strict=True)
+    }
+    return shown | {
+        "true density": density.patches[0].get_data().values,
+        "density": density.patches[1].get_data().values,
+        "trajectories": np.array([line.get_ydata() for line in lines]),
+        "levels": lines[0].get_xdata(),
+        "true entry": np.array(true.get_ydata()),
+        "level": np.array(level.get_xdata()),
+        "predictions": np.array(answer.lines[0].get_xdata()),
+        "label": np.array(answer.lines[2].get_xdata()),
+    }
 
 
-CHANGES = {"sample": 3, "audio": False, "level": 5.0, "sampler": "heun", "steps": 5, "draws": 2, "guidance": 2.0}
+def changed(before, after):
+    return {name for name in before if not np.array_equal(before[name], after[name])}
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_every_control_changes_the_figure(panel, name):
-    before = png(panel)
-    assert before.startswith(b"\x89PNG")
-    panel.controls[name].value = CHANGES[name]
-    assert png(panel) != before
+TRUTH = {"picture true", "true density", "true entry", "label"}
+DRAWN = {"picture draw", "picture the draw", "picture mean of the draws", "density", "trajectories", "predictions"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "must", "may"),
+    [
+        ("sample", 3, TRUTH | DRAWN, set()),
+        ("audio", False, DRAWN, {"true entry"}),  # the entry with most to see may be another one
+        ("level", 5.0, {"picture draw", "density", "level"}, set()),
+        ("sampler", "heun", DRAWN - {"density"}, {"density", "picture draw", "true entry", "levels", "level"}),
+        ("steps", 5, DRAWN | {"levels", "level"}, {"true entry"}),
+        ("draws", 2, {"density", "trajectories", "predictions", "picture mean of the draws"}, {"true entry"}),
+        ("guidance", 2.0, DRAWN, {"true entry"}),
+    ],
+)
+def test_every_control_changes_what_it_is_about(panel, name, value, must, may):
+    before, picture = parts(panel), panel.picture.value
+    panel.controls[name].value = value
+    assert must <= changed(before, parts(panel)) <= must | may
+    assert panel.picture.value != picture
     assert panel.message.value == ""
 
 
-def test_what_cannot_be_keeps_the_figure_and_says_why(panel):
-    before = png(panel)
+def test_the_figure_is_a_png(panel):
+    assert re.search('src="data:image/png;base64,iVBORw0KGgo', panel.picture.value)
+
+
+def test_what_cannot_be_keeps_the_figure_and_says_why(panel, capsys):
+    before = panel.picture.value
     panel.controls["text"].value = True
-    assert png(panel) == before
+    assert panel.picture.value == before
     assert "drop one" in panel.message.value
     for m in ("text", "audio", "vision"):
         panel.controls[m].value = False
@@ -61,11 +97,31 @@ def test_what_cannot_be_keeps_the_figure_and_says_why(panel):
     panel.controls["vision"].value = True
     assert panel.message.value == ""
     assert panel.missing == ["text", "audio"]
+    assert capsys.readouterr().err == ""
+
+
+def test_an_unexpected_error_is_one_line_in_the_panel_and_a_traceback_in_the_log(panel, monkeypatch, capsys):
+    before = panel.picture.value
+
+    def fail(*_):
+        raise ValueError("a <bad> shape\nand more")
+
+    monkeypatch.setattr(panel, "_trajectory", fail)
+    panel.controls["draws"].value = 2
+    assert panel.message.value == "<b>ValueError: a &lt;bad&gt; shape</b>"
+    assert panel.picture.value == before
+    log = capsys.readouterr().err
+    assert "Traceback" in log
+    assert "in fail" in log
+    monkeypatch.undo()
+    panel.controls["draws"].value = 3
+    assert panel.message.value == ""
 
 
 def test_a_look_at_another_noise_level_does_not_draw_again(panel, monkeypatch):
-    monkeypatch.setattr(panel, "_draw_trajectory", lambda: pytest.fail("drawn again"))
+    monkeypatch.setattr(panel, "_trajectory", lambda *_: pytest.fail("drawn again"))
     panel.controls["level"].value = 0.5
+    assert panel.message.value == ""
 
 
 def test_the_panel_never_changes_the_model_and_shows_its_draws(panel, trained, data):
@@ -73,28 +129,28 @@ def test_the_panel_never_changes_the_model_and_shows_its_draws(panel, trained, d
     panel.controls["guidance"].value, panel.controls["sampler"].value = 3.0, "em"
     assert trained.recoverer.config.rules == rules
     panel.controls["draws"].value = 8
-    seen = panel.seen()
-    assert seen.prediction.shape == (8,)
-    assert seen.trajectories.shape == (8, len(seen.levels))
-    assert seen.label == data.test.labels[0]
-    assert (np.diff(seen.levels) < 0).all()
+    shown = parts(panel)
+    np.testing.assert_array_equal(shown["predictions"], panel.prediction)
+    assert shown["trajectories"].shape == (8, len(panel.path))
+    assert shown["label"][0] == data.test.labels[0]
+    assert (np.diff([sigma for sigma, *_ in panel.path]) < 0).all()
 
 
-def test_headless_it_is_a_picture_with_its_caption(panel, monkeypatch):
-    monkeypatch.setenv("IMDER_HEADLESS", "1")
-    saved = []
-    panel.show(lambda *given: saved.append(given), "name", "A <caption>")
-    assert saved[0][1:] == ("name", "A <caption>")
-    panel.refresh()
-    assert 'alt="A &lt;caption&gt;"' in panel.picture.value
-
-
-def test_close_takes_every_widget_away(trained, data):
-    panel = RecoveryPanel(trained, data.test, "text")
-    widgets = [*panel.controls.values(), *panel.box.children, panel.box]
-    assert all(w.comm is not None for w in widgets)
-    panel.close()
-    assert all(w.comm is None and w.layout.comm is None for w in widgets)
+@pytest.mark.parametrize("live", [True, False])
+def test_a_live_panel_is_shown_and_another_is_saved_as_a_picture(trained, data, live, monkeypatch):
+    panel, saved, shown = RecoveryPanel(trained, data.test, "text"), [], []
+    monkeypatch.setattr("imder_lib.view.panels.display", shown.append)
+    panel.show(lambda *given: saved.append(given), "name", "A <caption>", live)
+    if live:
+        assert saved == []
+        assert panel.picture in shown[0].children
+        assert 'alt="A &lt;caption&gt;"' in panel.picture.value
+        grid, ticks = shown[0].children[:2]
+        assert {*grid.children, *ticks.children} == {*panel.controls.values()}
+    else:
+        assert shown == []
+        assert saved[0][1:] == ("name", "A <caption>")
+        assert len(saved[0][0].axes) == 7  # four pictures and three axes
 
 
 def test_models_without_a_trajectory_and_unknown_modalities_are_refused(trained, data):
@@ -109,11 +165,11 @@ def test_classes_and_pictures(data):
     prepare(model, encode_split(model, data.train), torch.ones(len(data.train), 3, dtype=torch.bool))
     asked = []
     panel = RecoveryPanel(model, data.test, "text", lambda one: asked.append(set(one)) or np.zeros((2, 2)))
-    seen = panel.seen()
-    np.testing.assert_allclose(seen.prediction.sum(axis=1), 1, rtol=1e-5)
+    figure = panel.figure()
+    np.testing.assert_allclose(panel.prediction.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose([b.get_height() for b in figure.axes[-1].patches], panel.prediction.mean(0), rtol=1e-5)
     assert {"audio", "vision"} in asked  # the picture of what is given
-    assert list(seen.pictures)[:2] == ["true", "given"]
-    panel.close()
+    assert [axis.get_title() or axis.get_title("left") for axis in figure.axes[:2]] == ["true", "given"]
 
 
 def test_missing_rate_panel(trained, data):
@@ -121,13 +177,16 @@ def test_missing_rate_panel(trained, data):
     panel = MissingRatePanel(table, ["mae", "corr"])
     assert panel.controls["rate"].options == RATES
     for name, value in {"rate": 0.7, "metric": "corr", "zero": False}.items():
-        before = png(panel)
         panel.controls[name].value = value
-        assert png(panel) != before
+    lines, bars = panel.figure().axes
+    shown = [m for m in panel.methods if m != "zero"]
+    at = table[(table["rate"] == 0.7) & table["method"].isin(shown)].groupby("method")["corr"].mean().sort_values()
+    np.testing.assert_allclose([bar.get_width() for bar in bars.patches], at)
+    assert len(lines.lines) == len(shown) + 1  # and the rate
+    assert lines.get_ylabel() == bars.get_xlabel() == "Pearson correlation"
     for m in panel.methods:
         panel.controls[m].value = False
     assert "at least" in panel.message.value
-    panel.close()
     with pytest.raises(UserError, match="no rows of protocol 'random'"):
         MissingRatePanel(pd.DataFrame({"protocol": ["fixed"]}), ["mae"])
 

@@ -9,7 +9,7 @@ import pytest
 
 from imder_lib.view import style
 from imder_lib.view.diagram import TINT
-from imder_lib.view.digit_plots import RIGHT, WRONG
+from imder_lib.view.plots import RIGHT, WRONG
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the package: what it lacks, what it approximates
 KINDS = ("Normal", "Protanomaly", "Deuteranomaly", "Tritanomaly")
