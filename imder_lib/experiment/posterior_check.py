@@ -82,7 +82,6 @@ def posterior_check(
         raise UserError('a sampler is named "exact", which stands for draws of the exact posterior: name it otherwise')
     model.eval()
     split = data.test if not limit else data.test.first(limit)
-    split.data = data
     scale = Standardizer(model.modalities, model.config.dim)
     scale.fit({m: x.cpu() for m, x in encode_split(model, data.train).items()})
     latents = encode_split(model, split)

@@ -17,7 +17,7 @@ from imder_lib.experiment.metrics import task_loss
 from imder_lib.experiment.stages import in_batches
 from imder_lib.experiment.trainer import Stage, Trainer
 from imder_lib.experiment.training import fit
-from imder_lib.model.bert import BERT_LR, last_hidden
+from imder_lib.model.bert import BERT_LR, check_fit, last_hidden
 from imder_lib.model.imder import KERNELS, IMDer
 from imder_lib.model.released import fill_released, read_released, released_bert
 
@@ -138,21 +138,11 @@ def load_pretrained(model: IMDer, state: Mapping[str, Tensor]) -> None:
         fill_released(released, dict(state))
         state = {k: v for k, v in released.state_dict().items() if k.startswith(PARTS)}
         readout = {k: v for k, v in model.state_dict().items() if k.startswith("fusion.readout.")}
-        state |= {
-            k: torch.zeros_like(v) for k, v in readout.items()
-        }  # the released model has no readout, so it is initialised to zero
+        # The released model has no readout, so it is initialised to zero.
+        state |= {k: torch.zeros_like(v) for k, v in readout.items()}
     given = {k: v for k, v in state.items() if not k.startswith(BERT)}
     expected = {k: v for k, v in model.state_dict().items() if k.startswith(PARTS)}
-    problems = [f"missing {k}" for k in expected if k not in given] + [f"extra {k}" for k in given if k not in expected]
-    problems += [
-        f"{k} has shape {tuple(given[k].shape)}, expected {tuple(v.shape)}"
-        for k, v in expected.items()
-        if k in given and given[k].shape != v.shape
-    ]
-    if problems:
-        raise UserError(
-            f"the pretrained model does not fit this model: {'; '.join(problems[:5])} ({len(problems)} in all)"
-        )
+    check_fit(given, {k: tuple(v.shape) for k, v in expected.items()}, "the pretrained model")
     with torch.no_grad():
         for k, v in model.state_dict().items():
             if k in given:

@@ -1,6 +1,5 @@
 """Text routes: the file's own text features, or text_bert through a BERT, frozen or trained along."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.errors import UserError
+from imder_lib.experiment.checkpoint import written_whole
 from imder_lib.model.bert import last_hidden, weights_hash
 
 ROUTES = ("features", "bert-frozen", "bert-finetune")
@@ -52,21 +52,14 @@ def bert_features(data: MultimodalData, bert: nn.Module, cache: str | Path, batc
 
 @torch.no_grad()
 def _write(path: Path, split: Split, bert: nn.Module, batch_size: int) -> None:
-    device = next(bert.parameters()).device
-    part = path.with_name(f".{path.name}.part{os.getpid()}")
+    device, array = next(bert.parameters()).device, None
     print(f"BERT: {len(split)} samples, kept in {path}", flush=True)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            for start in range(0, len(split), batch_size):
-                rows = np.arange(start, min(start + batch_size, len(split)))
-                x = last_hidden(bert, split.tokens(rows).to(device)).float().cpu().numpy()
-                if start == 0:
-                    header = {"descr": "<f4", "fortran_order": False, "shape": (len(split), *x.shape[1:])}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(np.ascontiguousarray(x).data)
-        part.rename(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as part:
+        for start in range(0, len(split), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(split)))
+            x = last_hidden(bert, split.tokens(rows).to(device)).float().cpu().numpy()
+            if array is None:
+                array = np.lib.format.open_memmap(part, "w+", np.float32, (len(split), *x.shape[1:]))
+            array[rows] = x
+        array.flush()

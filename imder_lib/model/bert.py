@@ -18,18 +18,19 @@ from imder_lib.errors import UserError
 HUB_NAME = "bert-base-uncased"
 HEAD_WIDTH = 64  # of every published BERT; a checkpoint does not hold its number of heads
 BERT_LR = 1e-4
+SHOWN = 5  # problems that an error names
 FILES = "config.json and model.safetensors (or pytorch_model.bin)"
 
 
 def bert_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """A BERT's configuration, read from the shapes of its state dict; 0 where a tensor is missing.
+    """A BERT's configuration, read from the shapes of its state dict; 1 where a tensor is missing.
 
     Widths are those of most tensors, so that one misshapen tensor stands out.
     """
 
     def rows(pattern: str) -> int:
         found = Counter(v.shape[0] for k, v in state.items() if re.fullmatch(pattern, k) and v.ndim)
-        return found.most_common(1)[0][0] if found else 0
+        return found.most_common(1)[0][0] if found else 1
 
     hidden = rows(r".*LayerNorm\.(weight|bias)")
     layers = [int(m[1]) for k in state if (m := re.match(r"encoder\.layer\.(\d+)\.", k))]
@@ -44,29 +45,6 @@ def bert_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
     }
 
 
-def bert_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Every name and shape that a BERT of this state's sizes has; the pooler is optional but whole."""
-    s = bert_sizes(state)
-    H, inner = s["hidden_size"], s["intermediate_size"]
-    tables = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
-    out: dict[str, tuple[int, ...]] = {f"embeddings.{k}_embeddings.weight": (s[n], H) for k, n in tables.items()}
-    linear = {f"attention.self.{k}": (H, H) for k in ("query", "key", "value")}
-    linear |= {"attention.output.dense": (H, H), "intermediate.dense": (inner, H), "output.dense": (H, inner)}
-    layers = [f"encoder.layer.{i}." for i in range(s["num_hidden_layers"])]
-    shapes = {i + k: v for i in layers for k, v in linear.items()}
-    if any(k.startswith("pooler.") for k in state):
-        shapes["pooler.dense"] = (H, H)
-    norms = [
-        "embeddings.LayerNorm",
-        *(i + k for i in layers for k in ("attention.output.LayerNorm", "output.LayerNorm")),
-    ]
-    for k, shape in shapes.items():
-        out |= {f"{k}.weight": shape, f"{k}.bias": shape[:1]}
-    for k in norms:
-        out |= {f"{k}.weight": (H,), f"{k}.bias": (H,)}
-    return out
-
-
 def _transformers() -> Any:
     try:
         import transformers
@@ -78,12 +56,28 @@ def _transformers() -> Any:
 
 
 def build_bert(state: Mapping[str, Tensor]) -> nn.Module:
-    """A BERT with the weights of a state dict (standard names, checked), in eval mode; nothing is downloaded."""
-    library = _transformers()
-    config = library.BertConfig(**bert_sizes(state))
-    bert = library.BertModel(config, add_pooling_layer="pooler.dense.weight" in state)
-    bert.load_state_dict(dict(state), strict=False)  # names and shapes were checked; old buffers are not stored
+    """A BERT with the weights of a state dict of standard names, in eval mode; nothing is downloaded.
+
+    Raises:
+        UserError: names what is missing, extra or misshapen; the pooler is optional but whole.
+    """
+    library, pooler = _transformers(), any(k.startswith("pooler.") for k in state)
+    bert = library.BertModel(library.BertConfig(**bert_sizes(state)), add_pooling_layer=pooler)
+    check_fit(state, {k: tuple(v.shape) for k, v in bert.named_parameters()}, "the BERT of the checkpoint")
+    bert.load_state_dict(dict(state), strict=False)  # old buffers are not stored
     return bert.eval()
+
+
+def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Raise a UserError where names or shapes of a state dict are not the expected ones."""
+    problems = [f"missing {k}" for k in expected if k not in state]
+    problems += [f"extra {k}" for k in state if k not in expected]
+    for k, shape in expected.items():
+        if k in state and tuple(state[k].shape) != shape:
+            problems.append(f"{k} has shape {tuple(state[k].shape)}, expected {shape}")
+    if problems:
+        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise UserError(f"{what} does not fit: {'; '.join(problems[:SHOWN])}{more}")
 
 
 def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:

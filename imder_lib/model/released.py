@@ -1,7 +1,7 @@
 """The released code's dialect: its checkpoint names and the loading of its checkpoints.
 
 The kit's names are its own; a table of rules turns each into the released one, so that a checkpoint is read
-strictly: every name and every shape must fit, those of the BERT that a checkpoint may hold too.
+strictly: every name and every shape must fit.
 """
 
 import re
@@ -13,14 +13,13 @@ from torch import Tensor
 
 from imder_lib.config import model_preset
 from imder_lib.errors import UserError
-from imder_lib.model.bert import bert_shapes
+from imder_lib.model.bert import check_fit
 from imder_lib.model.imder import IMDer
 
 LETTER = {"text": "l", "audio": "a", "vision": "v"}
 MODALITY = "(text|audio|vision)"
 IGNORED = re.compile(r"(\.version|\._float_tensor|\.position_ids)$")  # buffers of fairseq and of BERT
 BERT = re.compile(r"^text_model\.(model\.)?")
-SHOWN = 5  # problems that an error names
 
 # Kit name -> released name, applied in order; {0}, {1} are one-letter modalities.
 _RULES: list[tuple[str, str]] = [
@@ -98,8 +97,8 @@ def released_name(name: str, model: IMDer) -> str:
 def fill_released(model: IMDer, state: dict[str, Tensor]) -> None:
     """Fill ``model`` from a released state dict; nothing is changed unless every name and shape fits.
 
-    The prefix ``Model.`` and buffers of the old code are allowed. BERT (``text_model.``) may be there or not; it is
-    checked like the rest, and :func:`released_bert` takes it.
+    The prefix ``Model.`` and buffers of the old code are allowed. BERT (``text_model.``) may be there or not; see
+    :func:`released_bert`.
 
     Raises:
         UserError: names what is missing, extra or misshapen.
@@ -108,39 +107,18 @@ def fill_released(model: IMDer, state: dict[str, Tensor]) -> None:
     ours = model.state_dict()
     theirs = {released_name(k, model): k for k in ours}
     expected = {k: tuple(ours[name].shape) for k, name in theirs.items()}
-    _fit({k: v for k, v in state.items() if not BERT.match(k)}, expected)
-    released_bert(state)
+    check_fit({k: v for k, v in state.items() if not BERT.match(k)}, expected, "the checkpoint")
     model.load_state_dict({name: state[k] for k, name in theirs.items()})
 
 
 def released_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The BERT of a released state dict under its standard names; empty if the checkpoint holds none.
-
-    Raises:
-        UserError: names what is missing, extra or misshapen.
-    """
-    theirs = {k: v for k, v in _plain(state).items() if BERT.match(k)}
-    bert = {BERT.sub("", k): v for k, v in theirs.items()}
-    if bert:
-        prefix = BERT.match(next(iter(theirs)))[0]
-        _fit(theirs, {prefix + k: shape for k, shape in bert_shapes(bert).items()})
-    return bert
+    """The BERT of a released state dict under its standard names; empty if the checkpoint holds none."""
+    return {BERT.sub("", k): v for k, v in _plain(state).items() if BERT.match(k)}
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state = {k.removeprefix("Model."): v for k, v in state.items()}
     return {k: v for k, v in state.items() if not IGNORED.search(k)}
-
-
-def _fit(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    problems = [f"missing {k}" for k in expected if k not in state]
-    problems += [f"extra {k}" for k in state if k not in expected]
-    for k, shape in expected.items():
-        if k in state and tuple(state[k].shape) != shape:
-            problems.append(f"{k} has shape {tuple(state[k].shape)}, expected {shape}")
-    if problems:
-        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise UserError(f"the checkpoint does not fit this model: {'; '.join(problems[:SHOWN])}{more}")
 
 
 def read_released(path: str | Path) -> dict[str, Tensor]:

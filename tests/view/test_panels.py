@@ -11,7 +11,6 @@ from conftest import tiny_model
 
 from imder_lib import IMDer, UserError, evaluate
 from imder_lib.data.missing import RATES
-from imder_lib.experiment.stages import prepare
 from imder_lib.model.recovery import encode_split
 from imder_lib.view.diagram import framework
 from imder_lib.view.panels import MissingRatePanel, RecoveryPanel
@@ -20,7 +19,7 @@ from imder_lib.view.panels import MissingRatePanel, RecoveryPanel
 @pytest.fixture(scope="module")
 def trained(data):
     model = tiny_model().eval()
-    prepare(model, encode_split(model, data.train), torch.ones(len(data.train), 3, dtype=torch.bool))
+    model.recoverer.prepare(encode_split(model, data.train))
     with torch.no_grad():  # an untrained net's output is zero: give it one, so that guidance shows
         model.recoverer.net.out.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     return model
@@ -125,9 +124,9 @@ def test_a_look_at_another_noise_level_does_not_draw_again(panel, monkeypatch):
 
 
 def test_the_panel_never_changes_the_model_and_shows_its_draws(panel, trained, data):
-    rules = trained.config.rules
+    config = trained.config
     panel.controls["guidance"].value, panel.controls["sampler"].value = 3.0, "em"
-    assert trained.recoverer.config.rules == rules
+    assert trained.recoverer.config == config
     panel.controls["draws"].value = 8
     shown = parts(panel)
     np.testing.assert_array_equal(shown["predictions"], panel.prediction)
@@ -162,7 +161,7 @@ def test_models_without_a_trajectory_and_unknown_modalities_are_refused(trained,
 
 def test_classes_and_pictures(data):
     model = IMDer(replace(tiny_model().config, outputs=4), seed=0).eval()
-    prepare(model, encode_split(model, data.train), torch.ones(len(data.train), 3, dtype=torch.bool))
+    model.recoverer.prepare(encode_split(model, data.train))
     asked = []
     panel = RecoveryPanel(model, data.test, "text", lambda one: asked.append(set(one)) or np.zeros((2, 2)))
     figure = panel.figure()
