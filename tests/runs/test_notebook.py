@@ -136,7 +136,7 @@ def test_bad_input_that_a_notebook_meets_ends_with_2(imder, write_notebook, tmp_
     out = tmp_path / "out.ipynb"
     code, _, error = imder("run", write_notebook(PARAMETERS, cell), out, "-p", "rate=0.8")
     assert (code, error.count("\n")) == (2, 1)
-    assert "rate 0.8 is outside [0, 0.6667]: of 3 modalities at least one must stay" in error
+    assert "rate 0.8 is outside [0, 0.6667]: at least one of 3 modalities must be available" in error
     assert out.exists()
 
 
