@@ -3,8 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,41 @@ class Stage:
         return [p for group in self.groups() for p in group["params"]]
 
 
+class Learner:
+    """What learns in a stage, its optimiser, and how far it has come.
+
+    Attributes:
+        kept: values of the parameters at the best epoch.
+        average: averaged values of the parameters; empty if the stage averages nothing.
+        initial: validation losses of the initial weights, if they may stay.
+    """
+
+    def __init__(self, stage: Stage, patience: int) -> None:
+        self.parameters = stage.parameters()
+        self.optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay)
+        rise = min(WARM_UP, 1 + stage.steps // 10)
+        self.cosine = stage.cosine and LambdaLR(
+            self.optimiser, lambda i: min(1.0, (i + 1) / rise) * (1 + math.cos(math.pi * i / stage.steps)) / 2
+        )
+        self.plateau = None if stage.cosine else ReduceLROnPlateau(self.optimiser, factor=0.5, patience=patience)
+        self.epoch, self.best_epoch, self.best = 0, 0, math.inf
+        self.kept, self.average = _copies(self.parameters), _copies(self.parameters) if stage.average else []
+        self.initial: list[float] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        plain = {k: getattr(self, k) for k in ("epoch", "best_epoch", "best", "kept", "average", "initial")}
+        schedule = self.cosine or self.plateau
+        return plain | {"optimiser": self.optimiser.state_dict(), "schedule": schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimiser.load_state_dict(state["optimiser"])
+        (self.cosine or self.plateau).load_state_dict(state["schedule"])
+        _set(self.kept, state["kept"])
+        _set(self.average, state["average"])
+        for k in ("epoch", "best_epoch", "best", "initial"):
+            setattr(self, k, state[k])
+
+
 class Trainer:
     """Runs stages on one model; after every epoch the run can be killed and resumed to the same numbers.
 
@@ -95,113 +130,80 @@ class Trainer:
         """Train one stage to its end and leave the best epoch's weights in the model; a finished stage is skipped."""
         if stage.name in self.done:
             return
-        parameters, now = stage.parameters(), self.cut
-        if not now and stage.initialise and stage.epochs:
+        if not self.cut and stage.initialise and stage.epochs:
             stage.initialise()
-        if parameters and stage.epochs:
-            optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay)
-            schedule = self._schedule(stage, optimiser)
-            if now:
-                optimiser.load_state_dict(now["optimiser"])
-                schedule.load_state_dict(now["schedule"])
-                now = {k: _like(v, parameters) if k in ("kept", "average") else v for k, v in now.items()}
-            else:
-                now = self._begin(stage, parameters)
-            while now["epoch"] < stage.epochs and not (stage.early_stop and self._stale(now)):
-                self._epoch(stage, now, optimiser, schedule, parameters)
-                self._save(now | {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()})
-            _set(parameters, now["kept"])
+        if stage.parameters() and stage.epochs:
+            learner = Learner(stage, self.config.patience)
+            if self.cut:
+                learner.load_state_dict(self.cut)
+            elif stage.keep_initial:
+                losses = self._validate(stage, learner)
+                learner.best, learner.initial = float(losses.mean()), losses.tolist()
+                row = {"train": None, "valid": learner.best, "lr": 0.0, "kept": True, "seconds": 0.0}
+                self.history.append({"stage": stage.name, "epoch": 0, **row})
+            patience = self.config.early_stop if stage.early_stop else math.inf
+            while learner.epoch < stage.epochs and learner.epoch - learner.best_epoch < patience:
+                self._epoch(stage, learner)
+                self._save(learner.state_dict())
+            _set(learner.parameters, learner.kept)
         self.done.append(stage.name)
         self._save({})
 
-    def _schedule(self, stage: Stage, optimiser: torch.optim.Optimizer) -> LambdaLR | ReduceLROnPlateau:
-        if not stage.cosine:
-            return ReduceLROnPlateau(optimiser, factor=0.5, patience=self.config.patience)
-        rise = min(WARM_UP, 1 + stage.steps // 10)
-        return LambdaLR(
-            optimiser, lambda step: min(1.0, (step + 1) / rise) * (1 + math.cos(math.pi * step / stage.steps)) / 2
-        )
-
-    def _begin(self, stage: Stage, parameters: list[nn.Parameter]) -> dict[str, Any]:
-        """State of a stage before its first epoch."""
-        kept, average = _copies(parameters), _copies(parameters) if stage.average else []
-        now = {"epoch": 0, "best": math.inf, "best_epoch": 0, "initial": [], "kept": kept, "average": average}
-        if stage.keep_initial:
-            losses = self._validate(stage, parameters, kept)
-            now |= {"best": float(losses.mean()), "initial": losses.tolist()}
-            row = {"train": None, "valid": now["best"], "lr": 0.0, "kept": True, "seconds": 0.0}
-            self.history.append({"stage": stage.name, "epoch": 0, **row})
-        return now
-
-    def _stale(self, now: dict[str, Any]) -> bool:
-        return now["epoch"] - now["best_epoch"] >= self.config.early_stop
-
-    def _epoch(
-        self,
-        stage: Stage,
-        now: dict[str, Any],
-        optimiser: torch.optim.Optimizer,
-        schedule: LambdaLR | ReduceLROnPlateau,
-        parameters: list[nn.Parameter],
-    ) -> None:
-        """Train one epoch, validate, and keep the weights if they are the best; updates ``now`` and the history."""
-        started = time.perf_counter()
-        now["epoch"] += 1
-        lr = optimiser.param_groups[0]["lr"]
-        train = self._train(stage, now, optimiser, schedule, parameters)
-        values = now["average"] or parameters
-        losses = self._validate(stage, parameters, values)
+    def _epoch(self, stage: Stage, learner: Learner) -> None:
+        """Train one epoch, validate, and keep the weights if they are the best."""
+        started, lr = time.perf_counter(), learner.optimiser.param_groups[0]["lr"]
+        learner.epoch += 1
+        train = self._train(stage, learner)
+        losses = self._validate(stage, learner)
         valid = float(losses.mean())
-        if not stage.cosine:
-            schedule.step(valid)
-        better = valid < now["best"] and _clearly_lower(losses, now["initial"])
+        if learner.plateau:
+            learner.plateau.step(valid)
+        better = valid < learner.best and _clearly_lower(losses, learner.initial)
         if better:
-            now |= {"best": valid, "best_epoch": now["epoch"], "kept": _copies(values)}
+            learner.best, learner.best_epoch = valid, learner.epoch
+            learner.kept = _copies(learner.average or learner.parameters)
         seconds = round(time.perf_counter() - started, 2)
         row = {"train": train, "valid": valid, "lr": lr, "kept": better, "seconds": seconds}
-        self.history.append({"stage": stage.name, "epoch": now["epoch"], **row})
-        print(f"{stage.name} epoch {now['epoch']}/{stage.epochs}: train {train:.4f}, valid {valid:.4f}, lr {lr:.2g}, "
+        self.history.append({"stage": stage.name, "epoch": learner.epoch, **row})
+        print(f"{stage.name} epoch {learner.epoch}/{stage.epochs}: train {train:.4f}, valid {valid:.4f}, lr {lr:.2g}, "
               f"{seconds:.1f} s", flush=True)  # fmt: skip
 
-    def _train(
-        self,
-        stage: Stage,
-        now: dict[str, Any],
-        optimiser: torch.optim.Optimizer,
-        schedule: LambdaLR | ReduceLROnPlateau,
-        parameters: list[nn.Parameter],
-    ) -> float:
+    def _train(self, stage: Stage, learner: Learner) -> float:
         """One pass over the training samples; returns the mean loss."""
         self.model.eval()  # what does not learn behaves as it will later (no dropout in a frozen part)
         for part, _ in stage.parts:
             part.train()
-        epoch, total = now["epoch"], 0.0
-        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, stage.name, epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, stage.name, learner.epoch))
         batches = torch.randperm(stage.size, generator=generator).split(stage.batch_size)
         masks = stage.masks(generator).split(stage.batch_size) if stage.masks else [None] * len(batches)
-        horizon, step = 1 + stage.average * stage.steps, (epoch - 1) * len(batches)
-        with self._seeded(stage.name, epoch):  # dropout draws from torch's default generator
+        horizon, step, total = 1 + stage.average * stage.steps, (learner.epoch - 1) * len(batches), 0.0
+        with self._seeded(stage.name, learner.epoch):  # dropout draws from torch's default generator
             shown = tqdm(batches, stage.name, leave=False, disable=not sys.stderr.isatty())
             for rows, mask in zip(shown, masks, strict=True):
                 loss = stage.loss(rows, generator, mask)
-                optimiser.zero_grad()
+                learner.optimiser.zero_grad()
                 if loss.requires_grad:  # a batch that misses nothing has no diffusion loss
                     loss.backward()
-                    nn.utils.clip_grad_value_(parameters, self.config.clip)
-                    optimiser.step()
-                if stage.cosine:
-                    schedule.step()
+                    nn.utils.clip_grad_value_(learner.parameters, self.config.clip)
+                    learner.optimiser.step()
+                if learner.cosine:
+                    learner.cosine.step()
                 step += 1
-                for a, p in zip(now["average"], parameters, strict=False):
+                for a, p in zip(learner.average, learner.parameters, strict=False):
                     a.lerp_(p.detach(), max(1 / horizon, 9 / (9 + step)))
                 total += loss.item() * len(rows)
         return total / stage.size
 
-    def _validate(self, stage: Stage, parameters: list[nn.Parameter], values: list[Tensor]) -> Tensor:
-        """Validation losses with these values in the parameters."""
+    def _validate(self, stage: Stage, learner: Learner) -> Tensor:
+        """Validation losses of the averaged weights, or of the weights if the stage averages nothing."""
         self.model.eval()
-        with torch.no_grad(), self._seeded(stage.name, "valid"), _holding(parameters, values):
-            return stage.validate()
+        own = _copies(learner.parameters)
+        _set(learner.parameters, learner.average or own)
+        try:
+            with torch.no_grad(), self._seeded(stage.name, "valid"):
+                return stage.validate()
+        finally:
+            _set(learner.parameters, own)
 
     def _seeded(self, *parts: object) -> AbstractContextManager[None]:
         return seeded(derive_seed(self.config.seed, "default", *parts))
@@ -223,23 +225,7 @@ def _copies(tensors: list[Tensor]) -> list[Tensor]:
     return [t.detach().clone() for t in tensors]
 
 
-def _like(tensors: list[Tensor], parameters: list[nn.Parameter]) -> list[Tensor]:
-    """Tensors on the parameters' devices."""
-    return [t.to(p.device) for t, p in zip(tensors, parameters, strict=False)]
-
-
 @torch.no_grad()
-def _set(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
-    for p, value in zip(parameters, values, strict=True):
-        p.copy_(value)
-
-
-@contextmanager
-def _holding(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[None]:
-    """Parameters hold other values inside the block."""
-    own = _copies(parameters)
-    _set(parameters, values)
-    try:
-        yield
-    finally:
-        _set(parameters, own)
+def _set(tensors: list[Tensor], values: list[Tensor]) -> None:
+    for t, value in zip(tensors, values, strict=True):
+        t.copy_(value)

@@ -14,7 +14,7 @@ from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.diffusion.sde import VESDE, per_sample
 from imder_lib.errors import UserError
-from imder_lib.model.recovery import Latents, Recoverer, Standardizer
+from imder_lib.model.recovery import Latents, Standardised
 from imder_lib.nets.score_net import ScoreNet
 
 
@@ -23,19 +23,18 @@ def condition_key(modalities: tuple[str, ...]) -> str:
     return "+".join(modalities)
 
 
-class UNets(Recoverer):
+class UNets(Standardised):
     """One U-Net for each modality, with a condition: the only available latent, or a 1x1 convolution of all of them."""
 
     trained = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        D, rules = config.dim, config.rules
+        D = config.dim
         self.sde = VESDE(config.sigma)
         self.score_nets = nn.ModuleDict({m: ScoreNet(config.unet_channels, config.heads) for m in self.modalities})
         subsets = [s for n in range(2, len(self.modalities)) for s in combinations(self.condition_order, n)]
         self.conditions = nn.ModuleDict({condition_key(s): nn.Conv1d(D * len(s), D, 1) for s in subsets})
-        self.standardizer = Standardizer(self.modalities, D) if rules.latents == "standardised" else None
 
     @property
     def condition_order(self) -> tuple[str, ...]:
@@ -44,8 +43,8 @@ class UNets(Recoverer):
         return tuple(sorted(self.modalities, key=lambda m: rank.get(m, 3)))
 
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
-        if self.standardizer is not None:
-            self.standardizer.fit(latents)
+        if self.config.rules.latents == "standardised":  # else the standardizer stays the identity
+            super().prepare(latents)
 
     def condition(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor:
         """The condition of each sample, (B, D, T); rows of ``available`` (B, M) are neither empty nor full."""
@@ -82,8 +81,6 @@ class UNets(Recoverer):
 
     def _scaled(self, latents: Mapping[str, Tensor]) -> Latents:
         """Latents as the nets see them."""
-        if self.standardizer is None:
-            return dict(latents)
         return dict(zip(self.modalities, self.standardizer(latents).unbind(1), strict=True))
 
     def losses(self, latents, available, generator=None, truth=None) -> dict[str, Tensor]:
@@ -113,7 +110,6 @@ class UNets(Recoverer):
         return error.mean() if valid is None else (error * valid).sum() / valid.expand_as(error).sum()
 
     def forward(self, latents, available, noise=None, sampler=None, callback=None) -> Latents:
-        out = dict(latents)
         scaled = self._scaled(latents)
         values: Latents = {}
         for m, rows in self.missing_rows(available).items():
@@ -122,10 +118,8 @@ class UNets(Recoverer):
                 own = noise.spawn(rows.tolist(), m) if isinstance(noise, SampleNoise) else noise
                 drawn = self.draw(m, self.condition(here, available[rows]), valid, own, sampler, callback)
                 values[m] = scaled[m].index_copy(0, rows, drawn if valid is None else drawn * valid)
-        if self.standardizer is not None and values:
-            stacked = torch.stack([values.get(m, scaled[m]) for m in self.modalities], dim=1)
-            return self.fill(latents, available, self.standardizer.inverse(stacked))
-        return out | values
+        stacked = torch.stack([values.get(m, scaled[m]) for m in self.modalities], dim=1)
+        return self.fill(latents, available, self.standardizer.inverse(stacked))
 
     def draw(self, m: str, condition: Tensor, valid: Tensor | None, noise, sampler: Sampler | None, callback) -> Tensor:
         """A sample of one modality given the condition, both (B, D, T)."""

@@ -1,7 +1,5 @@
 """The kit's recoverer: one net over all modalities, which draws everything that a sample misses at once."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -11,11 +9,11 @@ from imder_lib.diffusion.losses import edm_error
 from imder_lib.diffusion.noise import Noise, SampleNoise, uniform
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
-from imder_lib.model.recovery import Latents, Recoverer, Standardizer
+from imder_lib.model.recovery import Latents, Standardised
 from imder_lib.nets.joint_net import JointNet
 
 
-class JointDiffusion(Recoverer):
+class JointDiffusion(Standardised):
     """One net over all modalities: draws everything that a sample misses at once, from one condition."""
 
     stochastic = True
@@ -25,10 +23,6 @@ class JointDiffusion(Recoverer):
         super().__init__(config)
         M, D = len(config.modalities), config.dim
         self.net = JointNet(M, D, config.joint_channels, config.joint_blocks)
-        self.standardizer = Standardizer(config.modalities, D)
-
-    def prepare(self, latents: Mapping[str, Tensor]) -> None:
-        self.standardizer.fit(latents)
 
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
         """A denoiser of what is missing; the condition is :meth:`known`, or zero for none."""

@@ -163,8 +163,8 @@ class ZeroFill(Recoverer):
         return self.fill(latents, available, {m: torch.zeros_like(x[:1]) for m, x in latents.items()})
 
 
-class MeanFill(Recoverer):
-    """The training mean of each channel."""
+class Standardised(Recoverer):
+    """A recoverer that works on standardised latents."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -172,28 +172,30 @@ class MeanFill(Recoverer):
 
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
         self.standardizer.fit(latents)
+
+
+class MeanFill(Standardised):
+    """The training mean of each channel."""
 
     def forward(self, latents, available, noise=None, sampler=None, callback=None) -> Latents:
         values = {m: self.standardizer.mean[i].expand_as(latents[m][:1]) for i, m in enumerate(self.modalities)}
         return self.fill(latents, available, values)
 
 
-class Regression(Recoverer):
+class Regression(Standardised):
     """The linear estimate of :class:`LinearMean`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.standardizer = Standardizer(config.modalities, config.dim)
         self.linear = LinearMean(len(config.modalities), config.dim)
 
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
-        self.standardizer.fit(latents)
+        super().prepare(latents)
         self.linear.fit(self.standardizer(latents))
 
     def forward(self, latents, available, noise=None, sampler=None, callback=None) -> Latents:
-        return self.fill(
-            latents, available, self.standardizer.inverse(self.linear(self.standardizer(latents), available))
-        )
+        estimate = self.linear(self.standardizer(latents), available)
+        return self.fill(latents, available, self.standardizer.inverse(estimate))
 
 
 @torch.no_grad()

@@ -49,8 +49,8 @@ _REFINER = [
 
 
 def _encoder_name(rest: str) -> str:
-    for ours, theirs in _ENCODER:
-        rest = rest.replace(ours, theirs)
+    for kit, released in _ENCODER:
+        rest = rest.replace(kit, released)
     return re.sub(r"^norm\.", "layer_norm.", rest)
 
 
@@ -58,9 +58,9 @@ def _refiner_name(rest: str, blocks: int) -> str:
     rest = re.sub(r"^close\.", f"1.body.{blocks}.", rest)
     match = re.match(r"blocks\.(\d+)\.(.*)", rest)
     prefix, rest = (f"1.body.{match[1]}.", match[2]) if match else ("", rest)
-    for ours, theirs in _REFINER:
-        if rest.startswith(ours):
-            rest = theirs + rest[len(ours) :]
+    for kit, released in _REFINER:
+        if rest.startswith(kit):
+            rest = released + rest[len(kit) :]
             break
     return prefix + rest
 
@@ -104,11 +104,11 @@ def fill_released(model: IMDer, state: dict[str, Tensor]) -> None:
         UserError: names what is missing, extra or misshapen.
     """
     state = _plain(state)
-    ours = model.state_dict()
-    theirs = {released_name(k, model): k for k in ours}
-    expected = {k: tuple(ours[name].shape) for k, name in theirs.items()}
+    own = dict(model.named_parameters())
+    names = {released_name(k, model): k for k in own}
+    expected = {k: tuple(own[name].shape) for k, name in names.items()}
     check_fit({k: v for k, v in state.items() if not BERT.match(k)}, expected, "the checkpoint")
-    model.load_state_dict({name: state[k] for k, name in theirs.items()})
+    model.load_state_dict({name: state[k] for k, name in names.items()}, strict=False)  # buffers are the kit's
 
 
 def released_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
