@@ -160,8 +160,8 @@ class TrainConfig:
     adapt_epochs: int = 30
     joint_epochs: int = 100
     adapt_lr: float = 5e-4
-    diffusion_batch: int = 64
-    diffusion_lr: float = 2e-3
+    diffusion_batch: int = 128
+    diffusion_lr: float = 4e-3
     diffusion_decay: float = 0.05
     weight_decay: float = 0.01
     average: float = 0.1

@@ -45,7 +45,7 @@ PROFILES = MappingProxyType(
         "quick": Profile(
             sizes={},
             model={"layers": 2, "joint_channels": 64, "joint_blocks": 6},
-            train={"fusion_epochs": 30, "diffusion_epochs": 60, "adapt_epochs": 4, "cache_patterns": 2,
+            train={"fusion_epochs": 30, "diffusion_epochs": 100, "adapt_epochs": 4, "cache_patterns": 2,
                    "patience": 2, "early_stop": 5},
             draws=8,
         ),
