@@ -114,9 +114,7 @@ class Run:
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:
         """Train the model of one recoverer (see :data:`COMPARED`), or read it if it is trained already."""
         if self.text == "bert-finetune" and not self.pretrained:
-            raise UserError(
-                "text 'bert-finetune' trains BERT in stage 1: give pretrained, the output of imder pretrain"
-            )
+            raise UserError("text 'bert-finetune' trains BERT in stage 1: set pretrained to what imder pretrain wrote")
         weights, model = None, self.model_config()
         if self.pretrained:
             weights = read_pretrained(self.pretrained)

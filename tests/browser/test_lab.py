@@ -84,9 +84,9 @@ def choose_next(dropdown: Locator) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("00_start_here", "one modality at least must stay"),
-        ("03_recovery", "one modality at least must stay"),
-        ("05_missing_rate_tables", "choose one method at least"),
+        ("00_start_here", "at least one modality must be available"),
+        ("03_recovery", "at least one modality must be available"),
+        ("05_missing_rate_tables", "select at least one method"),
     ],
 )
 def test_a_notebook_runs_and_its_panel_follows_every_control(name, why, lab, page, complaints, screenshots):

@@ -89,10 +89,10 @@ def test_what_cannot_be_keeps_the_figure_and_says_why(panel, capsys):
     before = panel.picture.value
     panel.controls["text"].value = True
     assert panel.picture.value == before
-    assert "drop one" in panel.message.value
+    assert "must be missing" in panel.message.value
     for m in ("text", "audio", "vision"):
         panel.controls[m].value = False
-    assert "must stay" in panel.message.value
+    assert "must be available" in panel.message.value
     panel.controls["vision"].value = True
     assert panel.message.value == ""
     assert panel.missing == ["text", "audio"]
