@@ -1,8 +1,8 @@
-"""The kit's recovery on a posterior of two crescents: python benchmarks/two_moons.py --seeds 1,2,3.
+"""C2ST of the default recovery on two moons: python benchmarks/two_moons.py --seeds 1,2,3.
 
-Trains the default recovery on two moons, draws theta given each of sbibm's ten observations, and judges the draws by
-C2ST against as many exact ones: .5 is perfect. Validation takes 1,000 simulations more than --train. sbibm's published
-numbers are of 10,000 draws; with fewer, C2ST comes out lower where the draws are not exact.
+Trains the default recovery on two moons, draws theta given each of sbibm's ten observations, and compares the draws
+with as many exact ones by C2ST (.5 is perfect). Validation uses 1,000 simulations in addition to --train. Published
+numbers of sbibm are for 10,000 draws; with fewer draws, C2ST is lower unless the draws are exact.
 """
 
 import argparse
@@ -27,7 +27,7 @@ BATCH = 1000
 
 
 def trained(simulations: int, profile_name: str, seed: int) -> IMDer:
-    """The default recovery, trained on two moons of the same seed."""
+    """Train the default recovery on two moons; data and training have the same seed."""
     data, budget = load_data("two_moons", sizes={"train": simulations}, seed=seed), find_profile(profile_name)
     model = IMDer(model_preset("mosi", data.widths, **budget.model), seed=seed).to(default_device())
     with tempfile.TemporaryDirectory() as folder:
@@ -35,10 +35,10 @@ def trained(simulations: int, profile_name: str, seed: int) -> IMDer:
 
 
 def draws_of_theta(model: IMDer, draws: int, seed: int) -> np.ndarray:
-    """Theta given each observation: (10, draws, 2). Each draw is a row with an id, and so noise, of its own."""
+    """Draw theta given each observation: (10, draws, 2). Each draw is a row with its own id, and so its own noise."""
     x = OBSERVATIONS.repeat(draws, axis=0)[:, None].astype(np.float32)
     ids = [f"two_moons/observation{i}/{j}" for i in range(len(OBSERVATIONS)) for j in range(draws)]
-    unknown = np.ones_like(x)  # missing, so never read; zeros would be padding
+    unknown = np.ones_like(x)  # never read; zeros would be padding
     latents = encode_split(model, Split({"theta": unknown, "x": x}, np.zeros(len(x), np.float32), ids, steps=1))
     decode, out = Decoder(model, steps=1), []
     available = torch.tensor([[m != "theta" for m in model.modalities]], device=default_device())

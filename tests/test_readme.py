@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""Claims of the README are true: examples, hashes, commands, links."""
 
 import re
 import subprocess
@@ -41,7 +41,7 @@ def test_commands_exist():
         check_parameters(ROOT / notebook, dict(pair.split("=") for pair in re.findall(r"-p (\S+)", rest)))
 
 
-def test_linked_files_are_there():
+def test_linked_files_exist():
     links = re.findall(r"\]\(([^)]+)\)", README)
     for link in links:
         assert link.startswith(("https://", "#")) or (ROOT / link).is_file(), link
