@@ -10,20 +10,15 @@ import tempfile
 
 import numpy as np
 import pandas as pd
-import torch
 
 from imder_lib import IMDer, fit, load_data, model_preset, train_preset
-from imder_lib.data.schema import Split
 from imder_lib.data.two_moons import OBSERVATIONS, two_moons_posterior
-from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.experiment.c2st import c2st
-from imder_lib.model.decoding import Decoder
-from imder_lib.model.recovery import encode_split
+from imder_lib.experiment.theta_draws import draws_of_theta
 from imder_lib.profiles import PROFILES, find_profile
 from imder_lib.runs.setup import default_device, parse_seeds
 
 PUBLISHED = {"sbibm NPE, 10,000 simulations": 0.606}  # Lueckmann et al., 2021: mean of the ten observations
-BATCH = 1000
 
 
 def trained(simulations: int, profile_name: str, seed: int) -> IMDer:
@@ -32,22 +27,6 @@ def trained(simulations: int, profile_name: str, seed: int) -> IMDer:
     model = IMDer(model_preset("mosi", data.widths, **budget.model), seed=seed).to(default_device())
     with tempfile.TemporaryDirectory() as folder:
         return fit(model, data, train_preset("mosi", seed=seed, **budget.train), folder, until="diffusion").model
-
-
-def draws_of_theta(model: IMDer, draws: int, seed: int) -> np.ndarray:
-    """Draw theta given each observation: (10, draws, 2). Each draw is a row with its own id, and so its own noise."""
-    x = OBSERVATIONS.repeat(draws, axis=0)[:, None].astype(np.float32)
-    ids = [f"two_moons/observation{i}/{j}" for i in range(len(OBSERVATIONS)) for j in range(draws)]
-    unknown = np.ones_like(x)  # never read; zeros would be padding
-    latents = encode_split(model, Split({"theta": unknown, "x": x}, np.zeros(len(x), np.float32), ids, steps=1))
-    decode, out = Decoder(model, steps=1), []
-    available = torch.tensor([[m != "theta" for m in model.modalities]], device=default_device())
-    for rows in torch.arange(len(x)).split(BATCH):
-        noise = SampleNoise(seed, [ids[i] for i in rows], "two_moons")
-        part = {m: v[rows.to(v.device)] for m, v in latents.items()}
-        drawn = model.recover(part, available.repeat(len(rows), 1), noise)["theta"][0]
-        out.append(decode({"theta": drawn})["theta"][:, 0].cpu().numpy())
-    return np.concatenate(out).reshape(len(OBSERVATIONS), draws, 2)
 
 
 def main() -> None:
@@ -59,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     table = pd.DataFrame(index=pd.Index(range(1, len(OBSERVATIONS) + 1), name="observation"))
     for seed in parse_seeds(args.seeds):
-        found = draws_of_theta(trained(args.train, args.profile, seed), args.draws, seed)
+        found = draws_of_theta(trained(args.train, args.profile, seed), OBSERVATIONS, args.draws, seed)
         rng = np.random.default_rng(seed)
         exact = [two_moons_posterior(x, args.draws, rng) for x in OBSERVATIONS]
         table[f"seed {seed}"] = [c2st(e, f) for e, f in zip(exact, found, strict=True)]

@@ -196,13 +196,14 @@ def quality_against_calls(
     """Quality against calls of the denoiser, one panel per metric and one line per sampler.
 
     Args:
-        table: columns sampler, calls, metric, value, low, high (low and high may be NaN).
+        table: columns sampler, calls, metric, value, and low and high where there are intervals.
         titles: metric -> title of its panel.
         reference: metric -> value of a dashed line: the ideal, or the noise of the measurement.
         limits: metric -> axis limits, if outliers would compress the rest.
         log: logarithmic value axis.
     """
     figure, axes = row(len(titles), 4.4, 3.6)
+    table = table.reindex(columns=["sampler", "calls", "metric", "value", "low", "high"])
     ticks = [c for c in (5, 10, 20, 50, 100, 200) if table["calls"].min() <= c <= table["calls"].max()]
     for axis, (metric, title) in zip(axes, titles.items(), strict=True):
         part = table[table["metric"] == metric].sort_values("calls", kind="stable")

@@ -29,6 +29,9 @@ def test_quality_against_calls_has_one_line_per_sampler():
     line = figure.axes[0].containers[0].lines[0]
     np.testing.assert_allclose(line.get_xydata(), [[5, 0.2], [10, 0.1], [20, 0.05]])
     assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["em", "heun"]
+    table = pd.DataFrame(rows).drop(columns=["low", "high"])
+    figure = diffusion_plots.quality_against_calls(table, {"error": "title"}, {})
+    np.testing.assert_allclose(figure.axes[0].containers[0].lines[0].get_xydata(), line.get_xydata())
 
 
 def test_luck_of_the_mask_with_and_without_variation():
