@@ -34,8 +34,12 @@ def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
         name -> value; NaN for acc2 and f1 if every label is 0.
     """
     p, y = np.asarray(prediction, float).reshape(-1), np.asarray(label, float).reshape(-1)
-    if p.shape != y.shape or not len(y) or not np.isfinite(p).all():
-        raise UserError(f"expected finite predictions, one per label, got {p.shape} and {y.shape}")
+    if p.shape != y.shape or not len(y):
+        raise UserError(f"expected one prediction per label, got {p.shape} and {y.shape}")
+    for name, x in (("prediction", p), ("label", y)):
+        if not np.isfinite(x).all():
+            row = int((~np.isfinite(x)).argmax())
+            raise UserError(f"expected finite numbers, got {x[row]} as {name} of row {row}")
     out = dict.fromkeys(METRICS, float("nan"))
     some = y != 0
     if some.any():

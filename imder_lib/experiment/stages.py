@@ -108,10 +108,12 @@ def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> 
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "diffusion", "valid"))
         return in_batches(len(data.valid), config.batch_size, lambda rows: loss("valid", rows, generator))
 
+    epochs, batches = config.diffusion_epochs, -(-len(data.train) // config.diffusion_batch)
+    epochs = max(epochs, -(-config.diffusion_steps // batches)) if epochs else 0
     return Stage(
         "diffusion",
         [(model.recoverer, config.diffusion_lr)],
-        config.diffusion_epochs,
+        epochs,
         loss=lambda rows, generator, mask: loss("train", rows, generator),
         validate=validate,
         size=len(data.train),

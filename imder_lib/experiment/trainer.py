@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from imder_lib.config import TrainConfig
 from imder_lib.diffusion.noise import derive_seed, seeded
+from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import read_checkpoint, write_checkpoint, write_text
 
 WARM_UP = 100  # steps, or a tenth of all steps if that is fewer
@@ -182,6 +183,13 @@ class Trainer:
             shown = tqdm(batches, stage.name, leave=False, disable=not sys.stderr.isatty())
             for rows, mask in zip(shown, masks, strict=True):
                 loss = stage.loss(rows, generator, mask)
+                value = loss.item()
+                if not math.isfinite(value):
+                    first = ", ".join(map(str, rows[:3].tolist()))
+                    raise UserError(
+                        f"stage {stage.name}, epoch {learner.epoch}: the loss is {value} on training samples {first}, "
+                        "...: look for extreme numbers there (imder check), or lower the learning rate"
+                    )
                 learner.optimiser.zero_grad()
                 if loss.requires_grad:  # a complete batch has no diffusion loss
                     loss.backward()
@@ -192,7 +200,7 @@ class Trainer:
                 step += 1
                 for a, p in zip(learner.average, learner.parameters, strict=False):
                     a.lerp_(p.detach(), max(1 / horizon, 9 / (9 + step)))
-                total += loss.item() * len(rows)
+                total += value * len(rows)
         return total / stage.size
 
     def _validate(self, stage: Stage, learner: Learner) -> Tensor:
@@ -202,9 +210,16 @@ class Trainer:
         _set(learner.parameters, learner.average or current)
         try:
             with torch.no_grad(), self._seeded(stage.name, "valid"):
-                return stage.validate()
+                losses = stage.validate()
         finally:
             _set(learner.parameters, current)
+        if not torch.isfinite(losses).all():
+            row = int((~torch.isfinite(losses)).nonzero()[0])
+            raise UserError(
+                f"stage {stage.name}, epoch {learner.epoch}: the validation loss number {row} of {len(losses)} is not "
+                "finite: look for extreme numbers in the validation split (imder check)"
+            )
+        return losses
 
     def _seeded(self, *parts: object) -> AbstractContextManager[None]:
         return seeded(derive_seed(self.config.seed, "default", *parts))

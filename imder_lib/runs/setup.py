@@ -108,7 +108,7 @@ class Run:
         config = train_preset(self.preset, seed=seed, **find_profile(self.profile).train)
         if self.epochs:
             stages = ("fusion_epochs", "diffusion_epochs", "adapt_epochs", "joint_epochs")
-            config = replace(config, **{k: min(self.epochs, getattr(config, k)) for k in stages})
+            config = replace(config, **{k: min(self.epochs, getattr(config, k)) for k in stages}, diffusion_steps=0)
         return replace(config, fusion_epochs=0) if self.pretrained else config
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -152,3 +153,14 @@ def test_two_and_four_modalities(tiny_config, tmp_path):
         table = evaluate(result.model, data.test, ["fixed", ("random", 0.4)], [1, 2])
         assert len(table) == (2 ** len(widths) - 1 + 1) * 2 * 5
         assert table["mae"].notna().all()
+
+
+@pytest.mark.parametrize(("split", "message"), [("train", r"training samples [\d, ]+\.\.\."), ("valid", "number 3 of")])
+def test_training_stops_at_a_loss_that_is_not_finite(split, message, data, tiny_config, tmp_path):
+    splits = {k: s.first(len(s)) for k, s in data.splits.items()}
+    splits[split].features["text"] = splits[split].features["text"].copy()
+    splits[split].features["text"][3] = np.float32(1e30)
+    broken = replace(data, splits=splits)
+    with pytest.raises(UserError, match=f"stage fusion, epoch 1: .*{message}.*imder check"):
+        fit(tiny_model(), broken, tiny_config, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
