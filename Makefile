@@ -1,8 +1,5 @@
-# make test        set up and run the tests          make reproduce   set up and make tables and figures (synthetic)
-# make lab         open JupyterLab                   make lint        ruff on code and notebooks
-# make notebooks   copy the exercises from the solutions, run the whole course in profile quick, keep the outputs
-# make site        the executed notebooks as a static book: build/site/index.html
-# make test-browser   run notebooks in JupyterLab in a headless Chromium; screenshots in results/browser
+# make help lists the targets.
+.DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -15,7 +12,7 @@ endif
 # The nets of the course are small: two threads that wait for each other take twice as long as one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: test test-browser reproduce notebooks lab site lint lock clean
+.PHONY: help test test-browser reproduce notebooks lab site lint lock clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml requirements.lock
@@ -24,36 +21,39 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
-test: $(READY)
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+test: $(READY)  ## set up and run every test and every notebook
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-browser: $(READY)
+test-browser: $(READY)  ## run notebooks 00, 03 and 05 in JupyterLab in a headless Chromium
 	.ci/chromium
 	$(BIN)/python -m pytest tests/browser
 
-reproduce: $(READY)
+reproduce: $(READY)  ## set up, train on synthetic data, make figures and tables: results/quick/index.html
 	$(BIN)/imder reproduce --profile quick --dataset synthetic --out $(OUT)
 
-notebooks: $(READY)
+notebooks: $(READY)  ## copy the exercises from the solutions, run the course in profile quick, keep the outputs
 	$(BIN)/python -m tools.course results/course
 
-lab: $(READY)
+lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-site: $(READY)
+site: $(READY)  ## build the executed notebooks as a static book: build/site/index.html
 	$(BIN)/python -m tools.site build/site
 
-lint: $(READY)
+lint: $(READY)  ## check code and notebooks with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 # Renew the lock: the newest versions that pyproject.toml admits, without a build's local label.
-lock:
+lock:  ## renew requirements.lock
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
 	.venv-lock/bin/python -m pip install --quiet '.[dev]'
 	.venv-lock/bin/python -m pip freeze --exclude imder-kit | sed -E 's/\+[a-z0-9]+$$//' > requirements.lock
 	rm -rf .venv-lock
 
-clean:
+clean:  ## remove the environment, the results and the book
 	rm -rf $(VENV) results build

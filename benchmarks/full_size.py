@@ -1,4 +1,4 @@
-"""Seconds for each stage at the sizes of MOSI or MOSEI, and what profile full takes: projected from a few batches.
+"""Time per stage at the sizes of MOSI or MOSEI, and the projected time of profile full, from a few batches.
 
 python benchmarks/full_size.py mosi
 """
@@ -19,12 +19,12 @@ from imder_lib.experiment.recovered_cache import DRAWS
 from imder_lib.profiles import find_profile
 from imder_lib.runs.setup import default_device
 
-SAMPLER = 32  # samples that the sampler is timed on
+SAMPLER = 32  # samples for the timing of the sampler
 SEEDS, RATES = 9, 8
 
 
 def best_of(work: Callable[[], object], times: int = 3) -> float:
-    """Seconds of the fastest of some runs: what others do on the machine disturbs it least."""
+    """Seconds of the fastest of several runs, which other processes disturb least."""
     seconds = []
     for _ in range(times):
         started = time.perf_counter()
@@ -41,7 +41,7 @@ def main(name: str) -> None:
     B = config.batch_size
     x = {m: torch.randn(B, 50, width, device=device) for m, width in WIDTHS[name].items()}
     y = torch.randn(B, 1, device=device)
-    batches, everyone = -(-sizes["train"] // B), sizes["train"] + sizes["valid"]
+    batches, samples = -(-sizes["train"] // B), sizes["train"] + sizes["valid"]
     print(f"{name} on {device}, {torch.get_num_threads()} threads, batch {B}")
     for preset in ("kit", "released"):
         model = IMDer(model_preset(name, preset=preset, **budget.model), seed=0).to(device)
@@ -50,7 +50,7 @@ def main(name: str) -> None:
         available = table[torch.arange(B) % len(table)].to(device)
         with torch.no_grad():
             latents = model.encode(x)
-        part, gone = {m: v[:SAMPLER] for m, v in latents.items()}, available[:SAMPLER]
+        part, mask = {m: v[:SAMPLER] for m, v in latents.items()}, available[:SAMPLER]
 
         def backward(loss: torch.Tensor, model: IMDer = model) -> None:
             model.zero_grad()
@@ -72,11 +72,11 @@ def main(name: str) -> None:
 
         epoch = {k: batches * best_of(lambda f=f: backward(f())) for k, f in
                  (("fusion", fusion), ("diffusion", diffusion), ("adapt", adapt))}  # fmt: skip
-        with torch.no_grad():  # one sample, one incomplete pattern, a whole draw
-            two = best_of(lambda: model.recover(part, gone, sampler=replace(model.config.sampler, steps=2)))  # noqa: B023
+        with torch.no_grad():  # one draw of one sample under one incomplete pattern
+            two = best_of(lambda: model.recover(part, mask, sampler=replace(model.config.sampler, steps=2)))  # noqa: B023
             draw = two / SAMPLER * steps / 2
-        cache, test = DRAWS * len(table) * everyone * draw, len(table) * sizes["test"] * draw * budget.draws
-        refined = DRAWS * epoch["adapt"]  # recipe staged; recipe released trains on one draw
+        cache, test = DRAWS * len(table) * samples * draw, len(table) * sizes["test"] * draw * budget.draws
+        refined = DRAWS * epoch["adapt"]  # recipe staged trains on all draws, recipe released on one
         print(f"  {preset}, {steps} sampler steps")
         for k, v in (epoch | {"adapt": refined, "cache": cache, "test": test}).items():
             print(f"    {'one epoch of ' if k in epoch else ''}{k}: {v:.0f} s")
@@ -85,8 +85,8 @@ def main(name: str) -> None:
             cells = SEEDS * (
                 config.diffusion_epochs * epoch["diffusion"] + cache + config.adapt_epochs * refined + test
             )
-        else:  # the sampler runs for every incomplete sample of every epoch, on about two of three samples
-            joint = epoch["diffusion"] + epoch["adapt"] + 2 / 3 * everyone * draw
+        else:  # the sampler runs for incomplete samples, about two of three, in every epoch
+            joint = epoch["diffusion"] + epoch["adapt"] + 2 / 3 * samples * draw
             cells = SEEDS * (RATES * config.joint_epochs * joint + test)
         print(f"    profile full, {SEEDS} seeds: at most {(first + cells) / 3600:.0f} h, stage 1 {first / 3600:.1f} h")
 

@@ -1,8 +1,8 @@
-"""Milliseconds from a control's change to the panel's new figure: python benchmarks/panels.py.
+"""Milliseconds from the change of a control to the new figure of a panel: python benchmarks/panels.py.
 
-Moves each control through its values in RecoveryPanel (digits in profile quick, trained in about a minute and kept in
-OUT; synthetic data in profile smoke) and in MissingRatePanel; the rest stays as at the start. The last row of a
-RecoveryPanel goes through the samples with all the others at what takes longest. What the browser adds is not in it.
+Sets each control to its values, with the others at their initial values, in RecoveryPanel (digits in profile quick,
+trained in about a minute and stored in OUT; synthetic data in profile smoke) and in MissingRatePanel. The last row of a
+RecoveryPanel changes the sample, with the others at their slowest values. The time of the browser is not included.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from imder_lib.view.panels import MissingRatePanel, Panel, RecoveryPanel
 from imder_lib.view.style import use_style
 
 LIMIT = 300  # ms
-MOST = 12  # values of one control
+MOST = 12  # maximum number of values per control
 SLOWEST = {"sampler": "heun", "steps": 20, "draws": 8, "guidance": 3.0}
 
 
 def values(control: widgets.Widget) -> list:
-    """Those that a control can take; of many, the first."""
+    """Values of a control, at most MOST for a slider."""
     if isinstance(control, widgets.Checkbox):
         return [not control.value, control.value]
     if hasattr(control, "options"):
@@ -37,21 +37,21 @@ def values(control: widgets.Widget) -> list:
 
 
 def milliseconds(panel: Panel, name: str, rounds: int) -> list[float]:
-    """Of every change of one control that brings a figure."""
+    """Time of each change of one control that gives a figure."""
     control, found = panel.controls[name], []
     start = control.value
     for value in [*values(control), start] * rounds:
         if value == control.value:
             continue
         began = time.perf_counter()
-        control.value = value  # observed: when this returns, the figure is there
+        control.value = value  # returns after the redraw
         if not panel.message.value:
             found.append(1000 * (time.perf_counter() - began))
     return found
 
 
 def report(title: str, panel: Panel, rounds: int) -> bool:
-    """One line for each control; whether all stay below the limit."""
+    """Print one line per control; return whether all times are below the limit."""
     print(f"{title}\n  {'control':16}{'changes':>8}{'median':>8}{'most':>8} ms, limit {LIMIT}")
 
     def line(label: str, times: Iterable[float]) -> bool:
@@ -85,11 +85,11 @@ def main() -> None:
     for dataset, profile in (("digits", "quick"), ("synthetic", "smoke")):
         run = start_run(dataset, profile, "1", f"{args.out}/{profile}")
         model = run.train(1).model
-        print(f"{torch.get_num_threads()} threads, load of the machine {os.getloadavg()[0]:.1f}")
+        print(f"{torch.get_num_threads()} threads, system load {os.getloadavg()[0]:.1f}")
         fine.append(report(f"RecoveryPanel, {dataset}, {profile}", recovery_panel(run, model), args.rounds))
     table = evaluate(model, run.data.test, ["random"], [1])
     fine.append(report("MissingRatePanel", MissingRatePanel(table, ["acc2", "mae", "corr"]), args.rounds))
-    print("every change stays below the limit" if all(fine) else "NOT every change stays below the limit")
+    print("all changes are below the limit" if all(fine) else "some changes exceed the limit")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Recoverers on a user's file: python benchmarks/real_data.py FILE --seeds 1,2,3,4,5.
+"""Compare recoverers on a user's file: python benchmarks/real_data.py FILE --seeds 1,2,3,4,5.
 
-Trains every recoverer for each seed and writes OUT/predictions.csv (each test sample under each case) and
-OUT/metrics.csv: MAE and correlation of every method with 95 % intervals, and of its difference to method kit. Intervals
-are of a bootstrap over test samples, the same resamples for all, and over seeds. "ridge" is scikit-learn's RidgeCV on
-the time averages of the standardised features, fitted for each pattern by itself. A run that was cut off goes on.
+Trains all recoverers for each seed and writes OUT/predictions.csv (all test samples under all cases) and
+OUT/metrics.csv: MAE and correlation of each method, and its difference to method kit, with 95 % intervals from a paired
+bootstrap over test samples and seeds. "ridge" is scikit-learn's RidgeCV on the time averages of the standardised
+features, with one fit per pattern. An interrupted run is continued.
 """
 
 import argparse
@@ -28,19 +28,19 @@ Found = dict[str, np.ndarray]  # method -> predictions (N,)
 
 
 def masks(run: Run, seed: int) -> dict[tuple[str, str], np.ndarray]:
-    """available (N, M) of the test split under each case of protocols fixed and random."""
+    """Masks (N, M) of the test split for all cases of protocols fixed and random."""
     data, n, ids = run.data, len(run.data.test), run.data.test.ids
     todo = cases(["fixed", "random"], data.modalities)
     return {(p, str(c)): availability(p, n, data.modalities, c, seed=seed, ids=ids).numpy() for p, c in todo}
 
 
 def ridge(run: Run, available: np.ndarray) -> np.ndarray:
-    """Each test sample by the ridge regression of its own pattern."""
+    """Predictions (N,) for the test samples by one ridge regression per pattern."""
     out = np.empty(len(available))
 
-    def average(split: Split, here: np.ndarray) -> np.ndarray:
+    def average(split: Split, given: np.ndarray) -> np.ndarray:
         x = split.batch().features
-        return np.concatenate([x[m].mean(1).numpy() for m, on in zip(run.data.modalities, here, strict=True) if on], 1)
+        return np.concatenate([x[m].mean(1).numpy() for m, on in zip(run.data.modalities, given, strict=True) if on], 1)
 
     for pattern in np.unique(available, axis=0):
         rows = (available == pattern).all(axis=1)
@@ -51,7 +51,7 @@ def ridge(run: Run, available: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def rows_of(name: str, model: IMDer, run: Run, seed: int, draws: int) -> pd.DataFrame:
-    """One model's predictions; the kit's brings the rows that need no training of their own."""
+    """Predictions of one model; model kit also gives the rows of methods without training."""
     model.eval()
     split, recoverers = run.data.test, {name: model.recoverer}
     if name == "kit":
@@ -82,7 +82,7 @@ def scores(p: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each case, method and metric: mean over seeds, and the intervals that the file's head names."""
+    """One row per case, method and metric: mean over seeds, interval, and interval of the difference to kit."""
     rng, rows = np.random.default_rng(0), []
     for (protocol, case), part in table.groupby(["protocol", "case"], sort=False):
         wide = {m: p.pivot(index="seed", columns="sample", values="prediction").to_numpy() for m, p in
@@ -129,7 +129,7 @@ def main() -> None:
     for metric, part in found.groupby("metric", sort=False):
         print(metric, part.pivot_table("value", ["protocol", "case"], "method", sort=False).round(4).to_string())
     beaten = found[((found.metric == "corr") & (found.less > 0)) | ((found.metric == "mae") & (found.more < 0))]
-    print("better than kit beyond the interval:", beaten.to_string(index=False) if len(beaten) else "nothing")
+    print("significantly better than kit:", beaten.to_string(index=False) if len(beaten) else "nothing")
 
 
 if __name__ == "__main__":

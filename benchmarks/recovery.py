@@ -1,9 +1,9 @@
 """Recovery against the exact posterior: python benchmarks/recovery.py --profile quick --seeds 1,2,3.
 
-Trains one shared first stage and then each recoverer of --names with one budget, for each seed, and writes
-OUT/sample_quality.csv (every pattern and metric beside what draws of the exact posterior give) and OUT/metrics.csv.
-With --limit, sample quality alone, on so many test samples: what needs fusion is left out, for the released sampler
-takes hours. A run that was cut off goes on where it was.
+For each seed, trains a shared fusion stage, then each recoverer of --names with the same budget. Writes
+OUT/sample_quality.csv (all patterns and metrics, also for draws of the exact posterior) and OUT/metrics.csv. With
+--limit, it computes only sample quality, on that number of test samples, because the released sampler takes hours. An
+interrupted run is continued.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--names", default="released,kit")
     parser.add_argument("--draws", type=int, default=16)
     parser.add_argument(
-        "--limit", type=int, default=0, help="test samples for sample quality alone; 0: all, and accuracy"
+        "--limit", type=int, default=0, help="test samples, for sample quality only; 0: all, and accuracy"
     )
     parser.add_argument("--out", default="results/recovery")
     args = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Samplers on one trained net: python benchmarks/samplers.py results/recovery/seed1/kit results/recovery/seed2/kit ...
+"""Samplers on trained networks: python benchmarks/samplers.py results/recovery/seed1/kit results/recovery/seed2/kit ...
 
-Takes folders of trained models, which benchmarks/recovery.py without --limit leaves, and draws what is missing with em
-at 100 calls and the release's levels, and with solvers that take fewer. OUT.csv holds every pattern and metric of each
-folder, beside draws of the exact posterior, and the differences to em, each resample the same for both.
+Recovers with the models in the given folders (written by benchmarks/recovery.py without --limit), by em with 100 calls
+and the release's levels, and by solvers with fewer calls. OUT.csv holds all patterns and metrics of each folder, also
+for draws of the exact posterior, and the paired differences to em.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from imder_lib.experiment.checkpoint import load_model
 from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.runs.setup import start_run
 
-SAMPLERS = {  # each SDE is solved whole (eta 1) but for the kit's own
+SAMPLERS = {  # the full SDE (eta 1), except for the kit's default
     "em 100": Sampler("em", 100, "released"),
     "2m_sde 10": Sampler("dpmpp_2m_sde", 10, settings={"eta": 1.0}),
     "2m_sde 20": Sampler("dpmpp_2m_sde", 20, settings={"eta": 1.0}),
@@ -25,7 +25,7 @@ SAMPLERS = {  # each SDE is solved whole (eta 1) but for the kit's own
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="+", help="of trained models; the seed of the noise is their place, from 1")
+    parser.add_argument("folders", nargs="+", help="of trained models; the position, from 1, is the seed of the noise")
     parser.add_argument("--profile", default="full")
     parser.add_argument("--dataset", default="synthetic")
     parser.add_argument("--draws", type=int, default=8)

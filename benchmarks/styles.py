@@ -1,9 +1,8 @@
-"""The kit on data that need a sample: python benchmarks/styles.py --seeds 1,2,3.
+"""Recovery on data with hidden styles: python benchmarks/styles.py --seeds 1,2,3.
 
-Trains profile quick on the synthetic process with hidden styles and prints, for each incomplete pattern: ACC2 beside
-the Bayes limit, and what the same frozen fusion makes of a linear regression (and, with --network, of a deterministic
-network) in place of the draws; the styles of the draws beside their exact posterior; the energy score and C2ST beside
-exact draws.
+Trains profile quick on the synthetic process with hidden styles. Prints, for each pattern: ACC2 and the Bayes limit,
+and ACC2 of the same fusion with a linear regression (with --network, also a deterministic network) as recoverer; the
+error of the style shares of the draws against their exact posterior; C2ST and energy score relative to exact draws.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from imder_lib.runs.setup import Run, default_device, parse_seeds
 
 
 def reliability(exact: np.ndarray, drawn: np.ndarray) -> float:
-    """Mean distance of drawn shares from exact probabilities, both (N, R), over ten bins of the latter."""
+    """Mean distance of drawn shares and exact probabilities, both (N, R), in ten bins of the latter."""
     bins = np.minimum((exact.ravel() * 10).astype(int), 9)
     off = [abs((exact - drawn).ravel()[bins == b].mean()) for b in np.unique(bins)]
     return float(np.average(off, weights=np.unique(bins, return_counts=True)[1]))
@@ -91,7 +90,7 @@ def main() -> None:
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--draws", type=int, default=16)
     parser.add_argument("--limit", type=int, default=0, help="test samples; 0: all")
-    parser.add_argument("--network", action="store_true", help="also the deterministic network (minutes more)")
+    parser.add_argument("--network", action="store_true", help="also the deterministic network (some minutes)")
     parser.add_argument("--out", default="", help="folder of the models; empty: a temporary one")
     args = parser.parse_args()
     data = load_data("synthetic")

@@ -1,9 +1,9 @@
-"""How waiting threads share the machine: python benchmarks/threads.py --neighbours 0,2.
+"""Training time under OpenMP wait policies on a busy machine: python benchmarks/threads.py --neighbours 0,2.
 
-Takes training steps of the kit's joint net as PyTorch comes ("default") and with each way of waiting of
-:data:`SETTINGS`, every one in a process of its own, beside busy processes that run nothing but a loop. The processes
-take turns; SECONDS of a step are the median of --rounds turns, RATIO is that to the default's, in the same turn.
-Needs a Linux wheel of PyTorch: libgomp alone reads GOMP_SPINCOUNT.
+Times training steps of the kit's joint net under each of :data:`SETTINGS`, each in its own process, while other
+processes run a busy loop. The timed processes take turns. "seconds" is the median time of a step over --rounds turns,
+"ratio" the median ratio to the default in the same turn. Needs a Linux wheel of PyTorch: only libgomp reads
+GOMP_SPINCOUNT.
 """
 
 import argparse
@@ -12,12 +12,12 @@ import subprocess
 import sys
 from statistics import median
 
-SETTINGS = {  # name -> what is set before PyTorch loads
+SETTINGS = {  # name -> environment variables set before PyTorch is imported
     "default": {},
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "spin 100000": {"GOMP_SPINCOUNT": "100000"},
 }
-# PyTorch first: the kit then sets nothing of its own. A turn is some steps, and its answer the seconds of one.
+# PyTorch is imported first, so the kit sets no policy. A turn is some steps; its answer is the seconds per step.
 STEPS = """
 import time, torch
 from imder_lib.nets.joint_net import JointNet
@@ -46,7 +46,7 @@ while os.getppid() == parent:  # ends with the benchmark, even if that is killed
 
 
 def start(setting: dict[str, str], threads: int) -> subprocess.Popen:
-    """A process that waits for its turns."""
+    """Start a process that waits for turns."""
     known = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
     environment = {k: v for k, v in os.environ.items() if k not in known} | setting
     environment["OMP_NUM_THREADS"] = str(threads)
@@ -57,17 +57,17 @@ def start(setting: dict[str, str], threads: int) -> subprocess.Popen:
 
 
 def turn(process: subprocess.Popen, seconds: float) -> float:
-    """Seconds of a training step, over at least so many seconds."""
+    """Seconds per training step in a turn of at least ``seconds``."""
     print(seconds, file=process.stdin, flush=True)
     return float(process.stdout.readline())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--neighbours", default="0,2", help="busy processes beside it, one table row each")
+    parser.add_argument("--neighbours", default="0,2", help="numbers of busy processes, one table row each")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn, at least")
+    parser.add_argument("--seconds", type=float, default=1.0, help="minimum length of a turn")
     args = parser.parse_args()
     processes = {name: start(setting, args.threads) for name, setting in SETTINGS.items()}
     print(f"{'busy':>4}  {'setting':12} {'seconds':>8} {'least':>8} {'most':>8} {'ratio':>7}")

@@ -1,8 +1,8 @@
-"""The kit's recovery on a posterior of two crescents: python benchmarks/two_moons.py --seeds 1,2,3.
+"""C2ST of the default recovery on two moons: python benchmarks/two_moons.py --seeds 1,2,3.
 
-Trains the default recovery on two moons, draws theta given each of sbibm's ten observations, and judges the draws by
-C2ST against as many exact ones: .5 is perfect. Validation takes 1,000 simulations more than --train. sbibm's published
-numbers are of 10,000 draws; with fewer, C2ST comes out lower where the draws are not exact.
+Trains the default recovery on two moons, draws theta given each of sbibm's ten observations, and compares the draws
+with as many exact ones by C2ST (.5 is perfect). Validation uses 1,000 simulations in addition to --train. Published
+numbers of sbibm are for 10,000 draws; with fewer draws, C2ST is lower unless the draws are exact.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PUBLISHED = {"sbibm NPE, 10,000 simulations": 0.606}  # Lueckmann et al., 2021: 
 
 
 def trained(simulations: int, profile_name: str, seed: int) -> IMDer:
-    """The default recovery, trained on two moons of the same seed."""
+    """Train the default recovery on two moons; data and training have the same seed."""
     data, budget = load_data("two_moons", sizes={"train": simulations}, seed=seed), find_profile(profile_name)
     model = IMDer(model_preset("mosi", data.widths, **budget.model), seed=seed).to(default_device())
     with tempfile.TemporaryDirectory() as folder:

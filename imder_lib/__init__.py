@@ -1,6 +1,6 @@
 """The IMDer kit: recover a missing modality by score-based diffusion, then predict sentiment."""
 
-from imder_lib.threads import WAITING  # noqa: F401  sets how threads wait, before anything imports PyTorch
+from imder_lib.threads import WAITING  # noqa: F401  must run before PyTorch is imported
 
 # isort: split
 from imder_lib.config import ModelConfig, TrainConfig, model_preset, train_preset

@@ -1,4 +1,4 @@
-"""The command line: reproduce, sweep, pretrain, run, convert, check, fake. Bad input is one line and exit code 2."""
+"""The command line: reproduce, sweep, pretrain, run, convert, check, fake. Bad input gives one line and exit code 2."""
 
 import inspect
 import sys
@@ -20,32 +20,32 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 
 def with_settings(command: Callable) -> Callable:
-    """Register a command of one argument, its settings: their fields become the command's options."""
+    """Register a command whose only argument is a settings dataclass; its fields become the options."""
     kind = command.__annotations__["settings"]
 
     @wraps(command)
     def call(**given: object) -> None:
         command(kind(**given))
 
-    call.__signature__ = inspect.signature(kind)  # what typer reads
+    call.__signature__ = inspect.signature(kind)  # read by typer
     return app.command()(call)
 
 
 @with_settings
 def reproduce(settings: jobs.ReproduceSettings) -> None:
-    """Run the notebooks 01, 03, 04, 05 (profile full: the whole grid before) and write OUT/index.html."""
+    """Run the notebooks 01, 03, 04, 05 (profile full: first the whole grid) and write OUT/index.html."""
     print(f"report: {jobs.reproduce(settings)}")
 
 
 @with_settings
 def sweep(settings: jobs.SweepSettings) -> None:
-    """The paper's grid cell by cell, without the notebooks: OUT/cells and OUT/tables."""
+    """Run the paper's grid without the notebooks; write OUT/cells and OUT/tables."""
     print(f"tables: {jobs.sweep_alone(settings)}")
 
 
 @with_settings
 def pretrain(settings: jobs.PretrainSettings) -> None:
-    """Stage 1 alone: encoders and fusion (and BERT, under --text bert-finetune) on complete data."""
+    """Train encoders and fusion (with --text bert-finetune also BERT) on complete data."""
     print(f"pretrained: {jobs.pretrain_alone(settings)}")
 
 
@@ -56,7 +56,7 @@ def run(
     parameter: Annotated[list[str] | None, typer.Option("-p", help="NAME=VALUE, any number of times")] = None,
     timeout: Annotated[float, typer.Option(help="seconds for the whole run")] = 3600.0,
 ) -> None:
-    """Execute one notebook headlessly with checked parameters."""
+    """Execute one notebook without a browser, with checked parameters."""
     pairs = [p.partition("=") for p in parameter or []]
     if bad := [p[0] for p in pairs if not p[1]]:
         raise UserError(f"-p {bad[0]}: expected NAME=VALUE")
@@ -66,7 +66,7 @@ def run(
 
 @app.command()
 def convert(path: Path, folder: Path) -> None:
-    """Write a data file once as memory-mapped arrays with a manifest."""
+    """Convert a data file to a folder of memory-mapped arrays."""
     print(load.convert(path, folder).describe())
 
 
@@ -79,7 +79,7 @@ def fake(name: Annotated[str, typer.Argument(help="mosi or mosei")], path: Path)
 
 @app.command()
 def check(path: str) -> None:
-    """Say what a data file holds and whether it fits."""
+    """Check a data file and print a summary."""
     print(load.load_data(path).describe())
     print("it fits")
 
@@ -96,7 +96,7 @@ def main() -> None:
     except RuntimeError as error:
         sys.exit(_fail(str(error), 1))
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_fail("interrupted: go on with --resume", 130))
+        sys.exit(_fail("interrupted: continue with --resume", 130))
     except Exception as error:
         if hasattr(error, "format_message"):  # click's usage errors
             sys.exit(_fail(error.format_message(), 2))

@@ -135,6 +135,7 @@ class TrainConfig:
         early_stop: epochs without a better validation L1 before a stage ends.
         fusion_epochs: at most, for encoders and fusion on complete data.
         diffusion_epochs: for the score nets (recipe staged).
+        diffusion_steps: training steps of the score nets, at least: a small data set is seen in more epochs.
         adapt_epochs: at most, for refiners and fusion on the cache (recipe staged).
         joint_epochs: at most, for joint training (recipe released).
         adapt_lr: learning rate of the adapt stage; small, because fusion is already trained.
@@ -160,8 +161,9 @@ class TrainConfig:
     adapt_epochs: int = 30
     joint_epochs: int = 100
     adapt_lr: float = 5e-4
-    diffusion_batch: int = 64
-    diffusion_lr: float = 2e-3
+    diffusion_steps: int = 0
+    diffusion_batch: int = 128
+    diffusion_lr: float = 4e-3
     diffusion_decay: float = 0.05
     weight_decay: float = 0.01
     average: float = 0.1

@@ -1,27 +1,26 @@
-"""How PyTorch's threads wait for one another: set here, once, before PyTorch loads."""
+"""The wait policy of OpenMP threads; it must be set before PyTorch is imported."""
 
 import os
 import sys
 from collections.abc import MutableMapping
 
-VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what OpenMP's libraries read about waiting
+VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # read by OpenMP libraries
 NAME, VALUE = "OMP_WAIT_POLICY", "passive"
 
 
 def set_waiting(environment: MutableMapping[str, str] = os.environ, loaded: bool | None = None) -> str:
-    """Let a thread that has nothing to do sleep, unless the user has said how threads wait.
+    """Make waiting OpenMP threads sleep, unless the user has set a wait policy.
 
-    By default, a thread of an OpenMP library that waits for the others of its process spins: it keeps its core busy.
-    Where anything else runs on the machine, a thread that still has work then waits for that core, and a training step
-    takes many times as long (benchmarks/threads.py measures it). The library reads its variables when it is loaded,
-    which is when PyTorch is imported: later changes do nothing.
+    By default, waiting OpenMP threads spin and keep their cores busy. If other processes use the machine, threads with
+    work then wait for these cores, and a training step can take many times as long (see benchmarks/threads.py). OpenMP
+    reads the variables when PyTorch is imported; later changes have no effect.
 
     Args:
-        environment: of this process, or of one that is to be started.
-        loaded: PyTorch has been imported there; None: as it is in this process.
+        environment: of this process, or of a process to be started.
+        loaded: whether PyTorch is imported in that process; None: check this process.
 
     Returns:
-        what is in force, for provenance
+        the policy in effect, for provenance
     """
     own = [f"{k}={environment[k]}" for k in VARIABLES if k in environment]
     if own:
@@ -32,4 +31,4 @@ def set_waiting(environment: MutableMapping[str, str] = os.environ, loaded: bool
     return f"{NAME}={VALUE}"
 
 
-WAITING = set_waiting()  # of this process: imder_lib imports this module before any other
+WAITING = set_waiting()  # imder_lib imports this module first

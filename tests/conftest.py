@@ -1,4 +1,4 @@
-"""A tiny data set and model that every test may share; nothing here is changed by a test."""
+"""A small data set and model shared by all tests; tests do not change them."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ WIDTHS = {"text": 12, "audio": 5, "vision": 8}
 
 @pytest.fixture(autouse=True)
 def plain_style():
-    """A style that a test sets is its own: without this, what later tests see of a figure hangs on the order."""
+    """Restore the matplotlib style after each test, so that tests do not depend on their order."""
     with plt.rc_context():
         yield
     plt.close("all")

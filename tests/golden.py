@@ -1,4 +1,4 @@
-"""The rule that fills a released checkpoint with known numbers, and the inputs that go with it."""
+"""Deterministic values for a released checkpoint and its inputs, as used for golden_mosi.npz."""
 
 import gzip
 import zlib
@@ -16,7 +16,7 @@ def numbers(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def released_state(dataset: str) -> dict[str, torch.Tensor]:
-    """A full released state dict of ``dataset``, every tensor filled by the rule."""
+    """A full released state dict of ``dataset`` with deterministic values."""
     state = {}
     for line in gzip.decompress((DATA / f"state_dict_{dataset}.tsv.gz").read_bytes()).decode().splitlines():
         name, dims, _ = line.split("\t")

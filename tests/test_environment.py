@@ -1,4 +1,4 @@
-"""environment.yml, pyproject.toml and requirements.lock say the same."""
+"""environment.yml, pyproject.toml and requirements.lock agree."""
 
 import tomllib
 from pathlib import Path
@@ -14,7 +14,7 @@ FILES = ("pyproject.toml", "requirements.lock", "environment.yml")
 
 
 def disagreements(pyproject: str, lock: str, environment: str) -> list[str]:
-    """What the texts of the three files say differently; empty if they agree."""
+    """Differences between the three files; empty if they agree."""
     project = tomllib.loads(pyproject)["project"]
     extras = [r for group in project["optional-dependencies"].values() for r in group]
     wanted = {canonicalize_name(r.name): r.specifier for r in map(Requirement, project["dependencies"] + extras)}

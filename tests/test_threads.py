@@ -1,4 +1,4 @@
-"""Threads that wait sleep, unless the user has said otherwise or PyTorch is there already."""
+"""The OpenMP wait policy is passive, unless the user has set another or PyTorch is imported already."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def run(*command, **own):
     return done.stdout.strip().splitlines()
 
 
-def test_on_import_and_in_provenance(tmp_path):
+def test_policy_is_set_on_import_and_stored_in_provenance(tmp_path):
     lines = run(sys.executable, "-c", "import imder_lib\n" + SHOW + PROVENANCE.format(str(tmp_path)))
     assert lines == ["{'OMP_WAIT_POLICY': 'passive'}", "OMP_WAIT_POLICY=passive"]
 
@@ -36,18 +36,18 @@ def test_nothing_is_set_after_pytorch():
 
 
 @pytest.mark.parametrize("name", VARIABLES)
-def test_the_users_own_value_stays(name):
+def test_the_users_value_is_kept(name):
     environment = {name: "7"}
     assert set_waiting(environment, loaded=False) == f"{name}=7"
     assert environment == {name: "7"}
 
 
-def test_a_users_own_value_stays_on_import():
+def test_the_users_value_is_kept_on_import():
     assert run(sys.executable, "-c", "import imder_lib\n" + SHOW, GOMP_SPINCOUNT="7") == ["{'GOMP_SPINCOUNT': '7'}"]
 
 
 @pytest.mark.parametrize(("own", "expected"), [({}, "passive"), ({"GOMP_SPINCOUNT": "7"}, None)])
-def test_a_notebooks_process_gets_it_even_after_pytorch(monkeypatch, own, expected):
+def test_a_notebook_process_gets_the_policy_even_after_pytorch(monkeypatch, own, expected):
     seen = {}
 
     def popen(command, env, **pipes):
@@ -65,7 +65,7 @@ def test_a_notebooks_process_gets_it_even_after_pytorch(monkeypatch, own, expect
 
 
 @pytest.mark.parametrize(("own", "expected"), [({}, ["passive"]), ({"KMP_BLOCKTIME": "0"}, [])])
-def test_make_sets_it(tmp_path, own, expected):
+def test_make_sets_the_policy(tmp_path, own, expected):
     extra = tmp_path / "show.mk"
     extra.write_text('include Makefile\nshow:\n\t@echo "$$OMP_WAIT_POLICY"\n')
     assert run("make", "--no-print-directory", "-f", str(extra), "show", **own) == expected

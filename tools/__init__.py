@@ -1,1 +1,1 @@
-"""For those who maintain the course: execute it, check its form, build its book, draw its animations."""
+"""Maintenance of the course: execute it, check its form, build the static book, draw the animations."""

@@ -1,4 +1,4 @@
-"""Animated reverse diffusion for pages without a kernel: python -m tools.animations FOLDER makes both GIFs."""
+"""Animations of reverse diffusion, for pages without a kernel: python -m tools.animations FOLDER writes both GIFs."""
 
 import sys
 import tempfile
@@ -20,20 +20,20 @@ from imder_lib.model.decoding import Decoder
 from imder_lib.model.recovery import encode_split
 from imder_lib.view.style import BLUE, SILVER, use_style
 
-HOLD = 12  # frames that the last picture stays
+HOLD = 12  # repetitions of the last frame
 
 
 def save_gif(figure: Figure, draw, frames: int, path: Path) -> None:
-    """Write ``draw(frame)`` for each frame, the last one held, and close the figure."""
+    """Write a GIF of ``draw(frame)`` with the last frame repeated, and close the figure."""
     order = [*range(frames), *[frames - 1] * HOLD]
-    same = {"savefig.bbox": None, "figure.constrained_layout.use": False}  # else the layout moves between frames
+    same = {"savefig.bbox": None, "figure.constrained_layout.use": False}  # the same layout in all frames
     with plt.rc_context(same):
         FuncAnimation(figure, draw, order, blit=False).save(path, PillowWriter(fps=10), dpi=70)
     plt.close(figure)
 
 
 def cloud_gif(states: Sequence[np.ndarray], levels: Sequence[float], data: np.ndarray, path: Path) -> None:
-    """Points (N, 2) on their way from noise to data; coordinates are shrunk by the noise, so that all stay in view."""
+    """Animate points (N, 2) from noise to data, scaled to the standard deviation of the data at each level."""
     figure, axis = plt.subplots(figsize=(4.6, 4.2), layout="none")
     figure.subplots_adjust(left=0.06, right=0.99, top=0.92, bottom=0.06)
     axis.scatter(*data.T, s=5, color=SILVER, alpha=0.35, lw=0)
@@ -49,7 +49,7 @@ def cloud_gif(states: Sequence[np.ndarray], levels: Sequence[float], data: np.nd
 
 
 def digits_gif(trajectory: Sequence[np.ndarray], levels: Sequence[float], truth: np.ndarray, path: Path) -> None:
-    """Digits (S, N, 8, 8) whose bottom is drawn out of noise; below, the true ones (N, 8, 8)."""
+    """Animate digits (S, N, 8, 8) whose bottom is recovered, above the true ones (N, 8, 8)."""
     figure, axes = plt.subplots(2, len(truth), figsize=(1.05 * len(truth), 2.6), layout="none")
     figure.subplots_adjust(left=0.08, right=0.99, top=0.85, bottom=0.02, wspace=0.08, hspace=0.1)
     shown = [[axis.imshow(truth[n], cmap="Greys", vmin=-1, vmax=1) for n, axis in enumerate(row)] for row in axes]

@@ -1,9 +1,9 @@
-"""Execute the whole course and keep its outputs: python -m tools.course [FOLDER]; it goes on where it was.
+"""Execute the whole course and store its outputs: python -m tools.course [FOLDER]; an interrupted run is continued.
 
-First the exercises are copied from the solution notebooks, their one source. There, cells tagged ``exercise`` (a
-question, a stub) stand before cells tagged ``solution`` (an answer that asserts its claim); a course notebook shows the
-``exercise`` cells only. Then each notebook and each solution runs in profile quick, all in one folder, so that what one
-has trained the next one reads; then the outputs go into the committed notebooks.
+Exercises are written in the solution notebooks: cells tagged ``exercise`` (a question, a stub), then cells tagged
+``solution`` (an answer that asserts its claim). First, the ``exercise`` cells are copied to the course notebooks. Then
+all notebooks and solutions run in profile quick, in one folder, so that they share trained models. Finally, their
+outputs are copied to the committed notebooks.
 """
 
 import sys
@@ -25,7 +25,7 @@ def tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookN
 
 
 def with_exercises(course: nbformat.NotebookNode, solutions: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The course notebook with the exercises of its solution notebook; outputs stay where the source is the same."""
+    """Copy the exercises of a solution notebook to its course notebook; unchanged cells keep their outputs."""
     cells, old = list(course.cells), {c.id: c for c in tagged(course, "exercise")}
     places = [i for i, c in enumerate(cells) if c.id in old]
     heads = [i for i, c in enumerate(cells) if c.cell_type == "markdown" and c.source.strip() == "## Exercises"]
@@ -47,7 +47,7 @@ def with_exercises(course: nbformat.NotebookNode, solutions: nbformat.NotebookNo
 
 
 def copy_exercises() -> list[str]:
-    """Bring every course notebook up to date; names of those that changed."""
+    """Copy the exercises to all course notebooks; return the names of the changed ones."""
     changed = []
     for source in sorted(SOLUTIONS.glob("*.ipynb")):
         course = nbformat.read(NOTEBOOKS / source.name, as_version=4)
@@ -59,7 +59,7 @@ def copy_exercises() -> list[str]:
 
 
 def keep_outputs(executed: Path, source: Path) -> None:
-    """Copy outputs cell by cell (by id); sources, parameters and metadata stay as committed."""
+    """Copy outputs by cell id; sources, parameters and metadata are unchanged."""
     done = {c.id: c for c in nbformat.read(executed, as_version=4).cells}
     notebook = nbformat.read(source, as_version=4)
     for cell in notebook.cells:
@@ -73,11 +73,11 @@ def keep_outputs(executed: Path, source: Path) -> None:
 
 
 def run_course(folder: Path, profile: str = "quick") -> None:
-    """Run every notebook and every solution in ``folder`` and keep their outputs.
+    """Run all notebooks and solutions and store their outputs.
 
     Args:
-        folder: of everything that the notebooks write; FOLDER/executed holds the executed ones.
-        profile: of all of them.
+        folder: output folder of the notebooks; FOLDER/executed holds the executed ones.
+        profile: profile of all runs.
     """
     for name in copy_exercises():
         print(f"{name}: exercises copied")
@@ -88,7 +88,7 @@ def run_course(folder: Path, profile: str = "quick") -> None:
             run_notebook(source, part, {"profile": profile, "out": str(folder.resolve())})
             part.rename(executed)
             keep_outputs(executed, source)
-            executed.touch()  # younger than the source that now holds its outputs
+            executed.touch()  # newer than the source, which was just written
         print(f"{source.relative_to(NOTEBOOKS)}: {time.perf_counter() - started:.0f} s", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The form of a committed notebook: python -m tools.form NOTEBOOK...; one line a problem, exit code 1."""
+"""Check the form of committed notebooks: python -m tools.form NOTEBOOK...; one line per problem, exit code 1."""
 
 import sys
 from pathlib import Path
@@ -14,10 +14,10 @@ SIZE = 2_000_000  # bytes
 
 
 def form_problems(path: str | Path) -> list[str]:
-    """What a committed notebook lacks; empty if its form is right.
+    """Problems in the form of a committed notebook.
 
-    Title and parts of the text, the parameters cell with a help for each, short cells, the kernel's name, outputs
-    of one whole run without an error, an alt text for every picture, and a size below 2 MB.
+    Checks the title and the parts of the text, the parameters cell with help texts, the length of cells, the kernel
+    name, outputs of one complete run without errors, alt texts of pictures, and a size below 2 MB.
     """
     path = Path(path)
     try:
@@ -38,7 +38,7 @@ def form_problems(path: str | Path) -> list[str]:
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("the kernel is not python3")
     if not any(c.outputs for c in code) or not all(c.execution_count for c in code):
-        found.append("outputs are missing: run it whole before it is committed")
+        found.append("outputs are missing: run the whole notebook before the commit")
     found += [f"cell {c.id} ends in an error" for c in code if any(o.output_type == "error" for o in c.outputs)]
     for cell in code:
         pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]

@@ -1,4 +1,4 @@
-"""Buttons that open the course elsewhere: python -m tools.launch OWNER/NAME, of a copy on GitHub."""
+"""Buttons that open a GitHub copy of the course on hosted machines: python -m tools.launch OWNER/NAME."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ def buttons(repository: str, branch: str = "main") -> str:
 
     Args:
         repository: OWNER/NAME on GitHub.
-        branch: that is opened.
+        branch: branch to open.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise UserError(f"expected OWNER/NAME, got {repository!r}")

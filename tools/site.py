@@ -1,7 +1,7 @@
-"""The course as a static book: python -m tools.site [OUT]; nothing is executed, nothing is fetched.
+"""Build the course as a static book: python -m tools.site [OUT]. Nothing is executed or downloaded.
 
-Sphinx reads copies of README, notebooks and docs in their own layout, so that the links between them stay as they are.
-Every figure of a notebook's outputs becomes a file with its alt text, which the gallery shows as its caption.
+Sphinx reads copies of README, notebooks and docs in the same layout, so links between them stay valid. Each figure in
+the outputs of a notebook becomes a file; the gallery shows its alt text as caption.
 """
 
 import base64
@@ -27,16 +27,16 @@ from imder_lib.runs.reproduce import NOTEBOOKS
 
 ROOT = NOTEBOOKS.parent
 MATHJAX = Path(str(files("sphinx-mathjax-offline"))) / "static/mathjax/tex-svg.js"
-README = re.compile(r"(\]\((?:\.\./)*)README\.md")  # it is the first page, index.html
+README = re.compile(r"(\]\((?:\.\./)*)README\.md")  # becomes the first page, index.html
 LINK = re.compile(r"\]\(([^)#\s]+)")
-PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")  # what markdown lets a backslash take the meaning from
+PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")  # characters that markdown lets a backslash escape
 CONFIG: dict[str, Any] = {
     "project": "The IMDer kit",
     "extensions": ["myst_nb", "sphinx.ext.mathjax"],
     "nb_execution_mode": "off",
     "nb_merge_streams": True,
-    "nb_render_markdown_format": "myst",  # figures stand in outputs as directives
-    "nb_ipywidgets_js": {},  # would come from the network
+    "nb_render_markdown_format": "myst",  # figures in outputs are directives
+    "nb_ipywidgets_js": {},  # would be loaded from the network
     "myst_enable_extensions": ["amsmath", "dollarmath"],
     "myst_heading_anchors": 4,
     "smartquotes": False,
@@ -44,8 +44,8 @@ CONFIG: dict[str, Any] = {
     "html_title": "The IMDer kit",
     "html_static_path": ["_static"],
     "html_css_files": ["site.css"],
-    "mathjax_path": "tex-svg.js",  # pictures of glyphs: needs no font files
-    "html_show_search_summary": False,  # a page that is opened from disk may not fetch others
+    "mathjax_path": "tex-svg.js",  # SVG output needs no font files
+    "html_show_search_summary": False,  # pages opened from disk cannot load others
     "html_copy_source": False,
     "html_show_copyright": False,
     "html_show_sphinx": False,
@@ -61,17 +61,17 @@ table.dataframe :is(th, td) { border: 0; border-bottom: 1px solid var(--color-ba
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture of a notebook's outputs; its alt text is its caption."""
+    """A picture in the outputs of a notebook; the caption is its alt text."""
 
     name: str
     caption: str
-    width: int | None  # in which it is shown; a dense picture has more pixels
+    width: int | None  # displayed width; the picture may have more pixels
     notebook: str  # relative to the root
     title: str  # of the notebook, markdown
 
 
 def _escaped(text: str) -> str:
-    """Plain text as markdown."""
+    """Escape plain text for markdown."""
     return PUNCTUATION.sub(r"\\\1", text)
 
 
@@ -83,23 +83,23 @@ def _picture(kind: str, figure: Figure, body: str = "", **options: str) -> str:
 
 
 def _toctree(caption: str, *entries: str) -> str:
-    """One part of the menu."""
+    """One section of the menu."""
     return "\n".join(("\n```{toctree}", ":hidden:", f":caption: {caption}", "", *entries, "```\n"))
 
 
 def _texts(path: Path) -> list[str]:
-    """The markdown of a page."""
+    """Markdown texts of a page."""
     if path.suffix == ".md":
         return [path.read_text(encoding="utf-8")]
     return [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown"]
 
 
 def pages_and_files(root: Path) -> tuple[list[Path], list[Path]]:
-    """README, notebooks, docs and whatever they link to, relative to the root: pages in order, then other files."""
+    """README, notebooks, docs and the files they link to, relative to the root: ordered pages, and other files."""
     kinds = ("README.md", "notebooks/*.ipynb", "notebooks/solutions/*.ipynb", "docs/*.md")
     pages = [page for kind in kinds for page in sorted(root.glob(kind))]
     others: dict[Path, None] = {}
-    for page in pages:  # grows: a linked page has links too
+    for page in pages:  # grows: linked pages have links too
         for target in (target for text in _texts(page) for target in LINK.findall(text) if "://" not in target):
             path = (page.parent / target).resolve()
             if path.suffix in (".md", ".ipynb") and path.is_file() and path.is_relative_to(root):
@@ -111,7 +111,7 @@ def pages_and_files(root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _copy_notebook(path: Path, source: Path, name: Path) -> list[Figure]:
-    """Write the notebook into the source folder, each picture of its outputs as a file with its caption."""
+    """Write a notebook to the source folder, and the pictures in its outputs as files; return the pictures."""
     notebook = nbformat.read(path, as_version=4)
     figures: list[Figure] = []
     title = ""
@@ -136,7 +136,7 @@ def _copy_notebook(path: Path, source: Path, name: Path) -> list[Figure]:
 
 
 def prepare(root: Path, source: Path) -> None:
-    """Everything that Sphinx reads, in a folder with the layout of the kit."""
+    """Write all input of Sphinx to a folder with the layout of the kit."""
     pages, others = pages_and_files(root)
     figures: list[Figure] = []
     (source / "figures").mkdir()
@@ -164,8 +164,8 @@ def prepare(root: Path, source: Path) -> None:
 
 
 def gallery(figures: list[Figure]) -> str:
-    """Every figure with its caption and a link to where it stands."""
-    text = "# Gallery\n\nEvery figure of the notebooks, as they were last run.\n"
+    """Page with all figures, their captions and links to their places."""
+    text = "# Gallery\n\nAll figures of the notebooks, from their last run.\n"
     for notebook, group in groupby(figures, key=lambda f: f.notebook):
         for k, f in enumerate(group):
             text += "" if k else f"\n## [{f.title}]({notebook})\n"
@@ -175,10 +175,10 @@ def gallery(figures: list[Figure]) -> str:
 
 
 def build_site(out: Path, root: Path = ROOT) -> None:
-    """Build the book; an earlier one in its place is replaced once the new one is whole.
+    """Build the book; it replaces an earlier one only if the build succeeds.
 
     Raises:
-        UserError: the place holds something else, a figure has no alt text, or Sphinx warned (of a dead link, say).
+        UserError: ``out`` holds something else, a figure has no alt text, or Sphinx warned, for example of a dead link.
     """
     out = out.resolve()
     if out.exists() and not (out / "searchindex.js").is_file():
@@ -189,10 +189,10 @@ def build_site(out: Path, root: Path = ROOT) -> None:
         prepare(root, source)
         warnings = StringIO()
         trees = Path(folder, "trees")
-        with docutils_namespace():  # a second build in one process starts afresh
+        with docutils_namespace():  # allows a second build in one process
             Sphinx(source, None, html, trees, "html", CONFIG, status=None, warning=warnings).build()
         if found := strip_escape_sequences(warnings.getvalue()).replace(f"{source}/", ""):
-            raise UserError(f"the site has faults:\n{found}")
+            raise UserError(f"the site has errors:\n{found}")
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(html, out, ignore=shutil.ignore_patterns(".buildinfo", "objects.inv"))
 

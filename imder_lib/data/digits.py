@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten 8x8 digits, cut into three modalities whose recovery can be seen.
+"""scikit-learn's 1,797 handwritten 8x8 digits as three modalities: recovery becomes visible.
 
 Modality ``top`` is the first three rows of pixels, ``middle`` the next two, ``bottom`` the last three; columns are time
 steps. Pixels 0 to 16 are mapped to -1 (paper) to .88 (ink) without 0, because all-zero frames mean padding.

@@ -23,7 +23,7 @@ PUBLISHED_SHA256 = {
     "mosi": "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9",
     "mosei": "45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791",
 }
-PIECE = 1 << 23  # bytes of an array that are in memory as float64 at a time
+PIECE = 1 << 23  # bytes of an array that are converted to float64 at a time
 DATA_ROOT = Path(__file__).resolve().parents[2] / "data"  # of the checkout
 
 
@@ -91,7 +91,7 @@ def _training_scale(features: Mapping[str, np.ndarray]) -> dict[str, tuple[np.nd
 
 def _load_path(path: Path) -> MultimodalData:
     if not path.exists():
-        raise UserError(f"no data at {str(path)!r}: expected one of {NAMES} or the path of a file")
+        raise UserError(f"no data at {str(path)!r}: expected one of {NAMES} or the path of a file or converted folder")
     data = open_converted(path) if path.is_dir() else _read(path)
     data.name = f"{path.stem} (file)" if path.stem in NAMES else path.stem
     return data

@@ -11,7 +11,7 @@ from imder_lib.diffusion.noise import derive_seed
 from imder_lib.errors import UserError
 
 PROTOCOLS = ("fixed", "random", "released")
-# The release's shares of samples (there: of batches) that miss two and one of three modalities, at its missing rates.
+# Shares of samples (in the release: of batches) with two and with one of three modalities missing, at these rates.
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 MISS_TWO = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 MISS_ONE = (0.0, 0.1, 0.2, 0.3, 0.2, 0.1, 0.0, 0.0)
@@ -115,7 +115,7 @@ def _random(ids: list[str], M: int, rate: float, seed: int) -> Tensor:
 
 
 def _released(n: int, M: int, rate: float, seed: int, batch_size: int) -> Tensor:
-    """The first batches miss two modalities, the next ones one, the rest none."""
+    """Two modalities are missing in the first batches, one in the next, none in the rest."""
     if M != 3 or not any(abs(rate - r) < 1e-9 for r in RATES):
         raise UserError(f"protocol 'released' supports three modalities and rates {RATES}, got {M} and {rate}")
     two, one = (round(10 * share[round(rate * 10)]) for share in (MISS_TWO, MISS_ONE))  # in tenths

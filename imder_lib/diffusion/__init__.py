@@ -1,1 +1,1 @@
-"""Diffusion: SDE, denoisers, losses, schedules and samplers. Knows no network: a denoiser is a callable."""
+"""Diffusion: SDE, denoisers, losses, schedules and samplers. They do not depend on the networks."""

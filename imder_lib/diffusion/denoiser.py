@@ -1,7 +1,7 @@
-"""The one contract of recovery: a denoiser is a callable (x, sigma, condition) -> x0, the expected clean sample.
+"""Denoisers: callables (x, sigma, condition) -> x0, the expected clean sample.
 
-``x`` is (B, ...), ``sigma`` (B,), the condition whatever the network behind takes. Two adapters make one, from a score
-net and from a preconditioned net; samplers and plots see only the contract.
+``x`` is (B, ...), ``sigma`` (B,); the condition is passed to the network unchanged. Two adapters build a denoiser, from
+a score network or from a preconditioned network. Samplers and plots use only this interface.
 """
 
 from collections.abc import Callable
@@ -48,9 +48,9 @@ class EDMDenoiser:
 
 
 def score_of(denoise: Denoiser, sde: VESDE, x: Tensor, t: Tensor, condition: Any) -> Tensor:
-    """The score at times t (B,): a score net's own, else (D - x) / sigma^2."""
+    """The score of x at times t (B,): the output of a score network, otherwise (D - x) / sigma^2."""
     if isinstance(denoise, ScoreDenoiser):
-        return denoise.score(x, t, condition)  # the same number without the detour, to the last digit
+        return denoise.score(x, t, condition)  # avoids the rounding error of computing D first
     if isinstance(denoise, NoisyCondition):
         return score_of(denoise.denoise, sde, x, t, denoise.noisy(condition, sde.std(t)))
     sigma = sde.std(t)
@@ -58,22 +58,22 @@ def score_of(denoise: Denoiser, sde: VESDE, x: Tensor, t: Tensor, condition: Any
 
 
 class NoisyCondition:
-    """A denoiser that sees its condition noised to the level of x.
+    """A denoiser that adds noise at the level of x to its condition.
 
     Args:
-        denoise: takes a tensor condition.
-        mode: "fresh": a new draw at every call, as the release samples. "frozen": one draw, scaled at every call.
-        noise: source of the draws.
+        denoise: denoiser whose condition is a tensor.
+        mode: "fresh": new noise at every call, as in the release. "frozen": the same noise, scaled at every call.
+        noise: noise source.
     """
 
     def __init__(self, denoise: Denoiser, mode: str, noise: Noise = None) -> None:
         if mode not in ("fresh", "frozen"):
-            raise UserError(f"condition noise must be 'fresh' or 'frozen' here, got {mode!r}")
+            raise UserError(f"condition noise must be 'fresh' or 'frozen', got {mode!r}")
         self.denoise, self.mode, self.noise = denoise, mode, noise
         self.draw: Tensor | None = None
 
     def noisy(self, condition: Tensor, sigma: Tensor) -> Tensor:
-        """The condition (B, ...) at noise level sigma (B,)."""
+        """The condition (B, ...) with noise at level sigma (B,)."""
         draw = self.draw
         if draw is None or self.mode == "fresh":
             self.draw = draw = normal(condition, self.noise)
@@ -84,5 +84,5 @@ class NoisyCondition:
 
 
 def sample_condition(denoise: Denoiser, mode: str, noise: Noise = None) -> Denoiser:
-    """The denoiser under a sampling rule: "fresh", "frozen" or "clean" (the denoiser itself)."""
+    """The denoiser with condition noise "fresh" or "frozen", see :class:`NoisyCondition`; "clean": unchanged."""
     return denoise if mode == "clean" else NoisyCondition(denoise, mode, noise)

@@ -1,7 +1,7 @@
-"""The smallest case in which every noise rule can be seen: two Gaussian numbers, x missing and c available.
+"""The Gaussian pair: the smallest example in which the noise rules differ. x is missing, c is available.
 
-The best denoiser under each training rule is linear and known, and so is the distribution that the release's sampler
-ends in. The rules differ here exactly as they do in a network.
+The optimal denoiser of each training rule is linear and has a closed form. So has the distribution of the samples that
+the release's sampler draws with it.
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,21 @@ from imder_lib.errors import UserError
 
 @dataclass(frozen=True)
 class GaussianPair:
-    """x and c, standard normal with correlation rho; the truth is x | c ~ N(rho c, 1 - rho^2).
+    """Standard normal x and c with correlation rho, so x | c ~ N(rho c, 1 - rho^2).
 
     Attributes:
-        rho: in (-1, 1).
+        rho: correlation, in (-1, 1).
     """
 
     rho: float
 
     def weights(self, sigma: Tensor, rule: str) -> tuple[Tensor, Tensor]:
-        """(a, b) of the best denoiser E[x | x_t, c_t] = a x_t + b c_t at noise level sigma, any shape.
+        """Weights (a, b) of the optimal denoiser E[x | x_t, c_t] = a x_t + b c_t.
 
         Args:
-            rule: of the condition in training. "clean": c_t = c. "independent": c_t = c + sigma z'. "shared":
-                c_t = c + sigma z with the z of x_t = x + sigma z, the release's rule.
+            sigma: noise level, any shape.
+            rule: condition noise in training. "clean": c_t = c. "independent": c_t = c + sigma z'. "shared", as in the
+                release: c_t = c + sigma z, where x_t = x + sigma z has the same z.
         """
         if rule not in ("shared", "independent", "clean"):
             raise UserError(f"rule must be 'shared', 'independent' or 'clean', got {rule!r}")
@@ -42,7 +43,7 @@ class GaussianPair:
         return (cc - self.rho * xc) / det, (self.rho * xx - xc) / det
 
     def denoiser(self, rule: str) -> Denoiser:
-        """The best denoiser under a training rule, for x and condition of shape (B, ...)."""
+        """The optimal denoiser under a training rule, for x and condition of shape (B, ...)."""
 
         def denoise(x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
             a, b = self.weights(sigma.reshape(-1, *[1] * (x.ndim - 1)), rule)
@@ -51,18 +52,19 @@ class GaussianPair:
         return denoise
 
     def sampled(self, rule: str, at: str, steps: int = 100, sde: VESDE | None = None) -> tuple[float, float]:
-        """Where Euler-Maruyama ends with that denoiser: (slope, variance) of x | c ~ N(slope c, variance).
+        """(slope, variance) of the samples x | c ~ N(slope c, variance) that Euler-Maruyama draws with that denoiser.
 
         Args:
-            rule: of the condition in training.
-            at: of the condition in sampling, "fresh", "frozen" or "clean".
+            rule: condition noise in training, see :meth:`weights`.
+            at: condition noise in sampling: "fresh", "frozen" or "clean".
             steps: network calls.
+            sde: the forward SDE.
         """
         if at not in ("fresh", "frozen", "clean"):
             raise UserError(f"at must be 'fresh', 'frozen' or 'clean', got {at!r}")
         sde, times = sde or VESDE(), released_times(steps).double()
         h = times[0] - times[1]
-        # x = slope c + frozen z + noise of this variance
+        # x = slope c + frozen z + independent noise of this variance
         slope, frozen, variance = torch.zeros(3, dtype=torch.float64)
         variance = sde.std(times[0]) ** 2
         for i, t in enumerate(times):

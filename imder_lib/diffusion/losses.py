@@ -1,4 +1,4 @@
-"""Training losses: denoising score matching as the release has it, and EDM's weighted squared error."""
+"""Training losses: the release's denoising score matching, and the weighted squared error of EDM."""
 
 from typing import Any
 
@@ -10,21 +10,22 @@ from imder_lib.diffusion.noise import normal, uniform
 from imder_lib.diffusion.sde import VESDE, per_sample
 from imder_lib.errors import UserError
 
-T_MIN = 1e-5  # times below are never drawn: std(0) = 0 divides
-# Of EDM's log-normal noise levels, for sigma_data = 1. Wider than for images on both sides: a sequence's slow modes are
-# many times its frame's size, and thin structure shows at levels far below it.
+T_MIN = 1e-5  # smallest diffusion time drawn: std(0) = 0 would be a divisor
+# Mean and standard deviation of EDM's log noise level, for sigma_data = 1. Wider than for images: slow modes of a
+# sequence need levels far above the scale of a frame, fine structure needs levels far below it.
 P_MEAN, P_STD = -0.5, 1.7
 
 
 def train_condition(condition: Any, std: Tensor, z: Tensor, mode: str, generator: torch.Generator | None = None) -> Any:
-    """The condition as training shows it.
+    """The condition with its training noise.
 
     Args:
-        condition: (B, D, T) clean; anything if ``mode`` is "clean".
-        std: noise level, to broadcast.
-        z: the noise on the target.
-        mode: "shared": the condition gets the SAME z that the network must predict (the release's rule);
-            "independent": a draw of its own; "clean": none.
+        condition: clean (B, D, T); of any type if ``mode`` is "clean".
+        std: noise level, broadcastable to the condition.
+        z: the noise that is added to the target.
+        mode: "shared": the condition gets the same z as the target (the release's rule); "independent": its own noise;
+            "clean": no noise.
+        generator: of independent noise.
     """
     if mode not in ("shared", "independent", "clean"):
         raise UserError(f"train_condition must be 'shared', 'independent' or 'clean', got {mode!r}")
@@ -44,16 +45,16 @@ def dsm_loss(
 ) -> Tensor:
     """Mean over B of the sum over D, T of (score * std + z)^2 at x0 + z std (Vincent, 2011; IMDer eq. 4).
 
-    Draws: t, then z, then the condition's own noise if ``mode`` is "independent".
+    Random numbers are drawn in this order: t, z, independent condition noise.
 
     Args:
         score: callable (x (B, D, T), t (B,), condition) -> (B, D, T).
         sde: gives std(t).
         x0: (B, D, T) clean latents.
         condition: (B, D, T) clean, or None.
-        generator: of the draws.
-        valid: (B, 1, T), 1 where a step counts and 0 where it is padding; None: every step counts.
-        mode: of the condition's noise, see :func:`train_condition`.
+        generator: of all random numbers.
+        valid: (B, 1, T), 1 at valid steps and 0 at padding; None: all steps are valid.
+        mode: condition noise, see :func:`train_condition`.
 
     Returns:
         scalar
@@ -76,17 +77,17 @@ def edm_error(
 ) -> Tensor:
     """EDM's loss before the mean (Karras et al., 2022, eq. 8): squared error / c_out^2 at log-normal noise levels.
 
-    Draws: noise level, z, then the condition's own noise if ``mode`` is "independent".
+    Random numbers are drawn in this order: noise level, z, independent condition noise.
 
     Args:
         denoise: (x (B, ...), sigma (B,), condition) -> x0.
         x0: (B, ...) clean.
         condition, mode: see :func:`train_condition`.
-        generator: of the draws.
-        sigma_data: of the denoiser.
+        generator: of all random numbers.
+        sigma_data: standard deviation of clean data.
 
     Returns:
-        (B, ...), about 1 for an untrained net on standardised data
+        (B, ...), about 1 for an untrained network on standardised data
     """
     level = normal(x0.flatten(1)[:, 0], generator)
     sigma = (P_MEAN + P_STD * level).exp()  # (B,)

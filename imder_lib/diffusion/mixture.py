@@ -1,4 +1,4 @@
-"""A mixture of Gaussians: the smallest data with more than one answer, and with an exact score at every noise level."""
+"""A mixture of Gaussians: the simplest multimodal distribution, with an exact score at every noise level."""
 
 import math
 from dataclasses import dataclass
@@ -39,26 +39,26 @@ class Mixture:
         return self.means[j] + self.std[j, None] * z
 
     def given(self, c: float) -> "Mixture":
-        """The conditional of all coordinates but the last, given that the last is c: a mixture in d - 1 dimensions."""
+        """Conditional distribution of the first d - 1 coordinates, given that the last one is c."""
         log = self.weights.log() - ((c - self.means[:, -1]) / self.std) ** 2 / 2 - self.std.log()
         return Mixture(log.softmax(0), self.means[:, :-1], self.std)
 
     def log_parts(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """log of weight times density of each component at x (N, d), noised to level sigma (N,): (N, J)."""
+        """Log of weight times density of each component at x (N, d) and noise level sigma (N,): (N, J)."""
         variance = self.std**2 + sigma[:, None] ** 2  # (N, J)
         square = (x[:, None] - self.means).square().sum(-1)
         d = x.shape[1]
         return self.weights.log() - square / (2 * variance) - d / 2 * (2 * math.pi * variance).log()
 
     def density(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """p_sigma(x), the density of x0 + sigma z, at x (N, d) and sigma (N,): (N,)."""
+        """p_sigma(x): density (N,) of x0 + sigma z at x (N, d), for sigma (N,)."""
         return self.log_parts(x, sigma).logsumexp(1).exp()
 
     def score(self, x: Tensor, sigma: Tensor, condition: None = None) -> Tensor:
-        """grad log p_sigma(x): each component pulls to its mean, as much as it is responsible for x. (N, d)."""
+        """grad log p_sigma(x) (N, d): the scores of the components, weighted by their responsibility for x."""
         pull = (self.means - x[:, None]) / (self.std**2 + sigma[:, None] ** 2)[..., None]  # (N, J, d)
         return (self.log_parts(x, sigma).softmax(1)[..., None] * pull).sum(1)
 
     def denoise(self, x: Tensor, sigma: Tensor, condition: None = None) -> Tensor:
-        """E[x0 | x] by Tweedie's formula, x + sigma^2 score: the denoiser that a perfect network would be. (N, d)."""
+        """E[x0 | x] (N, d) by Tweedie's formula, x + sigma^2 score: what a perfectly trained network returns."""
         return x + per_sample(sigma, x) ** 2 * self.score(x, sigma)

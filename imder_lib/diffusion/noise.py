@@ -1,7 +1,7 @@
-"""Where random numbers come from.
+"""Noise sources: None (torch's default generator), a torch.Generator, or a :class:`SampleNoise`.
 
-A noise source is None (torch's default generator), a torch.Generator, or a SampleNoise, whose draws for a
-sample depend on (seed, sample id, stream) only: not on the batch, its order, or the device.
+The numbers that a SampleNoise gives to a sample depend on (seed, sample id, stream) only, not on the batch, its order
+or the device.
 """
 
 import hashlib
@@ -13,26 +13,26 @@ from torch import Tensor
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from any printable parts, stable across processes and machines."""
+    """A 63-bit seed from printable parts, the same in all processes and on all machines."""
     digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's default generators seeded inside the block and put back after it."""
+    """Seed torch's default generators inside the block; their states are restored after it."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 class SampleNoise:
-    """One generator a sample, seeded by (seed, id, stream).
+    """One generator per sample, seeded by (seed, id, stream).
 
     Args:
         seed: of the run.
-        ids: sample ids, one for each row that will be drawn.
-        stream: names what the noise is for, so that two uses never share numbers.
+        ids: sample ids, one per row.
+        stream: name of the use of the noise; two uses with different names get different numbers.
     """
 
     def __init__(self, seed: int, ids: Sequence[str], stream: str = "") -> None:
@@ -40,13 +40,13 @@ class SampleNoise:
         self.generators = [torch.Generator().manual_seed(derive_seed(seed, i, stream)) for i in self.ids]
 
     def spawn(self, rows: Sequence[int], stream: str) -> "SampleNoise":
-        """The noise of some rows for another use; starts fresh."""
+        """New noise for the given rows, under a stream below this one."""
         return SampleNoise(self.seed, [self.ids[i] for i in rows], f"{self.stream}/{stream}")
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal numbers of ``like``'s shape (B, ...), device and dtype; row i from generator i."""
+        """Standard normal numbers with the shape (B, ...), device and dtype of ``like``; row i from generator i."""
         if len(like) != len(self.generators):
-            raise ValueError(f"noise for {len(self.generators)} samples was asked for {len(like)} rows")
+            raise ValueError(f"expected {len(self.generators)} rows, one per sample id, got {len(like)}")
         rows = [torch.randn(like.shape[1:], generator=g) for g in self.generators]
         return torch.stack(rows).to(like) if rows else torch.empty_like(like)
 
@@ -55,7 +55,7 @@ Noise = torch.Generator | SampleNoise | None
 
 
 def normal(like: Tensor, noise: Noise) -> Tensor:
-    """Standard normal numbers of ``like``'s shape, device and dtype from a noise source."""
+    """Standard normal numbers with the shape, device and dtype of ``like``, from a noise source."""
     if isinstance(noise, SampleNoise):
         return noise.normal(like)
     if noise is None:
@@ -64,6 +64,6 @@ def normal(like: Tensor, noise: Noise) -> Tensor:
 
 
 def uniform(like: Tensor, noise: torch.Generator | None) -> Tensor:
-    """Numbers uniform in [0, 1), one for each row of ``like``: (B,)."""
+    """Uniform numbers in [0, 1), one per row of ``like``: (B,)."""
     device = like.device if noise is None else noise.device
     return torch.rand(len(like), generator=noise, device=device, dtype=like.dtype).to(like.device)

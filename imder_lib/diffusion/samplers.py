@@ -1,7 +1,8 @@
-"""Samplers on one contract: from noise at the highest level down to a sample, by calls of a denoiser.
+"""Samplers: they turn noise into a sample by repeated calls of a denoiser.
 
-Every sampler takes (denoise, sigmas (n+1,) falling to 0, x at level sigmas[0], condition, noise, callback) and then its
-own settings as keywords, and returns x at level 0. A callback gets (step, sigma, x, denoised) once a step, for plots.
+All samplers have one signature: (denoise, sigmas (n+1,) decreasing to 0, x at level sigmas[0], condition, noise,
+callback), then their own settings as keywords. They return x at level 0. The callback, for plots, receives (step,
+sigma, x, denoised) once per step.
 """
 
 import inspect
@@ -33,15 +34,15 @@ def em(
     callback: Callback | None = None,
     sde: VESDE | None = None,
 ) -> Tensor:
-    """Euler-Maruyama on the reverse SDE, as the release does it (IMDer eq. 5); visits times, not levels.
+    """Euler-Maruyama on the reverse SDE, as in the release (IMDer eq. 5); takes times in place of sigmas.
 
-    Draws one noise at each step, at the last too (and discards it). Returns the last mean.
+    Returns the last mean; like the release, it draws noise at the last step too, and discards it.
     """
     if len(times) < 2:
         raise UserError(f"steps must be at least 2 (Euler-Maruyama needs a step size), got {len(times)}")
     sde, ones, first = sde or VESDE(), x.new_ones(len(x)), times[0] - times[1]
     steps = -times.diff()
-    even = torch.allclose(steps, first, rtol=1e-3)  # as the release's: it takes the first step for all
+    even = torch.allclose(steps, first, rtol=1e-3)  # the release uses the first step size throughout
     steps = first.expand(len(times)) if even else torch.cat([steps, times[-1:]])
     mean = x
     for i, (t, h) in enumerate(zip(times, steps, strict=True)):
@@ -62,7 +63,7 @@ def heun(
     noise: Noise = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Heun's second-order ODE solver (Karras et al., 2022, algorithm 1): two calls a step, one at the last."""
+    """Heun's second-order ODE solver (Karras et al., 2022, algorithm 1): two calls per step, one at the last step."""
     ones = x.new_ones(len(x))
     for i, (s, s_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, s * ones, condition)
@@ -86,10 +87,10 @@ def dpmpp_3m_sde(
     callback: Callback | None = None,
     eta: float = 0.5,
 ) -> Tensor:
-    """(SDE-)DPM-Solver++ with a parabola in log sigma through the last three denoised samples (Lu et al., 2022).
+    """SDE-DPM-Solver++(3M) (Lu et al., 2022): a parabola in log sigma through the last three denoised samples.
 
     Args:
-        eta: share of fresh noise, 0 (an ODE) to 1 (the whole SDE).
+        eta: amount of new noise, from 0 (the ODE) to 1 (the full SDE).
     """
     return _dpmpp(3, denoise, sigmas, x, condition, noise, callback, eta)
 
@@ -103,7 +104,7 @@ def dpmpp_2m_sde(
     callback: Callback | None = None,
     eta: float = 0.5,
 ) -> Tensor:
-    """The same with a line through the last two denoised samples, (SDE-)DPM-Solver++(2M)."""
+    """SDE-DPM-Solver++(2M) (Lu et al., 2022): a line in log sigma through the last two denoised samples."""
     return _dpmpp(2, denoise, sigmas, x, condition, noise, callback, eta)
 
 
@@ -115,7 +116,7 @@ def dpmpp_2m(
     noise: Noise = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """DPM-Solver++(2M), an ODE solver: the line, and no fresh noise."""
+    """DPM-Solver++(2M) (Lu et al., 2022), an ODE solver: :func:`dpmpp_2m_sde` with eta 0."""
     return _dpmpp(2, denoise, sigmas, x, condition, noise, callback, eta=0.0)
 
 
@@ -130,10 +131,10 @@ def _dpmpp(
     callback: Callback | None,
     eta: float,
 ) -> Tensor:
-    """One call a step: the denoised sample is extrapolated in log sigma and integrated exactly against the decay."""
+    """One call per step: extrapolates the denoised sample in log sigma and integrates its product with the decay."""
     if not 0 <= eta <= 1:
         raise UserError(f"eta must lie in [0, 1], got {eta}")
-    ones, past = x.new_ones(len(x)), []  # (log(1 / sigma), denoised), the last one first
+    ones, past = x.new_ones(len(x)), []  # (log(1 / sigma), denoised), latest first
     for i, (s, s_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, s * ones, condition)
         if callback is not None:
@@ -142,19 +143,19 @@ def _dpmpp(
             return denoised
         past = [(-s.log(), denoised), *past[: order - 1]]
         h, k = (s / s_next).log(), 1 + eta
-        decay = (-h * k).exp()  # of x; the rest is the denoised sample
+        decay = (-h * k).exp()  # weight of x; the denoised sample has the rest
         x = decay * x + (1 - decay) * denoised
         slopes = [(a[1] - b[1]) / (a[0] - b[0]) for a, b in pairwise(past)]
         curve = (slopes[0] - slopes[1]) / (past[0][0] - past[2][0]) if len(slopes) == 2 else 0.0
         if slopes:
-            first = h - (1 - decay) / k if order == 3 else (1 - decay) * h / 2  # 2: half a step ahead, less wide
+            first = h - (1 - decay) / k if order == 3 else (1 - decay) * h / 2  # order 2: midpoint rule
             x = x + first * (slopes[0] + curve * (past[0][0] - past[1][0])) + (h**2 - 2 * first / k) * curve
         if eta:
             x = x + s_next * (1 - (-2 * eta * h).exp()).sqrt() * normal(x, noise)
     return x
 
 
-# One more is one more entry: SAMPLERS["mine"] = mine. Its own settings are keywords after the contract's six arguments.
+# To add a sampler: SAMPLERS["name"] = function. Its settings are keywords after the six common arguments.
 SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "em": em,
     "heun": heun,
@@ -166,16 +167,19 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a sample is drawn. Settings without an effect raise a UserError.
+    """Sampler, schedule and settings of one draw.
 
     Attributes:
         name: one of :data:`SAMPLERS`.
-        steps: network calls >= 1 (heun: an even number is rounded down to the odd one below).
-        schedule: of the noise levels: "released", "karras" or "geometric".
-        settings: the sampler's own keywords, such as {"eta": 0.5}.
-        guidance: how far the condition pulls (Ho & Salimans, 2022): D0 + guidance (D - D0), D0 without a condition. 1:
-            the trained denoiser; 0: no condition; above 1: exaggerated. Other than 1: two network calls a step, by the
-            net "joint" only.
+        steps: network calls >= 1; "heun" uses an odd number, so it rounds an even one down.
+        schedule: noise schedule: "released", "karras" or "geometric".
+        settings: keywords of the sampler, such as {"eta": 0.5}.
+        guidance: classifier-free guidance weight w (Ho & Salimans, 2022): D0 + w (D - D0), where D0 is the denoiser
+            without condition. 0: no condition; 1: the trained denoiser; above 1: a stronger condition. Values other
+            than 1 need net "joint" and two network calls per step.
+
+    Raises:
+        UserError: an unknown name or setting, or a value out of range.
     """
 
     name: str = "dpmpp_3m_sde"
@@ -206,13 +210,13 @@ class Sampler:
         callback: Callback | None = None,
         sde: VESDE | None = None,
     ) -> Tensor:
-        """A sample of the shape (B, ...), device and dtype of ``like``.
+        """Draw a sample with the shape (B, ...), device and dtype of ``like``.
 
         Args:
             denoise: (x, sigma, condition) -> x0.
             like: gives shape, device and dtype; its values are not read.
-            condition, noise, callback: see the samplers.
-            sde: of schedule "released" and sampler "em".
+            condition, noise, callback: see the module.
+            sde: used by schedule "released" and sampler "em".
         """
         run, sde, args = SAMPLERS[self.name], sde or VESDE(), (condition, noise, callback)
         calls = (self.steps + 1) // 2 if run is heun else self.steps

@@ -1,4 +1,4 @@
-"""Noise schedules: from the number of steps to the points a sampler visits."""
+"""Noise schedules: the times or noise levels of a given number of sampler steps."""
 
 import math
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError
 
-T_END = 1e-3  # the release stops here: std = 0.0317
-SIGMA_MIN, SIGMA_MAX, RHO = 0.005, 40.0, 7.0  # of "karras" and "geometric", for standardised latents
+T_END = 1e-3  # last time of the release, where std = 0.0317
+SIGMA_MIN, SIGMA_MAX, RHO = 0.005, 40.0, 7.0  # defaults for standardised latents
 
 
 def released_times(steps: int) -> Tensor:
@@ -24,7 +24,7 @@ def released(steps: int, sde: VESDE) -> Tensor:
 
 
 def karras(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = RHO) -> Tensor:
-    """Karras et al. (2022), eq. 5: steps levels from sigma_max to sigma_min, then 0: (steps + 1,)."""
+    """Levels of Karras et al. (2022), eq. 5, from sigma_max to sigma_min, then 0: (steps + 1,)."""
     _check(steps)
     check_sigma(torch.tensor([sigma_min, sigma_max]))
     if sigma_min >= sigma_max:
@@ -34,7 +34,7 @@ def karras(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MA
 
 
 def geometric(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX) -> Tensor:
-    """Even steps of log sigma, then 0: (steps + 1,). The VE SDE's own levels (Song et al., 2021, section 3.4)."""
+    """Levels evenly spaced in log sigma, then 0: (steps + 1,). As in Song et al. (2021), section 3.4."""
     _check(steps)
     check_sigma(torch.tensor([sigma_min, sigma_max]))
     levels = torch.linspace(math.log(sigma_max), math.log(sigma_min), steps).exp()
@@ -45,7 +45,7 @@ SCHEDULES = ("released", "karras", "geometric")
 
 
 def sigmas(schedule: str, steps: int, sde: VESDE) -> Tensor:
-    """Levels of a schedule by name: (steps + 1,), falling to 0."""
+    """Levels of the named schedule, decreasing to 0: (steps + 1,)."""
     return (
         released(steps, sde) if schedule == "released" else {"karras": karras, "geometric": geometric}[schedule](steps)
     )
@@ -57,6 +57,6 @@ def _check(steps: int) -> None:
 
 
 def check_sigma(sigma: Tensor, low: float = 0.0, high: float = 1e4) -> None:
-    """Raise a UserError where a noise level is not finite and in (low, high]."""
+    """Raise a UserError unless all noise levels are finite and in (low, high]."""
     if not bool((torch.isfinite(sigma) & (sigma > low) & (sigma <= high)).all()):
         raise UserError(f"sigma must lie in ({low:g}, {high:g}], got {sigma.min():.4g} to {sigma.max():.4g}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class VESDE:
-    """Variance-exploding SDE; times are tensors > 0; the release's end at 1.
+    """Variance-exploding SDE; times are tensors in (0, 1].
 
     Args:
         sigma: base of the diffusion coefficient, > 1. The release uses 25: std(1) = 9.845.
@@ -31,5 +31,5 @@ class VESDE:
 
 
 def per_sample(v: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> (B, 1, ..., 1), to broadcast over ``like`` (B, ...)."""
+    """Reshape (B,) to (B, 1, ..., 1), which broadcasts over ``like`` (B, ...)."""
     return v.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,4 +1,4 @@
-"""c2st: can a classifier tell two sets of samples apart?"""
+"""c2st: classifier two-sample test."""
 
 import numpy as np
 from sklearn.model_selection import KFold, cross_val_score
@@ -13,16 +13,16 @@ def c2st(x: np.ndarray, y: np.ndarray, seed: int = 1) -> float:
     """Classifier two-sample test (Lopez-Paz & Oquab, 2017) as sbibm defines it (Lueckmann et al., 2021).
 
     Args:
-        x: (N, d), the reference; both sets are standardised with its mean and standard deviation.
+        x: (N, d), the reference; its mean and standard deviation standardise both sets.
         y: (N, d).
         seed: of the classifier and of the folds.
 
     Returns:
-        The cross-validated accuracy of a small network: .5 if the sets cannot be told apart, 1 if they always can. It
-        rises with N where the sets differ: compare only values of one N.
+        Cross-validated accuracy of a small network: .5 if the sets cannot be distinguished, 1 if they always can. If
+        the sets differ, it increases with N: compare only values with the same N.
 
     Raises:
-        UserError: shapes that do not fit, numbers that are not finite, or a column of x that never varies.
+        UserError: different shapes, values that are not finite, or a constant column of x.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim != 2 or x.shape != y.shape or len(x) < FOLDS or not x.shape[1]:
@@ -30,7 +30,7 @@ def c2st(x: np.ndarray, y: np.ndarray, seed: int = 1) -> float:
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise UserError("x and y must be finite")
     if (constant := (x == x[0]).all(axis=0)).any():
-        raise UserError(f"expected every column of x to vary, column {int(constant.argmax())} does not")
+        raise UserError(f"expected every column of x to vary, column {int(constant.argmax())} is constant")
     mean, std = x.mean(axis=0), x.std(axis=0, ddof=1)
     inputs = ((np.concatenate([x, y]) - mean) / std).astype(np.float32)  # sbibm's precision
     width = 10 * x.shape[1]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: text, models as safetensors and JSON, checkpoints of training."""
+"""Atomic writing of text files, models (safetensors and JSON) and training checkpoints."""
 
 import json
 import os
@@ -23,10 +23,10 @@ CHECKPOINT = "checkpoint.pt"  # of a training run, in its folder
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of ``path`` at the end; a reader sees the old file or the new one.
+    """A temporary path that replaces ``path`` at the end of the block, so ``path`` is never incomplete.
 
     Raises:
-        UserError: the file cannot be written; ``path`` is as it was.
+        UserError: the file cannot be written; ``path`` is unchanged.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -58,33 +58,31 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(folder: Path, model: nn.Module) -> dict[str, Any]:
-    """The last checkpoint in a folder; its weights are set in the model."""
+    """Read the checkpoint in a folder and load its weights into the model."""
     try:
         state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
         weights = state["model"]
-    except Exception as error:  # missing, cut short or foreign: to the user it is one thing
+    except Exception as error:  # missing, truncated or another format: the same remedy
         raise UserError(
-            f"no checkpoint can be read in {folder} ({type(error).__name__}): start anew in another folder"
+            f"no checkpoint can be read in {folder} ({type(error).__name__}): name another folder"
         ) from None
     try:
         model.load_state_dict(weights)
-    except RuntimeError as error:  # of other settings, or of a version of the kit with another architecture
+    except RuntimeError as error:  # other settings, or another version of the kit
         short = " ".join(str(error).split())
-        raise UserError(
-            f"the checkpoint in {folder} is of another model ({short:.160}): start anew in another folder"
-        ) from None
+        raise UserError(f"the checkpoint in {folder} is of another model ({short:.160}): name another folder") from None
     return state
 
 
 def save_model(model: IMDer, path: str | Path) -> None:
-    """Weights to PATH (.safetensors) and the configuration beside it (.json)."""
+    """Save the weights to ``path`` (.safetensors) and the configuration beside it (.json)."""
     path = Path(path)
     write_tensors(path, model.state_dict())
     write_text(path.with_suffix(".json"), json.dumps(asdict(model.config), indent=1))
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> IMDer:
-    """A model that :func:`save_model` wrote, in eval mode."""
+    """Load a model written by :func:`save_model`, in eval mode."""
     path = Path(path)
     try:
         config = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

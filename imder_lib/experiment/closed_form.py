@@ -1,4 +1,4 @@
-"""The start of the first stage: encoders that keep what fits into D channels, and a readout of time averages."""
+"""Closed-form initialisation of the fusion stage: encoders from principal components, and the readout."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,24 +16,21 @@ from imder_lib.nets.fusion import HIDDEN
 from imder_lib.nets.lengths import valid_steps
 
 PENALTIES = np.logspace(-1, 5, 25)
-
-
 Ridge = tuple[dict[str, np.ndarray], np.ndarray]  # modality -> weights (k, D_m) of its time averages; intercept (k,)
 
 
 @torch.no_grad()
 def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: int = 256) -> Ridge:
-    """Set the encoders to principal components of single frames, ordered by variance.
+    """Set the encoders to principal components of standardised frames, ordered by variance.
 
-    Features are standardised first, and the channels of a modality have variance 1 on average. A modality that is no
-    wider than D loses nothing: its encoder is a rotation. Of a wider one, the first channels are its part of the ridge
-    regression of the label on all time averages (one channel, or one for each class), so that what the label needs is
-    kept even where it varies little; the components fill the rest.
+    The channels of a modality have variance 1 on average. For a modality no wider than D, the encoder loses no
+    information. For a wider one, the first channels (one, or one per class) are its part of the ridge regression of the
+    label on all time averages, because the label may depend on directions of small variance. Components fill the rest.
 
     Args:
-        model: with encoders "components"; changed in place.
-        data: of the model's modalities.
-        rows: (n,) of the training split, those whose every modality may be read.
+        model: model with encoders "components"; changed in place.
+        data: data with the model's modalities.
+        rows: (n,) training samples whose modalities are all observed.
 
     Returns:
         the ridge regression
@@ -50,7 +47,7 @@ def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: i
         mean, pooled[m] = total / max(count, 1), np.concatenate(averages)
         covariance = square / max(count, 1) - mean.outer(mean)
         std = covariance.diagonal().clamp(min=0).sqrt()
-        scale = torch.where(std > 1e-6 * (1 + mean.abs()), 1 / std, 0.0)  # a constant feature tells nothing
+        scale = torch.where(std > 1e-6 * (1 + mean.abs()), 1 / std, 0.0)  # constant features are ignored
         values, vectors = torch.linalg.eigh(covariance * scale.outer(scale))
         kept = (
             vectors.flip(1)[:, : model.config.dim] / values.flip(0)[: model.config.dim].mean().clamp(min=1e-12).sqrt()
@@ -75,7 +72,7 @@ def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: i
 def _frames(
     model: IMDer, split: Split, rows: Tensor, modality: str, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of each batch: frames (B, T, D_m), zero where they do not count, and bool (B, T), which do."""
+    """Frames (B, T, D_m) of each batch, zero at padding, and the valid steps, bool (B, T)."""
     for part in rows.split(batch_size):
         batch = split.batch(part.numpy())
         x = batch.features[modality].double()
@@ -88,24 +85,24 @@ def _frames(
 def fit_readout(
     model: IMDer, ridge: Ridge, train: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """Set the readout to the ridge regression, or to a small network where validation is clearly better with it.
+    """Set the readout to the ridge regression, or to a small network if its validation loss is clearly lower.
 
-    Clearly: L1 is lower by two standard errors of the paired difference. The rest of the prediction starts at zero, so
-    that the untrained model predicts what the readout does.
+    "Clearly" means that L1 is lower by more than two standard errors of the paired difference. The output layer of the
+    fusion is initialised to zero, so the untrained model predicts the output of the readout.
 
     Args:
-        model: with a readout and encoders that :func:`fit_encoders` set; changed in place.
-        ridge: what that returned.
+        model: model with a readout, whose encoders :func:`fit_encoders` has set; changed in place.
+        ridge: return value of :func:`fit_encoders`.
         train, valid: time averages of the latents (n, M D), see :func:`Fusion.averages`, and labels (n,).
     """
     (x, y), readout, mean = train, model.fusion.readout, train[0].mean(0)
     network = MLPRegressor(
         hidden_layer_sizes=(HIDDEN, HIDDEN), alpha=1.0, early_stopping=len(x) >= 50, max_iter=300, random_state=0
-    )  # its own held-out tenth needs some samples
+    )  # early stopping holds out a tenth of the samples
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(x - mean, y)
-    weights = []  # the ridge regression's of latents: the label's direction is among the channels of a wide modality
+    weights = []  # of the regression on latents; wide modalities have a channel for it
     for m, part in ridge[0].items():
         if m in model.encoders:
             encoder = model.encoders[m].weight[:, :, 0].cpu().double().numpy()  # (D, D_m)

@@ -1,4 +1,4 @@
-"""Recoverers side by side: one first stage, one trainer, one budget, then one table."""
+"""Comparison of recoverers that share the fusion stage and the training budget."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ from imder_lib.experiment.pretrain import load_pretrained
 from imder_lib.experiment.training import FitResult, fit
 from imder_lib.model.imder import IMDer
 
-# Name in the table -> what differs in the model's configuration.
+# Name in the table -> changes to the model configuration.
 COMPARED: Mapping[str, Mapping[str, object]] = {
     "dropout": {"recoverer": "zero"},
     "regression": {"recoverer": "regression"},
@@ -35,18 +35,19 @@ def train_compared(
     until: str | None = None,
     pretrained: Mapping[str, Tensor] | None = None,
 ) -> FitResult:
-    """Train one recoverer's model: the first stage that all share, then its own.
+    """Train the model of one recoverer: the shared fusion stage, then its own stages.
 
     Args:
-        name: one of :data:`COMPARED`; "dropout" is fusion trained on zeros in place of what is missing.
-        model, train: configurations of every row; what :data:`COMPARED` says is changed.
-        folder: of one seed: FOLDER/fusion and FOLDER/NAME; a finished part is not trained again.
+        name: one of :data:`COMPARED`; "dropout" is fusion trained on zeros for missing modalities.
+        data: training and validation data.
+        model, train: common configurations; :data:`COMPARED` gives the changes for ``name``.
+        folder: folder of one seed, with subfolders "fusion" and ``name``; finished parts are not trained again.
         device: of training.
         until: stop after this stage, see :func:`fit`.
-        pretrained: see :func:`load_pretrained`; of the first stage.
+        pretrained: pretrained encoders and fusion, see :func:`load_pretrained`.
 
     Returns:
-        the model, with the history of all its stages
+        the model, with the history of all stages
     """
     if name not in COMPARED:
         raise UserError(f"unknown recoverer {name!r}: expected one of {list(COMPARED)}")
@@ -57,7 +58,7 @@ def train_compared(
     if until == "fusion":
         return shared
     config = replace(model, **COMPARED[name])
-    config = replace(config, sampler=replace(config.sampler, steps=model.sampler.steps))  # one budget for all
+    config = replace(config, sampler=replace(config.sampler, steps=model.sampler.steps))  # the same budget for all
     own = IMDer(config, seed=train.seed).to(device)
     own.encoders.load_state_dict(first.encoders.state_dict())
     own.fusion.load_state_dict(first.fusion.state_dict())

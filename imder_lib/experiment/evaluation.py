@@ -1,4 +1,4 @@
-"""evaluate: one tidy table of every metric, protocol, case, method and seed."""
+"""evaluate: a tidy table of metrics by protocol, case, method and seed."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -20,7 +20,7 @@ Case = tuple[str, str | float]  # (protocol, pattern or nominal rate)
 
 
 def cases(protocols: Iterable[str | Case], modalities: Sequence[str]) -> list[Case]:
-    """Protocols as a flat list: "fixed" is every pattern, "random" and "released" their eight rates."""
+    """Expand protocols to cases: "fixed" to all patterns, "random" and "released" to the eight rates."""
     out: list[Case] = []
     for entry in protocols:
         if not isinstance(entry, str):
@@ -46,15 +46,18 @@ def predict(
     sampler: Sampler | None = None,
     batch_size: int = 256,
 ) -> np.ndarray:
-    """Predictions of K draws with the model's fusion on what a recoverer puts in place of the missing.
-
-    Numbers (K, N), or probabilities of classes (K, N, C).
+    """Predictions of the model's fusion for K draws of a recoverer: (K, N), or class probabilities (K, N, C).
 
     Args:
-        latents: modality -> (N, D, T) of the true features; those of what is missing are not read.
+        model: model whose fusion predicts.
+        recoverer: replaces the latents of missing modalities.
+        latents: modality -> (N, D, T), true; those of missing modalities are not read.
+        ids: sample ids.
         available: bool (N, M).
         seed: of the noise, which depends on (seed, id) alone.
-        sampler: the model's own if None.
+        draws: K; 1 is used if the draws would be equal.
+        sampler: None: the configured one.
+        batch_size: samples per batch.
     """
     draws, out = draws if recoverer.stochastic and not available.all() else 1, []
     for start in range(0, len(ids), batch_size):
@@ -67,19 +70,19 @@ def predict(
 
 
 class Predictor:
-    """One method's predictions, made once for each pattern that a sample is seen under, whatever the protocol.
+    """Predictions of one method, computed once per sample and pattern and shared by all protocols.
 
     Args:
         predict: (rows (n,), available bool (n, M)) -> predictions of K draws, (K, n) or (K, n, C).
-        n: samples.
+        n: number of samples.
     """
 
     def __init__(self, predict: Callable[[np.ndarray, np.ndarray], np.ndarray], n: int) -> None:
         self.predict, self.n = predict, n
-        self.known: dict[int, np.ndarray] = {}  # pattern code -> mean and spread (2, n, ...), NaN where not yet seen
+        self.known: dict[int, np.ndarray] = {}  # pattern code -> mean and spread (2, n, ...), NaN until computed
 
     def __call__(self, available: np.ndarray) -> np.ndarray:
-        """Mean and spread of the draws under ``available`` (n, M): (2, n), or (2, n, C) of classes."""
+        """Mean and standard deviation of the draws under ``available`` (n, M): (2, n), or (2, n, C) for classes."""
         out = None
         codes = available @ 2 ** np.arange(available.shape[1])
         for code in np.unique(codes):
@@ -113,16 +116,15 @@ def evaluate(
 ) -> pd.DataFrame:
     """Metrics of a model and its baselines on one split.
 
-    Masks and noise of a sample depend on (seed, id) alone, so a sample is recovered once for each pattern it is seen
-    under and every protocol reads from there.
+    Masks and noise of a sample depend on (seed, id) alone, so each sample is recovered once per pattern.
 
     Args:
         model: trained; evaluated in eval mode.
-        split: of a data set (its training split gives the constant and the mean, its process the Bayes limit).
+        split: split of a data set, whose training split and process give the baselines.
         protocols: "fixed", "random", "released", or pairs (protocol, pattern or rate).
         seeds: of masks and noise.
         draws: K >= 1 recoveries of each sample; the prediction is their mean.
-        sampler: the model's own if None.
+        sampler: None: the configured one.
         batch_size: of recovery and fusion.
         mask_batch: batch size that the protocol "released" counts in.
         method: the model's name in the table.

@@ -1,4 +1,4 @@
-"""Metrics of the field, as MMSA and the release compute them (architecture: section 8); those of classes; losses."""
+"""Metrics for sentiment, as in MMSA and the release (docs/architecture.md, section 8), metrics for classes, losses."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imder_lib.errors import UserError
 
-SENTIMENT = ("acc2", "f1", "acc2_has0", "f1_has0", "acc5", "acc7")  # these need sentiments in [-3, 3]
+SENTIMENT = ("acc2", "f1", "acc2_has0", "f1_has0", "acc5", "acc7")  # for sentiments in [-3, 3] only
 METRICS = (*SENTIMENT, "mae", "corr")
 LEVELS = (50, 80, 95)  # of central intervals, in percent
 
@@ -23,9 +23,9 @@ def _rounded(limit: int) -> Callable[[np.ndarray], np.ndarray]:
 def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
     """All metrics of one set of predictions.
 
-    acc2, f1: classes prediction > 0 and label > 0 on samples whose label is not 0; acc2_has0, f1_has0: classes >= 0 on
-    all samples; F1 is weighted by class support; acc5, acc7: both clipped to [-2, 2] or [-3, 3] and rounded, equal;
-    mae in units of the label; corr: Pearson, 0 where either side is constant.
+    acc2, f1: classes > 0 and <= 0, on samples whose label is not 0. acc2_has0, f1_has0: classes >= 0 and < 0, on all
+    samples. F1 is weighted by class support. acc5, acc7: accuracy after clipping to [-2, 2] or [-3, 3] and rounding.
+    mae: in units of the label. corr: Pearson correlation, 0 if predictions or labels are constant.
 
     Args:
         prediction, label: (N,), finite.
@@ -34,8 +34,12 @@ def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
         name -> value; NaN for acc2 and f1 if every label is 0.
     """
     p, y = np.asarray(prediction, float).reshape(-1), np.asarray(label, float).reshape(-1)
-    if p.shape != y.shape or not len(y) or not np.isfinite(p).all():
-        raise UserError(f"expected finite predictions, one for each label: got {p.shape} and {y.shape}")
+    if p.shape != y.shape or not len(y):
+        raise UserError(f"expected one prediction per label, got {p.shape} and {y.shape}")
+    for name, x in (("prediction", p), ("label", y)):
+        if not np.isfinite(x).all():
+            row = int((~np.isfinite(x)).argmax())
+            raise UserError(f"expected finite numbers, got {x[row]} as {name} of row {row}")
     out = dict.fromkeys(METRICS, float("nan"))
     some = y != 0
     if some.any():
@@ -52,9 +56,10 @@ def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
 
 
 def task_loss(prediction: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    """What fusion is trained on: L1 of (B, 1) and numbers, or cross-entropy of logits (B, C) and int64 classes.
+    """Training loss of the fusion: L1 for numbers, cross-entropy for int64 classes.
 
     Args:
+        prediction: (B, 1), or logits (B, C).
         labels: (B, 1).
         reduction: "mean" over samples, or "none".
     """
@@ -64,38 +69,38 @@ def task_loss(prediction: Tensor, labels: Tensor, reduction: str = "mean") -> Te
 
 
 def mean_prediction(each: Tensor) -> Tensor:
-    """Predictions of K draws (K, B, outputs) as one (B, outputs): the mean of numbers, or of probabilities of classes.
+    """Average the predictions of K draws (K, B, outputs) to (B, outputs).
 
-    The latter as logarithms, which are logits again.
+    Logits are averaged as probabilities; the result is their logarithm, again logits.
     """
     return each.mean(dim=0) if each.shape[-1] == 1 else each.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(each))
 
 
 def class_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """Metrics of classes: acc, f1_weighted (by class support), f1_macro (each class alike).
+    """Metrics for classes: acc, f1_weighted (by class support), f1_macro (unweighted).
 
     Args:
-        probability: (N, C), finite; the largest is the prediction.
-        label: whole (N,), 0 to C - 1.
+        probability: (N, C), finite; the class of largest probability is the prediction.
+        label: (N,), integers from 0 to C - 1.
     """
     p, y = np.asarray(probability, float), np.asarray(label).reshape(-1)
     if p.ndim != 2 or len(p) != len(y) or not len(y) or not np.isfinite(p).all():
-        raise UserError(f"expected finite probabilities (N, C), a row for each label: got {p.shape} and {y.shape}")
+        raise UserError(f"expected finite probabilities (N, C), one row per label, got {p.shape} and {y.shape}")
     if y.min() < 0 or y.max() >= p.shape[1]:
-        raise UserError(f"labels are {y.min()} to {y.max()}, expected 0 to {p.shape[1] - 1} as there are probabilities")
+        raise UserError(f"labels are {y.min()} to {y.max()}, expected 0 to {p.shape[1] - 1} for {p.shape[1]} classes")
     guess = p.argmax(axis=1)
     f1 = {f"f1_{kind}": f1_score(y, guess, average=kind, zero_division=0) for kind in ("weighted", "macro")}
     return {k: float(v) for k, v in ({"acc": accuracy_score(y, guess)} | f1).items()}
 
 
 def confusion(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Counts (C, C): rows true classes, columns predicted ones. Arguments as in :func:`class_metrics`."""
-    class_metrics(probability, label)  # its checks
+    """Confusion matrix (C, C): rows true classes, columns predicted ones. Arguments as in :func:`class_metrics`."""
+    class_metrics(probability, label)  # checks the arguments
     classes = np.arange(np.shape(probability)[1])
     return confusion_matrix(np.reshape(label, -1), np.argmax(probability, axis=1), labels=classes)
 
 
 def coverage(mean: np.ndarray, std: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """Share of labels inside the central 50, 80 and 95 % intervals of normals with these means and deviations, (N,)."""
+    """Share of labels in the central 50, 80 and 95 % intervals of normals with means and standard deviations (N,)."""
     off = np.abs(np.asarray(label) - mean) / std
     return {f"cover{p}": float(np.mean(off <= norm.ppf(0.5 + p / 200))) for p in LEVELS}

@@ -1,4 +1,4 @@
-"""The posterior check: a model's recovered latents beside draws of the exact posterior, pattern by pattern."""
+"""The posterior check: sample quality of recovered latents and of exact posterior draws, by pattern."""
 
 from collections.abc import Iterable, Mapping
 
@@ -20,11 +20,11 @@ from imder_lib.model.recovery import Standardizer, encode_split
 def latent_posteriors(
     model: IMDer, split: Split, given: Iterable[str], draws: int, seed: int = 0
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The exact posterior of the latents of all missing modalities given the others, on synthetic data.
+    """Exact posterior of the latents of all missing modalities given the others, for synthetic data.
 
     Returns:
         mean: modality -> (N, D, T')
-        draws: modality -> (K, N, D, T'), joint: a draw has one style and one affect in all modalities
+        draws: modality -> (K, N, D, T'); the modalities of a draw share style and affect
     """
     process, given = split.data.process, list(given)
     weights = {m: _encoder_weight(model, m) for m in model.modalities if m not in given}
@@ -63,30 +63,30 @@ def posterior_check(
     limit: int = 0,
     samplers: Mapping[str, Sampler] | None = None,
 ) -> pd.DataFrame:
-    """:func:`sample_quality` of what a model recovers on the test split, for each incomplete pattern.
+    """:func:`sample_quality` of recovered latents on the test split, for each incomplete pattern.
 
-    All that a pattern misses is joined; latents are standardised per channel with training statistics. On synthetic
-    data the conditional mean is exact and the rows "exact" hold what draws of the exact posterior give.
+    The missing modalities of a pattern are joined. Latents are standardised per channel with training statistics. On
+    synthetic data the conditional mean is exact, and rows "exact" are for draws of the exact posterior.
 
     Args:
-        model: trained; in eval mode.
-        data: of its training.
-        chosen: patterns of available modalities; every incomplete one if None.
+        model: trained; set to eval mode.
+        data: the data it was trained on.
+        chosen: patterns of available modalities; None: all incomplete ones.
         draws: K.
         seed: of the noise.
-        limit: at most so many test samples; 0: all.
-        samplers: name -> sampler to draw by, from one seed: rows of that name in place of "recovered", and of the
-            difference to the first one, sample by sample, as "NAME - FIRST".
+        limit: maximum number of test samples; 0: all.
+        samplers: name -> sampler; None: the configured one, named "recovered". All use the same seed. Rows
+            "NAME - FIRST" are the paired differences to the first sampler.
 
     Returns:
         columns pattern, method ("recovered" or a sampler's name, "exact"), metric, value, low, high
 
     Raises:
-        UserError: a sampler of the name "exact".
+        UserError: a sampler has the name "exact".
     """
     samplers = samplers or {"recovered": model.config.sampler}
     if "exact" in samplers:
-        raise UserError('a sampler is named "exact", which stands for draws of the exact posterior: name it otherwise')
+        raise UserError('the sampler name "exact" is reserved for draws of the exact posterior: use another name')
     model.eval()
     split = data.test if not limit else data.test.first(limit)
     scale = Standardizer(model.modalities, model.config.dim)
@@ -104,8 +104,8 @@ def posterior_check(
         condition, found = true[:, available[0].numpy()].reshape(len(split), -1), {}
         for name, sampler in samplers.items():
             drawn = model.recover(latents, rows, noise, draws, sampler)
-            ours = np.stack([scale({m: x[k].cpu() for m, x in drawn.items()}).numpy() for k in range(draws)])
-            found[name] = join(ours)
+            scaled = [scale({m: x[k].cpu() for m, x in drawn.items()}).numpy() for k in range(draws)]
+            found[name] = join(np.stack(scaled))
         exact = None
         if data.process is not None:
             means, sampled = latent_posteriors(model, split, pattern, draws, seed)

@@ -1,4 +1,4 @@
-"""Stage 1 on its own: complete-data pretraining, and starting from what it, or the authors, left."""
+"""Pretraining: the fusion stage alone, and loading of pretrained models (the kit's or the authors')."""
 
 import json
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ from imder_lib.model.bert import BERT_LR, check_fit, last_hidden
 from imder_lib.model.imder import KERNELS, IMDer
 from imder_lib.model.released import fill_released, read_released, released_bert
 
-PARTS = ("encoders.", "fusion.")  # what complete data teach
+PARTS = ("encoders.", "fusion.")  # what pretraining trains
 BERT = "bert."
 
 
 class WithBert(nn.Module):
-    """An IMDer and the BERT before it, for one checkpoint."""
+    """An IMDer and its BERT, for one checkpoint."""
 
     def __init__(self, model: IMDer, bert: nn.Module) -> None:
         super().__init__()
@@ -43,18 +43,24 @@ def pretrain(
     bert: nn.Module | None = None,
     resume: bool = False,
 ) -> Path:
-    """Encoders and fusion on complete data, L1; with a BERT, its gradient too (learning rate 1e-4).
+    """Train encoders and fusion on complete data, and BERT with them if given (learning rate 1e-4).
 
-    Without a BERT encoders "components" are fixed; with one they learn along, for its features change.
+    Encoders "components" are fixed without BERT. With BERT they are trained, because its features change.
 
     Args:
-        model: changed in place; of BERT's width if there is one.
-        data: with text_bert if there is a BERT.
-        config: of the stage "fusion".
-        out_dir: checkpoints of the run, see :func:`imder_lib.fit`.
-        path: of the result, pt/pretrained-<dataset>.safetensors: encoders, fusion and BERT by their names.
-        bert: runs in front of the text encoder and learns.
-        resume: go on from the last finished epoch in ``out_dir``.
+        model: changed in place; its text width is BERT's if there is one.
+        data: must have text_bert if there is a BERT.
+        config: of the fusion stage.
+        out_dir: folder of the checkpoints, see :func:`imder_lib.fit`.
+        path: output file, for example pt/pretrained-<dataset>.safetensors, with encoders, fusion and BERT.
+        bert: computes the text features, and is trained.
+        resume: continue after the last finished epoch in ``out_dir``.
+
+    Returns:
+        ``path``
+
+    Raises:
+        UserError: ``out_dir`` holds another run, or the data do not fit the model.
     """
     path, folder = Path(path), Path(out_dir)
     if bert is None:
@@ -99,7 +105,7 @@ def _stage(model: IMDer, bert: nn.Module, data: MultimodalData, config: TrainCon
 
 
 def read_pretrained(path: str | Path) -> dict[str, Tensor]:
-    """A pretrained model: the kit's own .safetensors, or the authors' checkpoint (anything else)."""
+    """Read a pretrained model: a .safetensors file of the kit, or the authors' checkpoint (any other suffix)."""
     path = Path(path)
     if path.suffix != ".safetensors":
         return read_released(path)
@@ -110,15 +116,15 @@ def read_pretrained(path: str | Path) -> dict[str, Tensor]:
 
 
 def pretrained_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The BERT of a pretrained model by its standard names; empty if it holds none."""
+    """BERT's part of a pretrained model, with standard names; empty if there is none."""
     own = {k.removeprefix(BERT): v for k, v in state.items() if k.startswith(BERT)}
     return own or released_bert(state)
 
 
 def like_pretrained(config: ModelConfig, state: Mapping[str, Tensor]) -> ModelConfig:
-    """The configuration with the pretrained model's kind of encoders, and with a readout if it has one.
+    """Change a configuration to the pretrained model's encoders, with a readout if the model has one.
 
-    The authors' encoders, whose names are others, are learned.
+    The authors' encoders are "learned".
     """
     kernels = {v.shape[-1] for k, v in state.items() if k.startswith("encoders.")}
     kind = "components" if kernels == {KERNELS["components"]} else "learned"
@@ -127,10 +133,10 @@ def like_pretrained(config: ModelConfig, state: Mapping[str, Tensor]) -> ModelCo
 
 
 def load_pretrained(model: IMDer, state: Mapping[str, Tensor]) -> None:
-    """Load pretrained encoders and fusion into a model; under the released rules the authors' recovery too.
+    """Load pretrained encoders and fusion into a model; under the released rules also the authors' recoverer.
 
     Raises:
-        UserError: names what is missing, extra or misshapen; nothing is changed then.
+        UserError: missing or extra names, or wrong shapes; the model is unchanged.
     """
     if not any(k.startswith(PARTS) for k in state):
         same = model.config.rules == RELEASED and not model.config.readout

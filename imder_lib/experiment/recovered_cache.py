@@ -1,4 +1,4 @@
-"""A cache of recovered latents: sampled once, so that refiners and fusion train without the sampler in the loop."""
+"""Cache of recovered latents, so the adapt stage does not call the sampler."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from imder_lib.diffusion.noise import SampleNoise, derive_seed
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents
 
-DRAWS = 2  # of each pattern: a prediction is the mean over draws, and fusion is trained on what it will be used for
+DRAWS = 2  # per sample and pattern: fusion is trained on the mean prediction over draws, as it is used
 
 
 @dataclass
 class RecoveredCache:
-    """Recovered latents of a split under incomplete patterns.
+    """Recovered latents of a split, for some incomplete patterns of each sample.
 
     Attributes:
-        available: bool (N, P, M), the patterns of each sample.
-        recovered: modality -> (K, N, P, D, T), K draws of each; zeros where the modality is available.
+        available: bool (N, P, M), the P patterns of each sample.
+        recovered: modality -> (K, N, P, D, T), K draws; zero where the modality is available.
     """
 
     available: Tensor
@@ -38,9 +38,9 @@ class RecoveredCache:
 def choose_patterns(
     ids: Sequence[str], modalities: Sequence[str], count: int, seed: int, observed: Tensor | None = None
 ) -> Tensor:
-    """Incomplete patterns for each sample, bool (N, P, M): ``count`` different ones by (seed, id), all of them if 0.
+    """Choose ``count`` different incomplete patterns per sample by (seed, id); 0: all. Returns bool (N, P, M).
 
-    ``observed``: bool (N, M), patterns keep to what is observed; one that would be empty is all that is observed.
+    ``observed``: bool (N, M); patterns are restricted to observed modalities, and an empty one becomes all of them.
     """
     table = available_columns(patterns(modalities, complete=False), modalities)  # (P, M)
     picks = []
@@ -65,13 +65,16 @@ def fill_cache(
     observed: Tensor | None = None,
     batch_size: int = 256,
 ) -> RecoveredCache:
-    """Recover every sample under its patterns; DRAWS times where draws differ.
+    """Recover each sample under its patterns: DRAWS times if the recoverer is stochastic, otherwise once.
 
     Args:
+        model: the trained model.
         latents: modality -> (N, D, T), true.
-        patterns: for each sample; 0: every incomplete one.
+        ids: sample ids.
+        patterns: number of patterns per sample; 0: all incomplete ones.
         seed: of patterns and noise.
-        observed: bool (N, M), what may be read; None: everything.
+        observed: bool (N, M), modalities that may be read; None: all.
+        batch_size: samples per batch.
     """
     available = choose_patterns(ids, model.modalities, patterns, seed, observed)
     device, P = next(iter(latents.values())).device, available.shape[1]

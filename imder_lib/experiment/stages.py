@@ -1,4 +1,4 @@
-"""The stages that recipes are made of: what learns, from which loss, on which samples."""
+"""The training stages of the recipes: trained modules, losses and samples."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,16 +20,16 @@ from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents, encode_split
 
 NONE_COMPLETE = "no training sample is complete: lower the rate of supervision 'observed'"
-LOSS_WEIGHT = 0.1  # of the score and refiner losses beside the error of the prediction (section 7)
+LOSS_WEIGHT = 0.1  # of the score and refiner losses, relative to the prediction loss (section 7)
 
 
 def in_batches(size: int, batch_size: int, loss: Callable[[Tensor], Tensor]) -> Tensor:
-    """``loss(rows)`` over rows in order, joined: a value for each sample, or for each batch if it gives scalars."""
+    """Concatenate ``loss(rows)`` over batches in order: one value per sample, or per batch if ``loss`` is a mean."""
     return torch.cat([loss(rows).cpu().double().flatten() for rows in torch.arange(size).split(batch_size)])
 
 
 def observed_modalities(model: IMDer, data: MultimodalData, config: TrainConfig) -> Tensor:
-    """What of the training split may be read: bool (N, M), all under supervision "full"."""
+    """Modalities of the training samples that may be read: bool (N, M), all under supervision "full"."""
     n, split = len(data.train), data.train
     if config.supervision == "full":
         return torch.ones(n, len(model.modalities), dtype=torch.bool)
@@ -39,7 +39,7 @@ def observed_modalities(model: IMDer, data: MultimodalData, config: TrainConfig)
 
 
 def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
-    """Fusion on complete data, and encoders if they are learned. The release's pretraining; the first of "staged"."""
+    """Train the fusion on complete data, with the encoders if they are "learned" (the release's pretraining)."""
     device = next(model.parameters()).device
     complete = observed_modalities(model, data, config).all(dim=1).nonzero()[:, 0]
     if not len(complete):
@@ -60,7 +60,7 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
         batch = data.splits[split].batch(rows.numpy()).to(device)
         return task_loss(model.fusion(model.encode(batch.features, batch.lengths))[0], batch.labels, reduction)
 
-    each = "mean" if config.recipe == "released" else "none"  # the release takes the mean of batch means
+    each = "mean" if config.recipe == "released" else "none"  # the release averages batch means
 
     return Stage(
         "fusion",
@@ -77,14 +77,14 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Sta
 
 
 def _staged(config: TrainConfig) -> dict[str, Any]:
-    """What recipe staged adds to a stage; the release trains at a plain rate."""
+    """Options of a stage under recipe staged; the released recipe has no averaging or weight decay."""
     if config.recipe == "released":
         return {}
     return {"cosine": True, "weight_decay": config.weight_decay, "average": config.average}
 
 
 def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
-    """The recoverer on frozen latents, by its own loss alone; a random pattern a sample."""
+    """Train the recoverer with its own loss on latents of fixed encoders, with a random pattern per sample."""
     latents = {name: encode_split(model, data.splits[name]) for name in ("train", "valid")}
     device = next(model.parameters()).device
     table = available_columns(patterns(model.modalities, complete=False), model.modalities).to(device)
@@ -100,7 +100,7 @@ def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> 
         if split == "valid":
             return sum(model.recoverer.losses(part, available, generator).values())
         truth = observed[rows]
-        kept = available & truth  # a pattern that leaves nothing leaves everything: no loss from it
+        kept = available & truth  # an empty pattern becomes all observed modalities, and gives no loss
         available = torch.where(kept.any(dim=1, keepdim=True), kept, truth)
         return sum(model.recoverer.losses(part, available, generator, truth).values())
 
@@ -108,25 +108,27 @@ def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> 
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "diffusion", "valid"))
         return in_batches(len(data.valid), config.batch_size, lambda rows: loss("valid", rows, generator))
 
+    epochs, batches = config.diffusion_epochs, -(-len(data.train) // config.diffusion_batch)
+    epochs = max(epochs, -(-config.diffusion_steps // batches)) if epochs else 0
     return Stage(
         "diffusion",
         [(model.recoverer, config.diffusion_lr)],
-        config.diffusion_epochs,
+        epochs,
         loss=lambda rows, generator, mask: loss("train", rows, generator),
         validate=validate,
         size=len(data.train),
         batch_size=config.diffusion_batch,
-        early_stop=False,  # weights averaged at a high learning rate improve when it falls
+        early_stop=False,  # averaged weights still improve when the learning rate decreases
         initialise=lambda: model.recoverer.prepare({m: x[complete] for m, x in latents["train"].items()}),
         **_staged(config) | {"weight_decay": config.diffusion_decay},
     )
 
 
 def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
-    """Refiners and fusion on caches of recovered latents; every pattern, the complete one too, is equally likely.
+    """Train refiners and fusion on cached recovered latents; all patterns, with the complete one, are equally likely.
 
-    The error is that of the mean prediction over a pattern's draws, which is what :meth:`IMDer.predict` is used for.
-    Fusion trained on single draws learns to distrust them, and then distrusts their mean.
+    The loss is that of the mean prediction over draws, as in evaluation. Training on single draws would teach the
+    fusion to give noisy modalities too little weight.
     """
     device = next(model.parameters()).device
     observed = {"train": observed_modalities(model, data, config).to(device), "valid": None}
@@ -137,16 +139,16 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         labels[name] = torch.from_numpy(split.labels.copy())[:, None].to(device)
         print(f"cache: recovering {len(split)} {name} samples", flush=True)
         kept = None if full else observed[name]
-        each = config.cache_patterns if name == "train" else 0  # validation: every pattern, so that less is chance
+        each = config.cache_patterns if name == "train" else 0  # validation uses all patterns, for less variance
         seed = derive_seed(config.seed, "cache", name)
         caches[name] = fill_cache(model, latents[name], split.ids, each, seed, kept)
-    complete = 1 / (2 ** len(model.modalities) - 1)  # the complete pattern's share
+    complete = 1 / (2 ** len(model.modalities) - 1)  # probability of the complete pattern
 
     def losses(name: str, rows: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
-        """Errors of the prediction (B,), refiner loss; ``pattern`` (B,) picks from the cache, -1: complete."""
+        """Prediction losses (B,) and refiner loss; ``pattern`` (B,) is an index into the cache, -1: complete."""
         rows, pattern, cache = rows.to(device), pattern.to(device), caches[name]
         if observed[name] is not None:
-            pattern = torch.where((pattern < 0) & ~observed[name][rows].all(dim=1), 0, pattern)  # not complete at first
+            pattern = torch.where((pattern < 0) & ~observed[name][rows].all(dim=1), 0, pattern)  # incomplete samples
         true = {m: x[rows] for m, x in latents[name].items()}
         draws = cache.draws if bool((pattern >= 0).any()) else 1
         filled, refine = zip(*(_refined(model, true, cache, rows, pattern, k) for k in range(draws)), strict=True)
@@ -157,7 +159,7 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         pattern = torch.randint(caches["train"].patterns, (len(rows),), generator=generator)
         pattern[torch.rand(len(rows), generator=generator) < complete] = -1
         error, refine = losses("train", rows, pattern)
-        return error.mean() + LOSS_WEIGHT * refine if full else error.mean()  # the refiners' target is not known
+        return error.mean() + LOSS_WEIGHT * refine if full else error.mean()  # without targets for the refiners
 
     def validate() -> Tensor:
         P = caches["valid"].patterns
@@ -183,7 +185,7 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
 def _refined(
     model: IMDer, true: Latents, cache: RecoveredCache, rows: Tensor, pattern: Tensor, draw: int
 ) -> tuple[Latents, Tensor]:
-    """Latents with a refined draw of the cache where missing, and the sum of the refiners' MSE to the true latents."""
+    """Latents with a refined draw of the cache where missing, and the sum of the refiners' MSE."""
     available = cache.available[rows, pattern.clamp(min=0)].clone()  # (B, M)
     available[pattern < 0] = True
     filled = dict(true)
@@ -198,9 +200,9 @@ def _refined(
 
 
 def joint_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
-    """The release's training: everything but the encoders jointly, the sampler in the loop, masks by its protocol.
+    """The release's training: recoverer, refiners and fusion jointly, with the sampler in the loop and its masks.
 
-    Its validation mask is redrawn every epoch; ours is fixed, so that the best epoch means the best epoch.
+    Unlike the release, the validation mask is the same in all epochs, so validation losses are comparable.
     """
     device = next(model.parameters()).device
 

@@ -1,4 +1,4 @@
-"""Text routes: the file's own text features, or text_bert through a BERT, frozen or trained along."""
+"""Text routes: the text features of the file, or BERT features of text_bert, frozen or fine-tuned."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +21,10 @@ def check_route(route: str) -> None:
 
 
 def bert_features(data: MultimodalData, bert: nn.Module, cache: str | Path, batch_size: int = 64) -> MultimodalData:
-    """The same data with BERT's last hidden state (N, T, H) of text_bert as the text features.
+    """Replace the text features by BERT's last hidden state (N, T, H) of text_bert.
 
-    Each split runs through BERT once; the result is kept in CACHE under the hashes of data and weights, and is mapped
-    from there.
+    The features of each split are computed once, stored in ``cache`` under the hashes of data and weights, and
+    memory-mapped.
 
     Raises:
         UserError: the data have no text_bert, or the cache cannot be written.
@@ -32,7 +32,7 @@ def bert_features(data: MultimodalData, bert: nn.Module, cache: str | Path, batc
     if "text" not in data.modalities:
         raise UserError(f"text through BERT needs a modality 'text', the data have {list(data.modalities)}")
     for split in data.splits.values():
-        split.tokens([0])  # says what to do where there are none
+        split.tokens([0])  # raises if there are none
     folder = Path(cache) / f"{data.sha256[:16]}-{weights_hash(bert)[:16]}"
     splits = {}
     for name, split in data.splits.items():
@@ -53,7 +53,7 @@ def bert_features(data: MultimodalData, bert: nn.Module, cache: str | Path, batc
 @torch.no_grad()
 def _write(path: Path, split: Split, bert: nn.Module, batch_size: int) -> None:
     device, array = next(bert.parameters()).device, None
-    print(f"BERT: {len(split)} samples, kept in {path}", flush=True)
+    print(f"BERT: {len(split)} samples, stored in {path}", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part:
         for start in range(0, len(split), batch_size):

@@ -1,4 +1,4 @@
-"""The training loop of every stage: epochs, validation, early stop, learning rate, checkpoint, resume."""
+"""The training loop of all stages: epochs, validation, early stopping, learning rate, checkpoints, resuming."""
 
 import math
 import sys
@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from imder_lib.config import TrainConfig
 from imder_lib.diffusion.noise import derive_seed, seeded
+from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import read_checkpoint, write_checkpoint, write_text
 
-WARM_UP = 100  # steps, and at most a tenth of all
+WARM_UP = 100  # steps, or a tenth of all steps if that is fewer
 
 
 @dataclass
@@ -27,22 +28,23 @@ class Stage:
     """One stage of a recipe.
 
     Attributes:
-        name: stands in the history and the checkpoint.
-        parts: modules that learn, with their learning rates.
-        epochs: at most; 0 skips the stage.
-        loss: (rows, generator, available) -> scalar; ``rows`` are of the training split.
-        validate: () -> (n,) losses of validation samples or batches; their noise is the same every epoch.
+        name: name in the history and the checkpoint.
+        parts: trained modules, with their learning rates.
+        epochs: maximum number; 0 skips the stage.
+        loss: (rows, generator, available) -> scalar; ``rows`` are indices of training samples.
+        validate: () -> (n,) losses of validation samples or batches, with the same noise in all epochs.
         size: number of training samples.
-        batch_size: of the training samples.
-        masks: generator -> bool (size, M), drawn every epoch; ``loss`` gets the rows of its batch, in the batches'
-            order. None: ``loss`` gets None.
-        cosine: the learning rate rises, then falls to 0 on a cosine; else it halves on a plateau.
-        early_stop: end after the configuration's number of epochs without a better validation loss.
-        weight_decay: of AdamW; plain Adam at 0.
-        average: weights averaged exponentially over this share of all steps are validated and kept; 0: the weights are.
-        initialise: sets weights in closed form, before the first epoch.
-        keep_initial: the initial weights are validated too, as epoch 0, and stay unless an epoch is lower by more than
-            two standard errors of the paired difference: less can be chance.
+        batch_size: training samples per batch.
+        masks: generator -> bool (size, M), called once per epoch and split into batches for ``loss``; None: ``loss``
+            gets None.
+        cosine: learning rate with warm-up and cosine decay to 0; False: it halves on a plateau.
+        early_stop: stop after config.early_stop epochs without a lower validation loss.
+        weight_decay: of AdamW; 0: Adam.
+        average: share of all steps over which weights are exponentially averaged; the averages are validated and kept.
+            0: no averaging.
+        initialise: sets weights in closed form before the first epoch.
+        keep_initial: validate the initial weights as epoch 0, and keep them unless the loss of an epoch is lower by
+            more than two standard errors of the paired difference.
     """
 
     name: str
@@ -62,11 +64,11 @@ class Stage:
 
     @property
     def steps(self) -> int:
-        """Steps of all epochs."""
+        """Number of optimiser steps in all epochs."""
         return self.epochs * -(-self.size // self.batch_size)
 
     def groups(self) -> list[dict[str, Any]]:
-        """What learns, by learning rate, as an optimiser takes it."""
+        """Parameter groups of the optimiser."""
         parts = (([p for p in part.parameters() if p.requires_grad], lr) for part, lr in self.parts)
         return [{"params": parameters, "lr": lr} for parameters, lr in parts if parameters]
 
@@ -75,12 +77,12 @@ class Stage:
 
 
 class Learner:
-    """What learns in a stage, its optimiser, and how far it has come.
+    """Trained parameters of a stage, their optimiser, and the progress of training.
 
     Attributes:
-        kept: values of the parameters at the best epoch.
-        average: averaged values of the parameters; empty if the stage averages nothing.
-        initial: validation losses of the initial weights, if they may stay.
+        kept: parameters of the best epoch.
+        average: averaged parameters; empty without averaging.
+        initial: validation losses of the initial weights, if the stage may keep them.
     """
 
     def __init__(self, stage: Stage, patience: int) -> None:
@@ -110,14 +112,14 @@ class Learner:
 
 
 class Trainer:
-    """Runs stages on one model; after every epoch the run can be killed and resumed to the same numbers.
+    """Runs stages on one model. A run that is killed after an epoch can be resumed with the same results.
 
-    All randomness of an epoch comes from (seed, stage, epoch), so no generator state needs saving.
+    Random numbers of an epoch depend on (seed, stage, epoch) only, so no generator state is saved.
 
     Attributes:
         done: names of finished stages.
-        history: a row for each epoch of each stage.
-        cut: state of the stage that was cut off; empty between stages.
+        history: one row per stage and epoch.
+        cut: state of the interrupted stage; empty between stages.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, folder: Path, resume: bool) -> None:
@@ -127,7 +129,7 @@ class Trainer:
         self.cut: dict[str, Any] = state.get("stage", {})
 
     def run(self, stage: Stage) -> None:
-        """Train one stage to its end and leave the best epoch's weights in the model; a finished stage is skipped."""
+        """Train one stage and set the weights of its best epoch in the model. Finished stages are skipped."""
         if stage.name in self.done:
             return
         if not self.cut and stage.initialise and stage.epochs:
@@ -150,7 +152,7 @@ class Trainer:
         self._save({})
 
     def _epoch(self, stage: Stage, learner: Learner) -> None:
-        """Train one epoch, validate, and keep the weights if they are the best."""
+        """Train one epoch, validate, and store the weights if they are the best."""
         started, lr = time.perf_counter(), learner.optimiser.param_groups[0]["lr"]
         learner.epoch += 1
         train = self._train(stage, learner)
@@ -169,20 +171,27 @@ class Trainer:
               f"{seconds:.1f} s", flush=True)  # fmt: skip
 
     def _train(self, stage: Stage, learner: Learner) -> float:
-        """One pass over the training samples; returns the mean loss."""
-        self.model.eval()  # what does not learn behaves as it will later (no dropout in a frozen part)
+        """Train on all samples once; return the mean loss."""
+        self.model.eval()  # no dropout in modules that are not trained
         for part, _ in stage.parts:
             part.train()
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, stage.name, learner.epoch))
         batches = torch.randperm(stage.size, generator=generator).split(stage.batch_size)
         masks = stage.masks(generator).split(stage.batch_size) if stage.masks else [None] * len(batches)
         horizon, step, total = 1 + stage.average * stage.steps, (learner.epoch - 1) * len(batches), 0.0
-        with self._seeded(stage.name, learner.epoch):  # dropout draws from torch's default generator
+        with self._seeded(stage.name, learner.epoch):  # dropout uses torch's default generator
             shown = tqdm(batches, stage.name, leave=False, disable=not sys.stderr.isatty())
             for rows, mask in zip(shown, masks, strict=True):
                 loss = stage.loss(rows, generator, mask)
+                value = loss.item()
+                if not math.isfinite(value):
+                    first = ", ".join(map(str, rows[:3].tolist()))
+                    raise UserError(
+                        f"stage {stage.name}, epoch {learner.epoch}: the loss is {value} on training samples {first}, "
+                        "...: look for extreme numbers there (imder check), or lower the learning rate"
+                    )
                 learner.optimiser.zero_grad()
-                if loss.requires_grad:  # a batch that misses nothing has no diffusion loss
+                if loss.requires_grad:  # a complete batch has no diffusion loss
                     loss.backward()
                     nn.utils.clip_grad_value_(learner.parameters, self.config.clip)
                     learner.optimiser.step()
@@ -191,19 +200,26 @@ class Trainer:
                 step += 1
                 for a, p in zip(learner.average, learner.parameters, strict=False):
                     a.lerp_(p.detach(), max(1 / horizon, 9 / (9 + step)))
-                total += loss.item() * len(rows)
+                total += value * len(rows)
         return total / stage.size
 
     def _validate(self, stage: Stage, learner: Learner) -> Tensor:
-        """Validation losses of the averaged weights, or of the weights if the stage averages nothing."""
+        """Validation losses of the averaged weights, or of the weights without averaging."""
         self.model.eval()
-        own = _copies(learner.parameters)
-        _set(learner.parameters, learner.average or own)
+        current = _copies(learner.parameters)
+        _set(learner.parameters, learner.average or current)
         try:
             with torch.no_grad(), self._seeded(stage.name, "valid"):
-                return stage.validate()
+                losses = stage.validate()
         finally:
-            _set(learner.parameters, own)
+            _set(learner.parameters, current)
+        if not torch.isfinite(losses).all():
+            row = int((~torch.isfinite(losses)).nonzero()[0])
+            raise UserError(
+                f"stage {stage.name}, epoch {learner.epoch}: the validation loss number {row} of {len(losses)} is not "
+                "finite: look for extreme numbers in the validation split (imder check)"
+            )
+        return losses
 
     def _seeded(self, *parts: object) -> AbstractContextManager[None]:
         return seeded(derive_seed(self.config.seed, "default", *parts))
@@ -216,7 +232,7 @@ class Trainer:
 
 
 def _clearly_lower(losses: Tensor, initial: list[float]) -> bool:
-    """Whether losses lie below the initial weights' by more than two standard errors of the difference."""
+    """Whether losses are below the initial ones by more than two standard errors of the paired difference."""
     gain = torch.tensor(initial, dtype=torch.float64) - losses if initial else None
     return gain is None or bool(gain.mean() > 2 * gain.std() / len(gain) ** 0.5)
 

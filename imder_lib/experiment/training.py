@@ -1,4 +1,4 @@
-"""fit: the two recipes, each a list of stages."""
+"""fit: training by one of two recipes, which are lists of stages."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -19,14 +19,14 @@ RECIPES = {"staged": ("fusion", "diffusion", "adapt"), "released": ("fusion", "j
 
 @dataclass
 class FitResult:
-    """What training leaves.
+    """Result of training.
 
     Attributes:
-        model: with the weights that validation picked, in eval mode.
-        history: a row for each stage and epoch: train and valid loss, lr, kept, seconds; epoch 0 is the initial
-            weights. The last row of a stage that says kept is the one whose weights the stage left.
-        path: of model.safetensors (None after ``until``).
-        seconds: of this call.
+        model: model with the weights of the best epochs, in eval mode.
+        history: one row per stage and epoch: train and valid loss, lr, kept, seconds. Epoch 0 is the initial weights.
+            The model has the weights of the last kept row of each stage.
+        path: of model.safetensors; None if a stage is left, see ``until``.
+        seconds: duration of this call.
     """
 
     model: IMDer
@@ -44,37 +44,37 @@ def fit(
     resume: bool = False,
     until: str | None = None,
 ) -> FitResult:
-    """Train on the training split, pick on the validation split; the test split is never read.
+    """Train a model on the training split; select weights on the validation split. The test split is never read.
 
     Args:
-        model: changed in place; its device is the device of training.
-        data: of the model's modalities and widths.
+        model: changed in place; training uses its device.
+        data: data with the model's modalities and widths.
         config: recipe and hyper-parameters.
-        out_dir: checkpoint.pt and history.csv; at the end model.safetensors and model.json.
-        resume: go on from the last finished epoch in ``out_dir``; starts anew if there is none.
+        out_dir: folder of checkpoint.pt and history.csv; at the end also model.safetensors and model.json.
+        resume: continue after the last finished epoch in ``out_dir``, if there is one.
         until: stop after this stage.
 
     Raises:
-        UserError: data that do not fit the model, a folder in use, another configuration than the one resumed.
+        UserError: the data do not fit the model, or ``out_dir`` holds another run or cannot be written.
     """
     started = time.perf_counter()
     folder = Path(out_dir)
     if data.widths != dict(model.config.widths):
-        raise UserError(f"the data's widths {data.widths} are not the model's {dict(model.config.widths)}")
+        raise UserError(f"the widths of the data are {data.widths}, the model expects {dict(model.config.widths)}")
     if model.config.outputs != (data.classes or 1):
         kind = f"{data.classes} classes" if data.classes else "numbers, which need 1"
         raise UserError(f"the model has {model.config.outputs} outputs, the labels are {kind}: set outputs to fit")
     names = RECIPES[config.recipe]
     if until is not None and until not in names:
         raise UserError(f"until={until!r}: expected a stage of recipe {config.recipe!r}, one of {names}")
-    there = (folder / CHECKPOINT).exists()
-    if there and not resume:
+    begun = (folder / CHECKPOINT).exists()
+    if begun and not resume:
         raise UserError(f"{folder} holds a training run: pass resume=True, or name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from None
-    trainer = Trainer(model, config, folder, resume=there)
+    trainer = Trainer(model, config, folder, resume=begun)
     if trainer.trained_with != asdict(config):
         old = trainer.trained_with
         changed = sorted(k for k in old.keys() | asdict(config).keys() if old.get(k) != asdict(config).get(k))

@@ -1,1 +1,1 @@
-"""Models: recoverers, IMDer itself and the dialect of the released code."""
+"""Models: IMDer, the recoverers, BERT, and the parameter names of the released code."""

@@ -1,6 +1,7 @@
-"""BERT as the text encoder: built from a checkpoint or from a local folder, never from the network unasked.
+"""BERT as the text encoder: built from a checkpoint or a local folder, downloaded only on request.
 
-The names are those of transformers' BertModel; transformers is an extra of the kit (pip install 'imder-kit[bert]').
+Parameters are named as in transformers' BertModel; transformers is an optional dependency of the kit
+(pip install 'imder-kit[bert]').
 """
 
 import hashlib
@@ -16,16 +17,16 @@ from torch import Tensor, nn
 from imder_lib.errors import UserError
 
 HUB_NAME = "bert-base-uncased"
-HEAD_WIDTH = 64  # of every published BERT; a checkpoint does not hold its number of heads
+HEAD_WIDTH = 64  # of all published BERTs; a checkpoint does not store the number of heads
 BERT_LR = 1e-4
-SHOWN = 5  # problems that an error names
+SHOWN = 5  # problems listed in an error
 FILES = "config.json and model.safetensors (or pytorch_model.bin)"
 
 
 def bert_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """A BERT's configuration, read from the shapes of its state dict; 1 where a tensor is missing.
+    """Configuration of a BERT from the shapes of its state dict; 1 if a tensor is missing.
 
-    Widths are those of most tensors, so that one misshapen tensor stands out.
+    Each width is the most frequent one, so :func:`check_fit` can report a single tensor of wrong shape.
     """
 
     def rows(pattern: str) -> int:
@@ -56,20 +57,20 @@ def _transformers() -> Any:
 
 
 def build_bert(state: Mapping[str, Tensor]) -> nn.Module:
-    """A BERT with the weights of a state dict of standard names, in eval mode; nothing is downloaded.
+    """Build a BERT in eval mode from a state dict with standard names, without a download.
 
     Raises:
-        UserError: names what is missing, extra or misshapen; the pooler is optional but whole.
+        UserError: missing or extra names, or wrong shapes. The pooler may be absent, but not in part.
     """
     library, pooler = _transformers(), any(k.startswith("pooler.") for k in state)
     bert = library.BertModel(library.BertConfig(**bert_sizes(state)), add_pooling_layer=pooler)
     check_fit(state, {k: tuple(v.shape) for k, v in bert.named_parameters()}, "the BERT of the checkpoint")
-    bert.load_state_dict(dict(state), strict=False)  # old buffers are not stored
+    bert.load_state_dict(dict(state), strict=False)  # it holds no buffers
     return bert.eval()
 
 
 def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
-    """Raise a UserError where names or shapes of a state dict are not the expected ones."""
+    """Raise a UserError that lists missing and extra names and wrong shapes of a state dict."""
     problems = [f"missing {k}" for k in expected if k not in state]
     problems += [f"extra {k}" for k in state if k not in expected]
     for k, shape in expected.items():
@@ -81,14 +82,14 @@ def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...
 
 
 def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:
-    """BERT from a local folder, in eval mode.
+    """Load BERT from a local folder, in eval mode.
 
     Args:
-        folder: config.json with model.safetensors or pytorch_model.bin, as the model hub has them.
-        download: the user asks to fetch bert-base-uncased from the hub into ``folder`` if it is not there.
+        folder: holds config.json and model.safetensors or pytorch_model.bin, as on the model hub.
+        download: if the folder has no BERT, download bert-base-uncased from the hub into it.
 
     Raises:
-        UserError: not there; says what to get and where to put it.
+        UserError: no BERT in the folder, or it cannot be read or downloaded.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -110,13 +111,13 @@ def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:
 
 
 def last_hidden(bert: nn.Module, tokens: Tensor) -> Tensor:
-    """BERT's last hidden state (B, T, H) of tokens (B, 3, T): ids, mask, segments."""
+    """BERT's last hidden state (B, T, H) for tokens (B, 3, T): ids, mask, segments."""
     ids, mask, segments = tokens.unbind(dim=1)
     return bert(input_ids=ids, attention_mask=mask, token_type_ids=segments).last_hidden_state
 
 
 def weights_hash(bert: nn.Module) -> str:
-    """SHA-256 over every name and number."""
+    """SHA-256 of all names and values of the state dict."""
     digest = hashlib.sha256()
     for name, value in sorted(bert.state_dict().items()):
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""IMDer: encode -> recover -> refine -> fuse -> predict."""
+"""The IMDer model: encode, recover missing latents, refine, fuse, predict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,19 +17,19 @@ from imder_lib.nets.fusion import Fusion
 from imder_lib.nets.lengths import valid_steps
 from imder_lib.nets.refiner import Refiner
 
-KERNELS = {"learned": 3, "components": 1}  # of the encoders, no padding: 3 makes 48 steps of 50, 1 keeps them all
+KERNELS = {"learned": 3, "components": 1}  # kernel size of the encoders, without padding: T' = T - 2 or T
 
 
 @dataclass
 class Output:
-    """What a forward pass gives.
+    """Result of a forward pass.
 
     Attributes:
         prediction: (B, outputs), in units of the label, or logits of classes.
-        latents: modality -> (B, D, T), what fusion saw (refined samples where a modality was missing).
-        recovered: modality -> (B, D, T), the sampler's own output where missing, the true latents elsewhere.
-        vectors: modality -> (B, (M-1) D), fusion's last time step.
-        losses: "score.<modality>" and "refine.<modality>", scalars; 0 for a modality that no sample misses.
+        latents: modality -> (B, D, T), inputs of the fusion: true where available, refined where missing.
+        recovered: modality -> (B, D, T), the same before the refiner.
+        vectors: modality -> (B, (M-1) D), last time step of the fusion.
+        losses: "score.<modality>" and "refine.<modality>", scalars; 0 for a modality that is available in all samples.
     """
 
     prediction: Tensor
@@ -44,7 +44,7 @@ class IMDer(nn.Module):
 
     Args:
         config: sizes and rules.
-        seed: of the initial weights; torch's default generator if None.
+        seed: of the initial weights; None: torch's default generator.
     """
 
     def __init__(self, config: ModelConfig, seed: int | None = None) -> None:
@@ -59,7 +59,7 @@ class IMDer(nn.Module):
     def _build(self, config: ModelConfig) -> None:
         self.config, self.modalities = config, config.modalities
         D = config.dim
-        # A modality that is D wide already has no encoder.
+        # A modality of width D needs no encoder.
         self.kernel = KERNELS[config.encoders]
         self.encoders = nn.ModuleDict(
             {m: nn.Conv1d(w, D, self.kernel, bias=False) for m, w in config.widths.items() if w != D}
@@ -73,16 +73,15 @@ class IMDer(nn.Module):
         )  # fmt: skip
 
     def encode(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Features, modality -> (B, T, D_m), to latents, modality -> (B, D, T').
+        """Encode features, modality -> (B, T, D_m), to latents, modality -> (B, D, T').
 
-        Encoders "components" keep T. Of "learned" ones T' = T - 2; a sequence shorter than 3 steps is zero-padded on
-        both sides instead and keeps its length.
-        The release runs this without gradient in joint training; a caller does so with torch.no_grad().
+        T' = T for encoders "components". T' = T - 2 for "learned" ones, except that T < 3 is zero-padded and kept.
 
         Args:
-            lengths: modality -> (B,), the steps that count. Under config.mask_padding the latents of the rest are
-                exactly zero, which marks them as padding for everything that follows; otherwise lengths are ignored.
-                A latent step counts if it saw no padding; of a sample shorter than 3 steps, the first does.
+            features: modality -> (B, T, D_m).
+            lengths: modality -> (B,), number of valid steps; ignored unless config.mask_padding. Latents of other steps
+                are set to exactly zero, which marks them as padding. A latent step is valid if the encoder read no
+                padding for it; the first step always is.
         """
         lengths = lengths if self.config.mask_padding else None
         latents = {}
@@ -97,11 +96,11 @@ class IMDer(nn.Module):
             latents[m] = x
         if len({x.shape[-1] for x in latents.values()}) > 1:
             steps = {m: x.shape[-1] for m, x in latents.items()}
-            raise UserError(f"latents have unequal numbers of steps {steps}: give features of one common T")
+            raise UserError(f"latents have different numbers of steps {steps}: give all features one common T")
         return latents
 
     def refined(self, recovered: Mapping[str, Tensor], available: Tensor) -> dict[str, Tensor]:
-        """Recovered latents (B, D, T) with the refiner's, if the rules have one, where a modality is missing."""
+        """Recovered latents (B, D, T), refined where a modality is missing if the rules have a refiner."""
         out = dict(recovered)
         for m, rows in self.recoverer.missing_rows(available).items():
             if len(rows) and m in self.refiners:
@@ -117,7 +116,7 @@ class IMDer(nn.Module):
         sampler: Sampler | None = None,
         callback: Callback | None = None,
     ) -> dict[str, Tensor]:
-        """Draw what is missing: modality -> (K, B, D, T), see :meth:`Recoverer.recover`."""
+        """Draw missing latents K times: modality -> (K, B, D, T), see :meth:`Recoverer.recover`."""
         return self.recoverer.recover(latents, available, noise, draws, sampler, callback)
 
     def predict(
@@ -129,10 +128,10 @@ class IMDer(nn.Module):
         sampler: Sampler | None = None,
         recoverer: Recoverer | None = None,
     ) -> Tensor:
-        """Predictions of K draws, (K, B, outputs): their mean is the prediction, their spread its uncertainty.
+        """Predictions of K draws, (K, B, outputs). Their mean is the prediction, their spread its uncertainty.
 
         Args:
-            recoverer: in place of the model's own.
+            recoverer: used instead of the model's recoverer.
             latents, available, noise, draws, sampler: see :meth:`Recoverer.recover`.
         """
         recovered = (recoverer or self.recoverer).recover(latents, available, noise, draws, sampler)
@@ -140,9 +139,9 @@ class IMDer(nn.Module):
         return torch.stack([self.fusion(self.refined(x, available))[0] for x in each])
 
     def refine(self, modality: str, drawn: Tensor) -> Tensor:
-        """The refined sample (B, D, T); padding stays exactly zero."""
-        better = self.refiners[modality](drawn)
-        return better * drawn.ne(0).any(dim=1, keepdim=True) if self.config.mask_padding else better
+        """Refine drawn latents (B, D, T); padding stays exactly zero."""
+        out = self.refiners[modality](drawn)
+        return out * drawn.ne(0).any(dim=1, keepdim=True) if self.config.mask_padding else out
 
     def forward(
         self,
@@ -153,20 +152,20 @@ class IMDer(nn.Module):
         sampler: Sampler | None = None,
         lengths: Mapping[str, Tensor] | None = None,
     ) -> Output:
-        """Recover what is missing and predict.
+        """Recover missing latents and predict.
 
         Args:
-            features: modality -> float (B, T, D_m). Missing ones are read only for the losses.
-            available: bool (B, M), columns in canonical order; samples of one batch may miss different modalities.
-            with_losses: also compute score and refiner losses (these see the true latents of what is missing).
-            generator: None, a torch.Generator, or a SampleNoise; draws are in the release's order: score losses of the
-                missing modalities in canonical order, then their samplers in the same order.
-            sampler: how to draw; the configuration's if None.
-            lengths: modality -> (B,), steps that count, see :meth:`encode`.
+            features: modality -> float (B, T, D_m). Missing modalities are read only for the losses.
+            available: bool (B, M), columns in canonical order; rows may differ.
+            with_losses: also compute score and refiner losses, from the true latents of missing modalities.
+            generator: noise source. Random numbers are drawn in the release's order: first all score losses, then all
+                samplers, each by modality in canonical order.
+            sampler: None: the configured one.
+            lengths: modality -> (B,), number of valid steps, see :meth:`encode`.
         """
         available = torch.as_tensor(available)
         self._check(features, available)
-        with torch.no_grad():  # the encoders come frozen out of pretraining
+        with torch.no_grad():  # encoders are trained in the fusion stage only
             latents = self.encode(features, lengths)
         losses = {}
         if with_losses:
@@ -192,4 +191,4 @@ class IMDer(nn.Module):
             raise UserError(f"available must be bool {shape} with columns {list(self.modalities)}, got {got}")
         if not available.any(dim=1).all():
             row = int((~available.any(dim=1)).nonzero()[0])
-            raise UserError(f"row {row} of available is empty: at least one modality must stay")
+            raise UserError(f"row {row} of available has no modality: at least one must be available")

@@ -1,4 +1,4 @@
-"""Every recoverer by name. One more is one more entry: RECOVERERS["mine"] = Mine."""
+"""Recoverers by name. To add one: RECOVERERS["name"] = Class."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from imder_lib.model.recovery import MeanFill, Recoverer, Regression, ZeroFill
 
 
 def diffusion(config: ModelConfig) -> Recoverer:
-    """By the rules' net: the release's U-Nets, or the joint net."""
+    """Diffusion with the network of the rules: the release's U-Nets or the joint net."""
     return (JointDiffusion if config.rules.net == "joint" else Diffusion)(config)
 
 
@@ -24,7 +24,7 @@ RECOVERERS: dict[str, Callable[[ModelConfig], Recoverer]] = {
 
 
 def make_recoverer(config: ModelConfig) -> Recoverer:
-    """The recoverer that a configuration names."""
+    """Build the recoverer that the configuration names."""
     if config.recoverer not in RECOVERERS:
         raise UserError(f"recoverer must be one of {list(RECOVERERS)}, got {config.recoverer!r}")
     return RECOVERERS[config.recoverer](config)

@@ -1,4 +1,4 @@
-"""Recoverers: what stands in for a missing modality's latents. One interface, so that rows of a table compare."""
+"""Recoverers: methods that replace the latents of missing modalities, with one interface for all."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ Latents = dict[str, Tensor]
 
 
 class Standardizer(nn.Module):
-    """Latents as one tensor (B, M, D, T), standardised per channel with training statistics; zero frames stay zero.
+    """Standardise latents per channel with training statistics, and stack them to (B, M, D, T).
 
-    A channel that never varies in training is 0, and goes back to its one value.
+    All-zero frames stay zero. A channel that is constant in training becomes 0; :meth:`inverse` restores its value.
     """
 
     def __init__(self, modalities: Sequence[str], dim: int) -> None:
@@ -31,7 +31,7 @@ class Standardizer(nn.Module):
         self.register_buffer("varies", torch.ones(len(modalities), dim, 1))
 
     def fit(self, latents: Mapping[str, Tensor]) -> None:
-        """Mean and standard deviation of every channel over all frames that are not zero."""
+        """Compute mean and standard deviation of each channel over all frames that are not all zero."""
         for i, m in enumerate(self.modalities):
             frames = latents[m].transpose(1, 2).flatten(0, 1).double()
             frames = frames[frames.ne(0).any(dim=1)]
@@ -45,16 +45,16 @@ class Standardizer(nn.Module):
         return (x - self.mean) / self.std * self.varies * x.ne(0).any(dim=2, keepdim=True)
 
     def gain(self) -> Tensor:
-        """What brings the mean square over all channels to 1 where only some of them vary."""
+        """Factor that makes the mean square over all channels 1, although constant channels are 0."""
         return (self.varies.numel() / self.varies.sum().clamp(min=1)).sqrt()
 
     def inverse(self, x: Tensor) -> Latents:
-        """Standardised (B, M, D, T) to latents."""
+        """Standardised (B, M, D, T) back to latents, modality -> (B, D, T)."""
         return dict(zip(self.modalities, (x * self.varies * self.std + self.mean).unbind(1), strict=True))
 
 
 class Recoverer(nn.Module, ABC):
-    """The interface. ``stochastic``: draws differ. ``trained``: has a loss to be trained with."""
+    """Base class of recoverers. ``stochastic``: draws differ. ``trained``: has parameters and a loss."""
 
     stochastic = False
     trained = False
@@ -64,7 +64,7 @@ class Recoverer(nn.Module, ABC):
         self.config, self.modalities = config, config.modalities
 
     def prepare(self, latents: Mapping[str, Tensor]) -> None:
-        """Fit what has a closed form on complete training latents."""
+        """Fit statistics and closed-form parts to the latents of complete training samples."""
 
     def losses(
         self,
@@ -73,13 +73,13 @@ class Recoverer(nn.Module, ABC):
         generator: torch.Generator | None = None,
         truth: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Training loss of each modality over the samples that miss it, 0 where none does.
+        """Training loss of each modality over the samples in which it is missing; 0 if there are none.
 
         Args:
             latents: modality -> (B, D, T), true.
             available: bool (B, M).
-            generator: of the draws.
-            truth: bool (B, M), what may be learned from; None: everything that is missing.
+            generator: of all random numbers.
+            truth: bool (B, M), where the true latents are known; None: everywhere.
         """
         return {m: latents[m].new_zeros(()) for m in self.modalities}
 
@@ -92,13 +92,13 @@ class Recoverer(nn.Module, ABC):
         sampler: Sampler | None = None,
         callback: Callback | None = None,
     ) -> Latents:
-        """Latents with every missing modality replaced; the true ones of what is missing are never read.
+        """Replace the latents of missing modalities, whose given values are never read.
 
         Args:
             latents: modality -> (B, D, T).
             available: bool (B, M).
-            noise: of the draw, if stochastic.
-            sampler: how to draw; the configuration's if None.
+            noise: noise source, if stochastic.
+            sampler: None: the configured one.
             callback: see diffusion/samplers.py.
         """
 
@@ -112,15 +112,15 @@ class Recoverer(nn.Module, ABC):
         sampler: Sampler | None = None,
         callback: Callback | None = None,
     ) -> Latents:
-        """Recover K times, without gradient and before any refiner.
+        """Recover K times, without gradient and without refiner.
 
         Args:
-            noise: source of the draws; a SampleNoise gives every draw a stream of its own.
+            noise: noise source; with a SampleNoise each draw has its own stream.
             draws: K >= 1.
             latents, available, sampler, callback: see :meth:`forward`.
 
         Returns:
-            modality -> (K, B, D, T), the given latents where available.
+            modality -> (K, B, D, T), the given latents where available
         """
         if draws < 1:
             raise UserError(f"draws must be at least 1, got {draws}")
@@ -132,22 +132,22 @@ class Recoverer(nn.Module, ABC):
         return {m: torch.stack([x[m] for x in drawn]) for m in self.modalities}
 
     def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
-        """The rows that miss each modality: modality -> (n,) indices."""
+        """Indices (n,) of the rows in which each modality is missing."""
         return {m: (~available[:, i]).nonzero()[:, 0] for i, m in enumerate(self.modalities)}
 
     def missing_steps(self, latents: Mapping[str, Tensor], available: Tensor) -> Tensor | None:
-        """Where what is missing has steps: (B, 1, T), as long as the longest available modality; None: everywhere.
+        """Valid steps of missing modalities, (B, 1, T); None: all.
 
-        The length of something missing is not known; it is never read, in training neither.
+        The length of a missing modality is unknown, also in training; the longest available one stands in for it.
         """
         if not self.config.mask_padding:
             return None
-        here = {m: latents[m] * available[:, i, None, None] for i, m in enumerate(self.modalities)}
-        longest = torch.stack(list(lengths_of(here).values())).amax(dim=0)
+        given = {m: latents[m] * available[:, i, None, None] for i, m in enumerate(self.modalities)}
+        longest = torch.stack(list(lengths_of(given).values())).amax(dim=0)
         return valid_steps(longest, latents[self.modalities[0]].shape[-1])
 
     def fill(self, latents: Mapping[str, Tensor], available: Tensor, values: Mapping[str, Tensor]) -> Latents:
-        """Latents with ``values[m]`` (broadcast over B) where modality m is missing; padding stays zero."""
+        """Latents, with ``values[m]`` (broadcast over B) where modality m is missing; padding stays zero."""
         valid = self.missing_steps(latents, available)
         out = {}
         for i, m in enumerate(self.modalities):
@@ -157,14 +157,14 @@ class Recoverer(nn.Module, ABC):
 
 
 class ZeroFill(Recoverer):
-    """Zeros. With fusion trained on them, this is modality dropout."""
+    """Fill with zeros. With fusion trained on them, this is modality dropout."""
 
     def forward(self, latents, available, noise=None, sampler=None, callback=None) -> Latents:
         return self.fill(latents, available, {m: torch.zeros_like(x[:1]) for m, x in latents.items()})
 
 
 class Standardised(Recoverer):
-    """A recoverer that works on standardised latents."""
+    """Base class of recoverers that use standardised latents."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -175,7 +175,7 @@ class Standardised(Recoverer):
 
 
 class MeanFill(Standardised):
-    """The training mean of each channel."""
+    """Fill with the training mean of each channel."""
 
     def forward(self, latents, available, noise=None, sampler=None, callback=None) -> Latents:
         values = {m: self.standardizer.mean[i].expand_as(latents[m][:1]) for i, m in enumerate(self.modalities)}
@@ -183,7 +183,7 @@ class MeanFill(Standardised):
 
 
 class Regression(Standardised):
-    """The linear estimate of :class:`LinearMean`."""
+    """Fill with the linear estimate of :class:`LinearMean`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -200,7 +200,7 @@ class Regression(Standardised):
 
 @torch.no_grad()
 def encode_split(model: nn.Module, split: Split, batch_size: int = 256) -> Latents:
-    """Latents of a whole split on the model's device: modality -> (N, D, T)."""
+    """Encode a whole split on the model's device: modality -> (N, D, T)."""
     device = next(model.parameters()).device
     parts = []
     for start in range(0, len(split), batch_size):

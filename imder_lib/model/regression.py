@@ -1,22 +1,22 @@
-"""The linear estimate of what is missing: ridge regression on a window of what is available."""
+"""Linear estimate of missing latents: ridge regression on a window of the available ones."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WINDOW = 9  # steps that the estimate of one step reads
-PENALTIES = tuple(10.0**k for k in range(-5, 2))  # times the number of frames: inputs have variance 1
-HELD_OUT = 5  # every fifth sample chooses the penalty
+WINDOW = 9  # input steps for the estimate of one step
+PENALTIES = tuple(10.0**k for k in range(-5, 2))  # multiplied by the number of frames; inputs have variance 1
+HELD_OUT = 5  # every fifth sample is held out to select the penalty
 
 
 def windows(x: Tensor) -> Tensor:
-    """The WINDOW steps around each step of x (N, C, T), zeros beyond the ends: (N, T, WINDOW * C), offset by offset."""
+    """The WINDOW steps around each step of x (N, C, T), zero-padded: (N, T, WINDOW * C), ordered by offset."""
     half = WINDOW // 2
     return F.pad(x, (half, half)).unfold(2, WINDOW, 1).permute(0, 2, 3, 1).flatten(2)
 
 
 class LinearMean(nn.Module):
-    """E[missing | available] of standardised latents: a ridge regression for each pattern.
+    """Linear estimate of E[missing | available] of standardised latents: one ridge regression per pattern.
 
     Args:
         modalities, dim: M and D.
@@ -25,11 +25,11 @@ class LinearMean(nn.Module):
     def __init__(self, modalities: int, dim: int) -> None:
         super().__init__()
         self.M, self.D = modalities, dim
-        # by pattern code (bit i: modality i is available)
+        # first axis: pattern code, in which bit i means that modality i is available
         self.register_buffer("weight", torch.zeros(2**modalities, WINDOW * modalities * dim, modalities * dim))
 
     def forward(self, latents: Tensor, available: Tensor) -> Tensor:
-        """Estimates (B, M, D, T) from latents (B, M, D, T), which are read only where available (B, M)."""
+        """Estimates (B, M, D, T) from latents (B, M, D, T), of which only available (B, M) ones are read."""
         seen = windows((latents * available[:, :, None, None]).flatten(1, 2))  # (B, T, W M D)
         code = (available * 2 ** torch.arange(self.M, device=available.device)).sum(dim=1)
         out = seen.new_zeros(*seen.shape[:2], self.M * self.D)
@@ -40,10 +40,10 @@ class LinearMean(nn.Module):
 
     @torch.no_grad()
     def fit(self, latents: Tensor, chunk: int = 256) -> None:
-        """Fit every incomplete pattern on complete latents (N, M, D, T)."""
+        """Fit the regressions of all incomplete patterns to complete latents (N, M, D, T)."""
         held = torch.arange(len(latents), device=latents.device) % HELD_OUT == 0
         kept, out = (self._moments(latents[rows], chunk) for rows in (~held, held))
-        owner = torch.arange(self.M * self.D) // self.D  # of each column of one frame
+        owner = torch.arange(self.M * self.D) // self.D  # modality of each channel of a frame
         centre = torch.arange(self.M * self.D) + WINDOW // 2 * self.M * self.D
         for code in range(1, 2**self.M - 1):
             available = (code >> owner & 1).bool()

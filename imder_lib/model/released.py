@@ -1,7 +1,6 @@
-"""The released code's dialect: its checkpoint names and the loading of its checkpoints.
+"""Loading of released checkpoints.
 
-The kit's names are its own; a table of rules turns each into the released one, so that a checkpoint is read
-strictly: every name and every shape must fit.
+A table of rules maps the kit's parameter names to the released ones. All names and shapes must fit.
 """
 
 import re
@@ -21,7 +20,7 @@ MODALITY = "(text|audio|vision)"
 IGNORED = re.compile(r"(\.version|\._float_tensor|\.position_ids)$")  # buffers of fairseq and of BERT
 BERT = re.compile(r"^text_model\.(model\.)?")
 
-# Kit name -> released name, applied in order; {0}, {1} are one-letter modalities.
+# Kit name -> released name, applied in order; {0}, {1} are the letters of the modalities.
 _RULES: list[tuple[str, str]] = [
     (rf"^encoders\.{MODALITY}\.", "proj_{0}."),
     (rf"^recoverer\.conditions\.{MODALITY}\+{MODALITY}\.", "cat_{0}{1}."),
@@ -70,7 +69,7 @@ def _score_name(rest: str, levels: int) -> str:
         return rest.replace("embed.W", "embed.0.W").replace("embed.linear.", "embed.1.")
     way, i, part, rest = re.match(r"(down|up)\.(\d+)\.(conv|conv_cond|attention|time|norm)\.(.*)", rest).groups()
     down = way == "down"
-    n = int(i) + 1 if down else levels - int(i)  # released levels count 1..4 down, 4..1 up
+    n = int(i) + 1 if down else levels - int(i)  # the release numbers levels 1..4 down, 4..1 up
     if part == "attention":
         return f"attention_{'' if down else 't'}{n}.{_encoder_name(rest)}"
     if part == "time":
@@ -81,7 +80,7 @@ def _score_name(rest: str, levels: int) -> str:
 
 
 def released_name(name: str, model: IMDer) -> str:
-    """The released code's name of one of the kit's parameters."""
+    """Released name of a parameter of the kit."""
     for pattern, template in _RULES:
         if match := re.match(pattern, name):
             letters = [LETTER.get(g, g) for g in match.groups()]
@@ -95,24 +94,24 @@ def released_name(name: str, model: IMDer) -> str:
 
 
 def fill_released(model: IMDer, state: dict[str, Tensor]) -> None:
-    """Fill ``model`` from a released state dict; nothing is changed unless every name and shape fits.
+    """Load a released state dict into ``model``.
 
-    The prefix ``Model.`` and buffers of the old code are allowed. BERT (``text_model.``) may be there or not; see
-    :func:`released_bert`.
+    The prefix ``Model.``, buffers of the released code and BERT (``text_model.``, see :func:`released_bert`) may be
+    present or absent.
 
     Raises:
-        UserError: names what is missing, extra or misshapen.
+        UserError: missing or extra names, or wrong shapes; the model is unchanged.
     """
     state = _plain(state)
     own = dict(model.named_parameters())
     names = {released_name(k, model): k for k in own}
     expected = {k: tuple(own[name].shape) for k, name in names.items()}
     check_fit({k: v for k, v in state.items() if not BERT.match(k)}, expected, "the checkpoint")
-    model.load_state_dict({name: state[k] for k, name in names.items()}, strict=False)  # buffers are the kit's
+    model.load_state_dict({name: state[k] for k, name in names.items()}, strict=False)  # buffers are not in it
 
 
 def released_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The BERT of a released state dict under its standard names; empty if the checkpoint holds none."""
+    """BERT's part of a released state dict, with standard names; empty if there is none."""
     return {BERT.sub("", k): v for k, v in _plain(state).items() if BERT.match(k)}
 
 
@@ -122,7 +121,7 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_released(path: str | Path) -> dict[str, Tensor]:
-    """The state dict that torch.save wrote; read with weights_only=True.
+    """Read a state dict written by torch.save, with weights_only=True.
 
     Raises:
         UserError: no such file, or not a state dict.
@@ -135,15 +134,15 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:
         raise UserError(f"{path} is not a checkpoint that loads with weights_only=True: {error!s:.200}") from error
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no state dict: expected names with tensors")
+        raise UserError(f"{path} holds no state dict: expected a dict of tensors by name")
     return state
 
 
 def load_released(path: str | Path, preset: str = "mosi") -> IMDer:
-    """The released model from its checkpoint, in eval mode, on the CPU.
+    """Load the released model from the authors' checkpoint, in eval mode, on the CPU.
 
     Args:
-        path: what the authors' torch.save wrote; read with weights_only=True.
+        path: checkpoint written by torch.save; read with weights_only=True.
         preset: "mosi" or "mosei".
 
     Raises:

@@ -1,6 +1,6 @@
-"""Transformer encoder in the manner of MulT (Tsai et al., 2019), as the released IMDer uses it.
+"""Transformer encoder of MulT (Tsai et al., 2019), as used by the released IMDer.
 
-Layout is (B, T, D) everywhere. Attention is causal: step i sees steps 0..i of the key sequence.
+All tensors are (B, T, D). Attention is causal: step i attends to steps 0..i of the key sequence.
 """
 
 import math
@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 
 def sinusoidal_positions(x: Tensor) -> Tensor:
-    """Position vectors for ``x``.
+    """Sinusoidal position vectors for ``x``; zero at padding.
 
-    A step whose first channel is exactly 0 counts as padding: it gets the zero vector and does not
-    shift the others (padded audio and vision frames give exactly zero latents, so this matters).
+    A step is padding if its first channel is exactly 0, which holds for the latents of padded frames.
 
     Args:
         x: (B, T, D), D even and at least 4.
@@ -31,7 +30,7 @@ def sinusoidal_positions(x: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention with one in-projection matrix (3D, D), rows q, k, v."""
+    """Causal multi-head attention with one input projection matrix (3D, D) for q, k and v."""
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -43,9 +42,9 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor | None, valid: Tensor | None = None) -> Tensor:
-        """Attend from query (B, T, D) to key (B, T, D); ``None`` means self-attention.
+        """Attend from query (B, T, D) to key (B, T, D); self-attention if key is None.
 
-        ``valid``: bool (B, T), the key steps that may be attended to (the first always); all if None.
+        ``valid``: bool (B, T), the key steps to attend to, including the first; None: all.
         """
         B, T, D = query.shape
         if key is None:
@@ -78,14 +77,14 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Stack of layers over scaled inputs with positions, closed by a LayerNorm.
+    """Layers over scaled inputs with position vectors, followed by a LayerNorm.
 
     Args:
         dim: channels D (even, divisible by ``heads``).
         heads: attention heads.
         layers: number of layers.
-        attention_dropout: on the softmax weights.
-        embed_dropout: after the positions, on query and key inputs.
+        attention_dropout: dropout of the attention weights.
+        embed_dropout: dropout of the query and key inputs.
     """
 
     def __init__(self, dim: int, heads: int, layers: int, attention_dropout: float = 0.0, embed_dropout: float = 0.0):
@@ -101,14 +100,14 @@ class Encoder(nn.Module):
         return F.dropout(y, self.embed_dropout, self.training)
 
     def forward(self, query: Tensor, key: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-        """Encode ``query`` (B, T, D), attending to ``key`` (B, T, D) or, without one, to itself.
+        """Encode ``query`` (B, T, D), which attends to ``key`` (B, T, D), or to itself if key is None.
 
-        ``valid``: bool (B, T), the key steps that may be attended to (the first always); all if None.
+        ``valid``: bool (B, T), the key steps to attend to, including the first; None: all.
         """
         if key is not None and key.shape != query.shape:
-            raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} must have one shape")
+            raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} must have the same shape")
         x = self.embed(query)
-        key = None if key is None else self.embed(key)  # embedded once, fixed through the layers
+        key = None if key is None else self.embed(key)  # the same for all layers
         for layer in self.layers:
             x = layer(x, key, valid)
         return self.norm(x)

@@ -27,17 +27,19 @@ class Readout(nn.Module):
 
 
 class Fusion(nn.Module):
-    """For each target modality: a cross-modal encoder from every other, a memory encoder, the last time step.
+    """Cross-modal encoders for every pair of modalities, then a memory encoder for each target modality.
+
+    The prediction is computed from the last time step of each target.
 
     Args:
         modalities: names in canonical order, at least two.
         dim: channels D of the latents.
         heads, layers: of every encoder.
-        attention_dropout: by SOURCE modality, on cross-modal encoders; missing names mean 0.
-        embed_dropout: in all encoders.
+        attention_dropout: source modality -> dropout of its cross-modal encoders; 0 if absent.
+        embed_dropout: dropout in all encoders.
         outputs: width of the prediction.
-        lengths: padding (zero latents at the end, see :func:`lengths_of`) is not attended to, and the vector is the
-            last step that counts; False: the last of all, as in the release.
+        mask_padding: do not attend to padding (zero latents at the end, see :func:`lengths_of`), and use the last valid
+            step. False: use the last of all steps, as in the release.
         readout: add a :class:`Readout` of the latents' time averages to the prediction.
     """
 
@@ -81,15 +83,15 @@ class Fusion(nn.Module):
         B, T = x[self.modalities[0]].shape[:2]
         lengths = lengths_of({m: latents[m] for m in self.modalities}) if self.mask_padding else {}
         if all(bool((n == T).all()) for n in lengths.values()):
-            lengths = {}  # nothing is padded: the plain, faster attention gives the same
+            lengths = {}  # without padding, attention without a mask is faster and equal
         valid = {m: torch.arange(T, device=n.device) < n[:, None] for m, n in lengths.items()}  # (B, T)
         vectors = {}
         for target in self.modalities:
-            heard = [
+            attended = [
                 self.cross[f"{target}<{source}"](x[target], x[source], valid.get(source))
                 for source in self.others(target)
             ]
-            out = self.memory[target](torch.cat(heard, dim=-1))  # (B, T, (M-1) D); causal: no step sees later padding
+            out = self.memory[target](torch.cat(attended, dim=-1))  # (B, T, (M-1) D); causal, so no mask needed
             vectors[target] = out[torch.arange(B), lengths[target] - 1] if lengths else out[:, -1]
         h = torch.cat(list(vectors.values()), dim=-1)
         prediction = self.out(h + self.proj2(F.relu(self.proj1(h))))
@@ -98,6 +100,6 @@ class Fusion(nn.Module):
         return prediction, vectors
 
     def averages(self, latents: Mapping[str, Tensor]) -> Tensor:
-        """Time averages of latents (B, D, T) over the steps that are not zero, all modalities joined: (B, M D)."""
+        """Time averages of latents (B, D, T) over non-zero steps, concatenated over modalities: (B, M D)."""
         counts = {m: x.ne(0).any(dim=1).sum(1, keepdim=True).clamp(min=1) for m, x in latents.items()}
         return torch.cat([latents[m].sum(2) / counts[m] for m in self.modalities], dim=1)

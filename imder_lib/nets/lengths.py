@@ -1,4 +1,4 @@
-"""Sequence lengths: which steps count. Padding is marked by latents that are exactly zero at the end."""
+"""Sequence lengths. Steps at the end whose latents are exactly zero are padding; all others are valid."""
 
 from collections.abc import Mapping
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def valid_steps(lengths: Tensor, T: int) -> Tensor:
-    """(B,) to float (B, 1, T): 1 for the first ``lengths`` steps, 0 for the rest."""
+    """Lengths (B,) as a float mask (B, 1, T): 1 at valid steps, 0 at padding."""
     return (torch.arange(T, device=lengths.device) < lengths[:, None])[:, None].float()
 
 
 def lengths_of(latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """How many steps of latents (B, D, T) count: up to the last one that is not exactly zero.
+    """Number of valid steps of latents (B, D, T): up to the last one that is not exactly zero.
 
     Returns:
-        modality -> int64 (B,) in 1..T; where a modality is zero throughout, the longest of the others.
+        modality -> int64 (B,) in 1..T; for a modality that is all zero, the largest length of the others
     """
     steps = {m: x.ne(0).any(dim=1) * torch.arange(1, x.shape[-1] + 1, device=x.device) for m, x in latents.items()}
     lengths = {m: s.amax(dim=1) for m, s in steps.items()}

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class ChannelAttentionBlock(nn.Module):
-    """x + a(y) * y with y = conv relu conv x and a = sigmoid(1x1 relu 1x1 of the time average)."""
+    """x + a(y) * y, where y = conv(relu(conv(x))) and a = sigmoid(conv(relu(conv(time average of y))))."""
 
     def __init__(self, dim: int, reduction: int = 16) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class ChannelAttentionBlock(nn.Module):
 
 
 class Refiner(nn.Module):
-    """1x1 conv D -> 2D, a group of residual channel-attention blocks with a group-wide residual, 1x1 conv 2D -> D."""
+    """1x1 convolution D -> 2D, channel-attention blocks with a residual around them, 1x1 convolution 2D -> D."""
 
     def __init__(self, dim: int = 32, blocks: int = 20) -> None:
         super().__init__()
@@ -29,6 +29,6 @@ class Refiner(nn.Module):
         self.tail = nn.Conv1d(2 * dim, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D, T) -> (B, D, T)."""
+        """Refine latents: (B, D, T) -> (B, D, T)."""
         h = self.head(x)
         return self.tail(h + self.close(self.blocks(h)))

@@ -1,4 +1,4 @@
-"""The score network: a 1-D U-Net with cross-attention to the condition at every level (architecture of the release)."""
+"""The score network: a 1-D U-Net with cross-attention to the condition at every level, as in the release."""
 
 import math
 
@@ -10,7 +10,7 @@ from imder_lib.nets.attention import Encoder
 
 
 class TimeEmbedding(nn.Module):
-    """Random Fourier features of the diffusion time, then Linear and SiLU. W is stored, not trained."""
+    """Random Fourier features of the diffusion time, then Linear and SiLU. The frequencies W are not trained."""
 
     def __init__(self, dim: int, scale: float = 30.0) -> None:
         super().__init__()
@@ -23,11 +23,12 @@ class TimeEmbedding(nn.Module):
 
 
 class Level(nn.Module):
-    """One level: (transposed) convolution, cross-attention to its condition, time, GroupNorm, SiLU.
+    """One level: (transposed) convolution, cross-attention to the condition, time embedding, GroupNorm, SiLU.
 
     Args:
-        conv, conv_cond: of the main path and of the condition; without ``conv_cond`` the condition passes as it is.
-        groups: GroupNorm groups; 0 leaves out time, norm and activation (the output level).
+        conv: convolution of the main path.
+        conv_cond: convolution of the condition; None: the condition is unchanged.
+        groups: GroupNorm groups; 0 leaves out time embedding, norm and activation (the output level).
     """
 
     def __init__(self, conv: nn.Module, conv_cond: nn.Module | None, dim: int, time_dim: int, heads: int, groups: int):
@@ -57,13 +58,13 @@ def _up(a: int, b: int) -> nn.ConvTranspose1d:
 
 
 class ScoreNet(nn.Module):
-    """U-Net over (B, D, T) with a condition of the same shape that has its own path down and up.
+    """U-Net over (B, D, T); a condition of the same shape has its own convolutions at every level.
 
-    It knows no SDE: its output is the *scaled* score std(t) * score(x, t | condition).
+    The output is the scaled score std(t) * score(x, t | condition), so the network needs no SDE.
 
     Args:
         channels: widths of the levels; the first is D.
-        heads: attention heads, dividing every width.
+        heads: attention heads; must divide every width.
         time_dim: width of the time embedding.
     """
 
@@ -79,7 +80,7 @@ class ScoreNet(nn.Module):
             self.down.append(Level(conv, conv_cond, c[i], time_dim, heads, groups[i]))
         self.up = nn.ModuleList()
         for i in reversed(range(1, len(c))):
-            wide = c[i] if i == len(c) - 1 else 2 * c[i]  # all but the first take the skip as well
+            wide = c[i] if i == len(c) - 1 else 2 * c[i]  # all but the first also take a skip connection
             conv, conv_cond = _up(wide, c[i - 1]), _up(c[i], c[i - 1])
             self.up.append(Level(conv, conv_cond, c[i - 1], time_dim, heads, math.gcd(32, c[i - 1])))
         self.up.append(
@@ -94,15 +95,12 @@ class ScoreNet(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Scaled score.
+        """Scaled score (B, D, T).
 
         Args:
             x: (B, D, T) noisy latents, any T >= 1 (padded to a multiple of 8 and cropped).
             t: (B,) diffusion times.
-            condition: (B, D, T), or None for the unconditional network (all cross-attention left out).
-
-        Returns:
-            (B, D, T)
+            condition: (B, D, T); None: no cross-attention.
         """
         T = x.shape[-1]
         pad = (0, -T % self.multiple)

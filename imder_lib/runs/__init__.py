@@ -1,1 +1,1 @@
-"""Runs: notebooks without a screen, and the report they end in."""
+"""Runs: execution of notebooks, the paper's grid, tables and the report."""

@@ -1,4 +1,4 @@
-"""Is this machine ready for the course? One row a question, each with what to do if the answer is no."""
+"""Check that this machine can run the course."""
 
 import os
 import platform
@@ -15,13 +15,13 @@ DISK = 2.0  # GB for the results of the course in profile quick
 
 
 def check_environment(folder: str | Path = ".") -> pd.DataFrame:
-    """Python, packages, device, cores and disk.
+    """Check Python, packages, device, cores and disk.
 
     Args:
-        folder: where results will go; an existing one above it is asked for space.
+        folder: folder of the results; if it does not exist yet, free space is that of its nearest existing parent.
 
     Returns:
-        columns what, found, ready, what to do
+        columns what, found, ready, "what to do"
     """
     rows = []
     python = "install Python 3.11 or newer, then make PYTHON=python3.11 test"

@@ -1,4 +1,4 @@
-"""A solution notebook begins where its course notebook ends."""
+"""Solution notebooks: run the code of their course notebook first."""
 
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -10,15 +10,15 @@ from imder_lib.runs.notebook import check_parameters, code_cells
 
 
 def follow(path: str | Path, namespace: MutableMapping[str, Any], **parameters: Any) -> None:
-    """Run a course notebook's code quietly in a namespace, so that its names are there; exercises are left out.
+    """Run the code of a course notebook, without exercises and without output, to define its names in a namespace.
 
     Args:
         path: of the notebook, relative to the working folder.
-        namespace: globals() of the notebook that follows.
-        parameters: take the place of its own.
+        namespace: globals() of the solution notebook.
+        parameters: new values of its parameters.
 
     Raises:
-        UserError: a parameter that it does not have.
+        UserError: an unknown parameter.
     """
     values = check_parameters(path, parameters)
     for name, source, tags in code_cells(path):

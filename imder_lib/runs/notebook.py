@@ -1,4 +1,4 @@
-"""A strict papermill: what papermill only warns of is an error here, before anything runs."""
+"""Execution of notebooks by papermill, with parameters checked before anything runs."""
 
 import ast
 import json
@@ -19,15 +19,15 @@ from imder_lib.threads import set_waiting
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 PORT_CLASH = ("Address already in use", "ZMQError", "Kernel died before replying to kernel_info")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a traceback
-# Runs in a process of its own: a notebook's kernel cannot outlive its time, and two runs share no sockets. It ends when
-# the process that started it is gone (killed, say), so that a resumed run never meets the old one in its folder.
+# Code of a child process, which can be killed with its kernel at the time limit and shares no sockets with other runs.
+# It ends with its parent, even if that is killed, so a resumed run does not find the old one still writing.
 CHILD = """
 import json, os, sys, threading, time, papermill
 job = json.load(sys.stdin)
 def watch():
     while os.getppid() == job["parent"]:
         time.sleep(0.5)
-    os._exit(1)  # the kernel watches this process in the same way
+    os._exit(1)  # the kernel ends with this process
 threading.Thread(target=watch, daemon=True).start()
 papermill.execute_notebook(job["notebook"], job["out"], parameters=job["parameters"], kernel_name="python3",
                            progress_bar=False, cwd=job["cwd"], log_output=False)
@@ -45,7 +45,7 @@ class Parameter:
 
 
 def code_cells(path: str | Path) -> list[tuple[str, str, list[str]]]:
-    """Id, source and tags of each code cell of a notebook."""
+    """Id, source and tags of the code cells of a notebook."""
     if not Path(path).is_file():
         raise UserError(f"no notebook at {path}")
     try:
@@ -57,7 +57,7 @@ def code_cells(path: str | Path) -> list[tuple[str, str, list[str]]]:
 
 
 def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
-    """The parameters of a notebook: its cell tagged "parameters", one plainly typed default a line."""
+    """Read the parameters of a notebook: one typed default per line of the cell tagged "parameters"."""
     tagged = [source for _, source, tags in code_cells(path) if "parameters" in tags]
     if len(tagged) != 1:
         raise UserError(f"{path} has {len(tagged)} cells tagged 'parameters', expected one")
@@ -72,7 +72,7 @@ def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
 
 
 def parse_value(parameter: Parameter, value: Any) -> Any:
-    """A value given as text or as itself, in the parameter's declared type; a str stays as it was typed."""
+    """Convert a value, given as text or typed, to the declared type of the parameter."""
     want, found = TYPES[parameter.type], value
     if want is bool and isinstance(value, str):
         found = {"true": True, "false": False}.get(value.lower(), value)
@@ -85,7 +85,7 @@ def parse_value(parameter: Parameter, value: Any) -> Any:
 
 
 def check_parameters(path: str | Path, given: dict[str, Any]) -> dict[str, Any]:
-    """Every given value under a name the notebook has, in its declared type."""
+    """Convert the given values to the declared types of the notebook's parameters; unknown names are errors."""
     known = notebook_parameters(path)
     if unknown := [k for k in given if k not in known]:
         raise UserError(f"{Path(path).name} has no parameter {unknown[0]!r}: expected one of {list(known)}")
@@ -95,19 +95,19 @@ def check_parameters(path: str | Path, given: dict[str, Any]) -> dict[str, Any]:
 def run_notebook(
     path: str | Path, out: str | Path, parameters: dict[str, Any] | None = None, *, timeout: float = 3600
 ) -> None:
-    """Execute a notebook headlessly; the executed one is kept, also on failure.
+    """Execute a notebook without a browser; the executed notebook is written on failure too.
 
-    A notebook with a parameter ``live`` gets False unless another value is given: no one is there to move a panel.
+    The parameter ``live``, if the notebook has it, is False by default, because nobody can move a panel.
 
     Args:
-        path: the notebook; it runs in its own folder.
-        out: the executed notebook.
-        parameters: name -> value, as text or typed; an unknown name or a wrong type raises before anything runs.
-        timeout: seconds for the whole run, not for each cell.
+        path: the notebook; its folder is the working folder.
+        out: path of the executed notebook.
+        parameters: name -> value, as text or typed.
+        timeout: seconds for the whole run, not per cell.
 
     Raises:
-        UserError: bad parameters, an output that cannot be written, or bad input that the notebook met.
-        RuntimeError: the notebook failed or ran out of time; says where to look.
+        UserError: bad parameters, ``out`` cannot be written, or the notebook raised a UserError.
+        RuntimeError: the notebook failed or exceeded the time limit.
     """
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(path, parameters or {})
@@ -120,12 +120,12 @@ def run_notebook(
         tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}") from None
-    # papermill formats braces in paths; doubled ones survive.
+    # papermill treats braces in paths as format fields; doubled braces are literal.
     safe = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
     job = json.dumps(safe | {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()})
     code, error = _child(job, timeout)
     if code and any(sign in error for sign in PORT_CLASH):
-        print(f"{path.name}: the kernel's port was taken, trying once more", flush=True)
+        print(f"{path.name}: the kernel's port was in use, trying once more", flush=True)
         code, error = _child(job, timeout)
     if code == 0:
         return
@@ -140,7 +140,7 @@ def run_notebook(
 
 
 def _child(job: str, timeout: float) -> tuple[int | None, str]:
-    """Exit code (None: out of time) and standard error of one papermill process; nothing of it survives."""
+    """Exit code (None: timeout) and standard error of a papermill process; it is killed with its kernel if needed."""
     environment = os.environ | {
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",

@@ -1,4 +1,4 @@
-"""index.html: the figures and tables of a run on one page that opens from disk."""
+"""index.html: figures and tables of a run on one page, which needs no server."""
 
 import base64
 import json
@@ -11,17 +11,16 @@ from imder_lib.experiment.checkpoint import write_text
 
 TITLES = {"01": "Data", "03": "Recovery", "04": "Training", "05": "Missing-rate tables"}
 LEGEND = {
-    "05": "rate is the nominal share of missing modalities, realised what the masks came to. imder recovers by "
-    "diffusion; mean and zero fill the gaps in front of the same fusion; constant is the training median; bayes, on "
-    "synthetic data, is the limit that no method beats but by luck. ACC2 and F1 leave out labels of 0; MAE is in "
-    "units of the label."
+    "05": "rate is the nominal share of missing modalities, realised that of the masks. imder recovers by diffusion; "
+    "mean and zero fill missing latents for the same fusion; constant is the training median; bayes, on synthetic "
+    "data, is the best possible prediction. ACC2 and F1 leave out labels of 0; MAE is in units of the label."
 }
 METRICS = ("acc2", "f1", "acc7", "mae", "corr")  # in the order of the published tables
-SHOWN = 60  # rows; a longer table is for machines and only linked
+SHOWN = 60  # rows; longer tables are linked only
 
 
 def write_report(folder: Path, provenance: dict[str, object]) -> Path:
-    """Collect FOLDER's figures, tables and executed notebooks into FOLDER/index.html."""
+    """Write FOLDER/index.html with the figures, tables and executed notebooks of the folder."""
     sections = []
     for key, title in TITLES.items():
         notebooks = sorted((folder / "notebooks").glob(f"{key}_*.ipynb"))
@@ -37,7 +36,7 @@ def write_report(folder: Path, provenance: dict[str, object]) -> Path:
 
 
 def _figures(folder: Path, key: str) -> list[dict[str, str]]:
-    """The figures of a notebook, each as base64 of its PNG with its caption."""
+    """Figures of a notebook: PNG in base64, and caption."""
     out = []
     for path in sorted((folder / "figures").glob(f"{key}_*.png")):
         caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
@@ -46,7 +45,7 @@ def _figures(folder: Path, key: str) -> list[dict[str, str]]:
 
 
 def _tables(folder: Path, key: str) -> list[dict[str, object]]:
-    """The tables of a notebook, those of one protocol together in the order of METRICS, long ones last."""
+    """Tables of a notebook by protocol and in the order of METRICS; long ones last."""
 
     def place(path: Path) -> tuple[str, int]:
         rest, _, last = path.stem.rpartition("_")
@@ -56,13 +55,13 @@ def _tables(folder: Path, key: str) -> list[dict[str, object]]:
     for path in sorted((folder / "tables").glob(f"{key}_*.csv"), key=place):
         words = [word.upper() if word in METRICS else word for word in path.stem.split("_")[1:]]
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        html = "" if len(table) > SHOWN else table.apply(_short).to_html(index=False, border=0)  # escapes every cell
+        html = "" if len(table) > SHOWN else table.apply(_short).to_html(index=False, border=0)  # escapes all cells
         out.append({"name": " ".join(words), "file": path.stem, "rows": len(table), "html": html})
     return sorted(out, key=lambda t: not t["html"])
 
 
 def _short(column: pd.Series) -> pd.Series:
-    """A column with numbers of more than four decimals, rounded for the eye; any other as it is."""
+    """Round a column to four decimals if it has numbers with more."""
     if not column.str.contains(r"\.\d{5}").any():
         return column
     numbers = pd.to_numeric(column, errors="coerce")

@@ -1,4 +1,4 @@
-"""The commands reproduce, sweep and pretrain: a run's folder, what is trained in it, and the page that it ends in."""
+"""The commands reproduce, sweep and pretrain."""
 
 import json
 import os
@@ -25,20 +25,20 @@ from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretraine
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 ORDER = ("01_data", "03_recovery", "04_training", "05_missing_rate_tables")
-PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings that a notebook gets
+PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings passed to the notebooks
 
 DATASETS = f"{', '.join(NAMES)} or a path"
 ProfileName = Annotated[str, Option(help=", ".join(PROFILES))]
 Folder = Annotated[str, Option(help="a new folder")]
 Text = Annotated[str, Option(help="features, bert-frozen or bert-finetune")]
 Epochs = Annotated[int, Option(help="at most, for every stage; 0: the profile's")]
-Resume = Annotated[bool, Option(help="go on with a run that was cut off")]
-Download = Annotated[bool, Option("--download-bert", help="fetch bert-base-uncased if it is not in pt/")]
+Resume = Annotated[bool, Option(help="continue an interrupted run")]
+Download = Annotated[bool, Option("--download-bert", help="download bert-base-uncased if it is not in pt/")]
 
 
 @dataclass
 class Settings:
-    """What reproduce and sweep are told: each field is an option. Paths become absolute, empty seeds the profile's."""
+    """Options of reproduce and sweep. Paths become absolute; empty seeds become those of the profile."""
 
     dataset: Annotated[str, Option(help=DATASETS)] = "synthetic"
     profile: ProfileName = "quick"
@@ -83,7 +83,7 @@ class PretrainSettings:
 
 
 def reproduce(settings: ReproduceSettings) -> Path:
-    """Run 01, 03, 04 and 05 and write OUT/index.html, tables, figures, executed notebooks and provenance.
+    """Run notebooks 01, 03, 04 and 05; write OUT/index.html, tables, figures, executed notebooks and provenance.
 
     Profile "full" first runs the grid of :mod:`imder_lib.runs.sweep`; its notebooks show the first seed.
 
@@ -98,7 +98,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
     parameters = {k: getattr(settings, k) for k in PASSED} | {"out": str(run.folder)}
     if grid:
         parameters["seeds"] = str(run.seeds[0])
-    for name in ORDER:  # every notebook and its parameters are checked before the first one runs
+    for name in ORDER:  # check all parameters before the first notebook runs
         check_parameters(NOTEBOOKS / f"{name}.ipynb", parameters)
     if grid or run.text == "bert-finetune":
         begun = time.perf_counter()
@@ -124,7 +124,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
 
 
 def sweep_alone(settings: SweepSettings) -> Path:
-    """The paper's grid without the notebooks: OUT/cells and OUT/tables, whose folder is returned."""
+    """Run the paper's grid without the notebooks; write OUT/cells and OUT/tables. Returns the path of the tables."""
     recipes = parse_list(settings.recipe, list(RECIPES), "recipe")
     rates = parse_list(settings.rates, RATES, "rate")
     run = with_pretrained(open_run(settings))
@@ -133,7 +133,7 @@ def sweep_alone(settings: SweepSettings) -> Path:
 
 
 def pretrain_alone(settings: PretrainSettings) -> Path:
-    """Stage 1 alone; its checkpoints stand in a folder beside the result until it is written."""
+    """Run the fusion stage alone. Returns the path of the result; the checkpoints beside it are removed."""
     dataset, path, seed = settings.dataset, settings.path, settings.seed
     if path is None:
         name = dataset if dataset in NAMES else Path(dataset).stem
@@ -142,7 +142,7 @@ def pretrain_alone(settings: PretrainSettings) -> Path:
     folder = path.with_suffix(".run")
     if path.exists() or (folder.exists() and not settings.resume):
         place = path if path.exists() else folder
-        raise UserError(f"{place} exists already: name another result, remove it, or go on by --resume")
+        raise UserError(f"{place} exists already: name another result, remove it, or continue with --resume")
     given = {k: getattr(settings, k) for k in ("text", "epochs", "download_bert")}
     pretrain_run(start_run(dataset, settings.profile, str(seed), folder, **given), seed, folder, path)
     shutil.rmtree(folder)
@@ -150,15 +150,12 @@ def pretrain_alone(settings: PretrainSettings) -> Path:
 
 
 def open_run(settings: Settings) -> Run:
-    """A run in a new folder, or one that goes on in its own; a new folder that could not be used is removed.
-
-    run.json keeps the settings that make a run another run.
-    """
+    """Start a run in a new folder, or continue the run in an existing one with the same settings (run.json)."""
     folder = Path(settings.out).resolve()
     path, new = folder / "run.json", not folder.exists()
     kept = {k: v for k, v in asdict(settings).items() if k not in ("out", "resume", "download_bert", "timeout")}
     if not new and not settings.resume:
-        raise UserError(f"{folder} exists already: name another folder, or go on with it by --resume")
+        raise UserError(f"{folder} exists already: name another folder, or continue with --resume")
     if not new and _read(path) != kept:
         raise UserError(f"{folder} holds a run with other settings: name another folder")
     if not os.access(next(p for p in (folder, *folder.parents) if p.exists()), os.W_OK):
@@ -177,19 +174,19 @@ def _read(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"{path.parent} is no run of this kit (no {path.name} to read): name another folder") from None
+        raise UserError(f"{path.parent} is no run of this kit (no readable {path.name}): name another folder") from None
 
 
 def _notes(run: Run) -> list[str]:
-    """What a reader of the page must know of its numbers."""
+    """Notes on the report page about its numbers."""
     sentiment = run.data.sentiment_scale
     notes = {
         "Synthetic data: drawn from a known process, not measured on people.": run.data.process is not None,
         "Fake data in the shape of the original, written by imder fake: the numbers mean nothing.": run.data.fake,
         "Profile smoke only shows that everything runs: its numbers mean nothing.": run.profile == "smoke",
-        "Labels are sentiments in [-3, 3]: all metrics make sense.": sentiment,
+        "Labels are sentiments in [-3, 3]: all metrics are meaningful.": sentiment,
         "Labels are no sentiments in [-3, 3] on both sides of 0: read MAE and correlation; ACC2, F1, ACC5 and ACC7 "
-        "say nothing here and are left out of the tables and figures.": not sentiment,
+        "are meaningless and are left out of the tables and figures.": not sentiment,
         "Computed on the CPU.": not torch.accelerator.is_available(),
     }
     return [note for note, applies in notes.items() if applies]

@@ -1,4 +1,4 @@
-"""What every notebook of a run starts with: data, configurations, folder, provenance."""
+"""Setup of a run, shared by all notebooks: data, configurations, folder, provenance."""
 
 import json
 import platform
@@ -32,12 +32,12 @@ from imder_lib.threads import WAITING
 
 BERT_FOLDER = DATA_ROOT.parent / "pt" / HUB_NAME
 BERT_CACHE = DATA_ROOT / "bert"
-FILE_DPI, SHOWN_DPI = 130, 85  # of a figure's file, and of its size on a notebook's page
-PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "papermill", "imder-kit")  # whose versions are provenance
+FILE_DPI, SHOWN_DPI = 130, 85  # resolution of saved figures, and of their size in a notebook
+PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "papermill", "imder-kit")  # versions stored in the provenance
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds from "1,2,3"."""
+    """Parse seeds such as "1,2,3"."""
     try:
         seeds = [int(s) for s in str(text).split(",")]
     except ValueError:
@@ -54,20 +54,20 @@ def default_device() -> torch.device:
 
 @dataclass
 class Run:
-    """One run: its data, its settings and its folder.
+    """One run: data, settings and folder.
 
     Attributes:
-        data: of the profile's size.
-        profile: its name.
-        seeds: one model each.
-        folder: everything that the run writes lies below it.
+        data: with the sizes of the profile.
+        profile: name of the profile.
+        seeds: one model is trained per seed.
+        folder: folder of all output.
         text: "features", "bert-frozen" or "bert-finetune", see :mod:`imder_lib.experiment.text`.
-        pretrained: path of a pretrained model that takes the place of stage 1; empty: none.
-        epochs: at most, for every stage; 0: the profile's.
+        pretrained: path of a pretrained model that replaces the fusion stage; empty: none.
+        epochs: maximum per stage; 0: the profile's.
         steps: network calls of the sampler, in training and evaluation; 0: the profile's.
 
     Raises:
-        UserError: a setting that means nothing, or no file at ``pretrained``.
+        UserError: a setting out of range, or no file at ``pretrained``.
     """
 
     data: MultimodalData
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def draws(self) -> int:
-        """Recoveries of each sample in evaluation."""
+        """Draws per sample in evaluation."""
         return find_profile(self.profile).draws
 
     def model_config(self, preset: str = "kit") -> ModelConfig:
@@ -100,7 +100,7 @@ class Run:
         config = model_preset(self.preset, self.data.widths, preset, **budget.model)
         if steps := self.steps or budget.steps:
             config = replace(config, sampler=replace(config.sampler, steps=steps))
-        if self.data.classes:  # a readout of time averages starts in closed form for numbers only
+        if self.data.classes:  # the readout supports number labels only
             config = replace(config, outputs=self.data.classes, readout=False)
         return config
 
@@ -108,13 +108,13 @@ class Run:
         config = train_preset(self.preset, seed=seed, **find_profile(self.profile).train)
         if self.epochs:
             stages = ("fusion_epochs", "diffusion_epochs", "adapt_epochs", "joint_epochs")
-            config = replace(config, **{k: min(self.epochs, getattr(config, k)) for k in stages})
+            config = replace(config, **{k: min(self.epochs, getattr(config, k)) for k in stages}, diffusion_steps=0)
         return replace(config, fusion_epochs=0) if self.pretrained else config
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:
-        """One recoverer's model (see :data:`COMPARED`), trained in the run's folder or read from there."""
+        """Train the model of one recoverer (see :data:`COMPARED`), or read it if it is trained already."""
         if self.text == "bert-finetune" and not self.pretrained:
-            raise UserError("text 'bert-finetune' trains BERT in stage 1: name what imder pretrain made as pretrained")
+            raise UserError("text 'bert-finetune' trains BERT in stage 1: set pretrained to what imder pretrain wrote")
         weights, model = None, self.model_config()
         if self.pretrained:
             weights = read_pretrained(self.pretrained)
@@ -146,14 +146,14 @@ class Run:
                 f"torch {p['versions']['torch']}, python {p['python']}")  # fmt: skip
 
     def save_table(self, table: pd.DataFrame, name: str) -> None:
-        """tables/NAME.csv and .md."""
+        """Write tables/NAME.csv and .md."""
         folder = self.folder / "tables"
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{name}.csv", table.to_csv(index=False))
         write_text(folder / f"{name}.md", table.to_markdown(index=False, floatfmt=".4g") + "\n")
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> None:
-        """figures/NAME.png with its caption beside it. A notebook shows both; the caption is the picture's alt text."""
+        """Write figures/NAME.png and its caption; in a notebook, show both, with the caption as alt text."""
         path = self.folder / "figures" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=FILE_DPI, bbox_inches="tight")
@@ -167,20 +167,20 @@ class Run:
 def start_run(
     dataset: str, profile: str, seeds: str, out: str | Path, *, download_bert: bool = False, **settings: object
 ) -> Run:
-    """Load the data of a run and make its folder.
+    """Load the data of a run and create its folder.
 
-    Named data sets are used as stored, as the release does; any other file is standardised per feature.
+    Named data sets are used as stored, as in the release; features of other files are standardised.
 
     Args:
         dataset: see :func:`imder_lib.load_data`.
         profile: "smoke", "quick" or "full".
-        seeds: one model each: "1" or "1,2,3".
+        seeds: "1" or "1,2,3"; one model is trained per seed.
         out: the folder.
-        download_bert: fetch BERT if it is not in pt/.
+        download_bert: download BERT if it is not in pt/.
         settings: text, pretrained, epochs and steps of :class:`Run`.
 
     Raises:
-        UserError: data or a setting that does not fit, no BERT where the text needs one, or no folder at ``out``.
+        UserError: bad data or settings, no BERT although the text route needs it, or ``out`` cannot be written.
     """
     sizes = find_profile(profile).sizes
     data = load_data(dataset, standardise=dataset not in NAMES, sizes=sizes)
@@ -198,11 +198,11 @@ def start_run(
 
 
 def find_bert(pretrained: str) -> nn.Module:
-    """A BERT on the default device: that of a pretrained model if it has one, else that in pt/bert-base-uncased."""
+    """BERT on the default device, from the pretrained model if it has one, otherwise from pt/bert-base-uncased."""
     state = pretrained_bert(read_pretrained(pretrained)) if pretrained else {}
     return (build_bert(state) if state else local_bert(BERT_FOLDER)).to(default_device())
 
 
 def with_bert(run: Run) -> Run:
-    """The run with BERT's hidden states as its text features."""
+    """Replace the text features of a run by BERT's hidden states."""
     return replace(run, data=bert_features(run.data, find_bert(run.pretrained), BERT_CACHE))

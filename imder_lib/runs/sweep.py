@@ -1,4 +1,4 @@
-"""The paper's grid, cell by cell: a cell is one trained model; a finished cell is never repeated."""
+"""The paper's grid. A cell is one trained model; finished cells are not repeated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +22,9 @@ class Cell:
     """One model of the grid.
 
     Attributes:
-        recipe: "staged" (one model for all rates) or "released" (one for each rate).
-        seed: of everything.
-        rate: that the model is trained for; None: all.
+        recipe: "staged" (one model for all rates) or "released" (one model per rate).
+        seed: of training and evaluation.
+        rate: missing rate in training; None: all rates.
     """
 
     recipe: str
@@ -37,7 +37,7 @@ class Cell:
 
 
 def parse_list(text: str, known: Sequence, what: str) -> list:
-    """Distinct entries of "a,b"; all known ones if empty."""
+    """Parse distinct entries of "a,b"; all known entries if empty."""
     kind = type(known[0])
     try:
         chosen = [kind(x) for x in text.split(",")] if text else list(known)
@@ -49,7 +49,7 @@ def parse_list(text: str, known: Sequence, what: str) -> list:
 
 
 def with_pretrained(run: Run) -> Run:
-    """The run with a pretrained model: its own, or stage 1 trained once for all cells (FOLDER/pretrained-<dataset>)."""
+    """Add a pretrained model to a run without one: stage 1, trained once for all cells."""
     if run.pretrained:
         return run
     path, seed = run.folder / f"pretrained-{run.data.name}.safetensors", run.seeds[0]
@@ -57,11 +57,11 @@ def with_pretrained(run: Run) -> Run:
         print(f"stage 1 of all cells: {path.name} ...", flush=True)
         pretrain_run(run, seed, run.model_folder(seed).with_name("pretrained"), path)
     run = replace(run, pretrained=str(path))
-    return with_bert(run) if run.text == "bert-finetune" else run  # frozen, the run has it from the start
+    return with_bert(run) if run.text == "bert-finetune" else run  # start_run has done this for a frozen BERT
 
 
 def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> None:
-    """Stage 1 of a run, with BERT's gradient under text "bert-finetune"; see :func:`pretrain`."""
+    """Run stage 1, with BERT under text "bert-finetune"; see :func:`pretrain`."""
     bert, config = None, run.model_config()
     if run.text == "bert-finetune":
         bert = find_bert("")
@@ -71,15 +71,15 @@ def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> None:
 
 
 def sweep(run: Run, recipes: Sequence[str], rates: Sequence[float] = RATES) -> pd.DataFrame:
-    """Every cell of a run, then the tables; cells/NAME.csv marks a finished one.
+    """Train and evaluate all cells, then write the tables; cells/NAME.csv marks a finished cell.
 
     Args:
-        run: with a pretrained model (see :func:`with_pretrained`) and the seeds of the grid.
+        run: run with a pretrained model, see :func:`with_pretrained`.
         recipes: "staged", "released" or both.
         rates: of the random protocol.
 
     Returns:
-        all rows of all cells
+        the rows of all cells
     """
     folder = run.folder / "cells"
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,15 +107,15 @@ def sweep(run: Run, recipes: Sequence[str], rates: Sequence[float] = RATES) -> p
 
 
 def cells(recipes: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) -> list[Cell]:
-    """The grid, seed by seed, so that whole tables exist early."""
+    """Cells of the grid, ordered by seed, so that complete tables are available early."""
     trained_for = {"staged": [None], "released": rates}
     return [Cell(recipe, seed, rate) for seed in seeds for recipe in recipes for rate in trained_for[recipe]]
 
 
 def train_cell(run: Run, cell: Cell) -> IMDer:
-    """The cell's model; epochs that are done are not repeated."""
+    """Train the model of a cell, or continue its training."""
     if cell.recipe == "staged":
-        return run.train(cell.seed).model  # where the notebooks look for it too
+        return run.train(cell.seed).model  # shared with the notebooks
     weights = read_pretrained(run.pretrained)
     model = IMDer(like_pretrained(run.model_config("released"), weights), seed=cell.seed).to(default_device())
     load_pretrained(model, weights)
@@ -124,10 +124,10 @@ def train_cell(run: Run, cell: Cell) -> IMDer:
 
 
 def tested_on(cell: Cell, rates: Sequence[float], modalities: Sequence[str]) -> list[Case]:
-    """What a cell's model is tested on: everything, or its own rate and the patterns that miss that share.
+    """Test cases of a cell: all cases, or those of its training rate.
 
-    The release has no model for fixed patterns; the one trained at rate .7 (that is 2/3) stands for patterns that miss
-    two of three modalities, .3 for one, 0 for the complete one.
+    The release has no models for fixed patterns, so each pattern is tested with the model of the nearest rate: .7 (2/3)
+    for two missing modalities of three, .3 for one, 0 for none.
     """
     fixed: list[Case] = [("fixed", "+".join(p)) for p in patterns(modalities)]
     if cell.rate is None:

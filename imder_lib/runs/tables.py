@@ -1,4 +1,4 @@
-"""Tables for people: methods in columns, cases in rows, published numbers beside ours where they belong."""
+"""Result tables: one metric for all methods, and results beside published numbers."""
 
 from importlib.resources import files
 from typing import IO, cast
@@ -9,14 +9,14 @@ from scipy import stats
 
 from imder_lib.config import WIDTHS
 
-LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # of the published tables, in their order
+LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # pattern letters of the published tables, in their order
 METHODS = ("bayes", "imder", "released", "network", "regression", "dropout", "mean", "zero", "constant")
 
 
 def metric_table(table: pd.DataFrame, protocol: str, metric: str) -> pd.DataFrame:
-    """One metric under one protocol: a row for each case with nominal and realised rate, a column for each method.
+    """Table of one metric under one protocol: one row per case with nominal and realised rate, one column per method.
 
-    Several seeds become "mean ± standard deviation".
+    Entries for several seeds are "mean ± standard deviation".
     """
     rows = []
     for case, group in table[table["protocol"] == protocol].groupby("case", sort=False):
@@ -30,9 +30,9 @@ def metric_table(table: pd.DataFrame, protocol: str, metric: str) -> pd.DataFram
 
 
 def published(dataset: str) -> pd.DataFrame:
-    """Published results of a data set with the source of each row; blank where not known.
+    """Published results of a data set, with the source of each row; unknown values are blank.
 
-    Empty for anything but mosi and mosei: published numbers say nothing about other data.
+    Empty except for mosi and mosei.
     """
     resource = files("imder_lib.data").joinpath("published_results.csv")
     with resource.open("r", encoding="utf-8") as file:
@@ -41,56 +41,56 @@ def published(dataset: str) -> pd.DataFrame:
 
 
 def pattern_letters(pattern: str) -> str:
-    """The published name of a pattern: "text+audio" is "la"."""
+    """Pattern letters as published: "la" for "text+audio"."""
     return "".join(letter for m, letter in LETTERS.items() if m in pattern.split("+"))
 
 
 def interval(values: pd.Series) -> tuple[float, float, float, float]:
-    """Mean, standard deviation and the 95 % interval of the mean (Student's t); NaN beyond the mean of one value."""
+    """Mean, standard deviation and 95 % interval of the mean (Student's t); for one value, the last three are NaN."""
     n, mean, std = len(values), float(values.mean()), float(values.std())
     half = float(stats.t.ppf(0.975, n - 1)) * std / n**0.5 if n > 1 else np.nan
     return mean, std, mean - half, mean + half
 
 
 def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentiment: bool = True) -> pd.DataFrame:
-    """Ours and published, a row for each metric and case (and published method).
+    """Results of the kit beside published ones: one row per metric, case and published method.
 
     Columns: metric, case, realised, seeds, ours, std, low, high (95 % interval over seeds), method, published,
-    difference (ours - published), source; blank where not known. ACC2, F1 and ACC7 in percent. Fixed tables end in
-    both averages: over the incomplete patterns, and over all.
+    difference (ours - published), source; unknown values are blank. ACC2, F1 and ACC7 in percent. Fixed tables end with
+    the averages over the incomplete patterns and over all.
 
     Args:
-        table: rows of :func:`imder_lib.evaluate` of one recipe, any number of seeds; method "imder" is ours.
-        dataset: its name; only mosi and mosei have published numbers.
+        table: rows of :func:`imder_lib.evaluate` for one recipe and any number of seeds; only method "imder" is used.
+        dataset: name of the data set; only mosi and mosei have published results.
         protocol: "fixed" or "random".
-        sentiment: False leaves MAE and correlation only.
+        sentiment: False: only MAE and correlation.
 
     Returns:
-        the table; empty if there are no rows of ours
+        the table; empty if there are no rows of method "imder"
     """
-    ours = table[(table["protocol"] == protocol) & (table["method"] == "imder")]
-    if ours.empty:
+    kit = table[(table["protocol"] == protocol) & (table["method"] == "imder")]
+    if kit.empty:
         return pd.DataFrame()
     percent = ["acc2", "f1", "acc7"] if sentiment else []
-    ours = ours.assign(case=ours["case"].astype(str), **{metric: 100 * ours[metric] for metric in percent})
-    groups: dict[str, list[str]] = {case: [case] for case in ours["case"].unique()}
+    kit = kit.assign(case=kit["case"].astype(str), **{metric: 100 * kit[metric] for metric in percent})
+    groups: dict[str, list[str]] = {case: [case] for case in kit["case"].unique()}
     if protocol == "fixed":
         size = max(case.count("+") for case in groups)
         incomplete = [case for case in groups if case.count("+") < size]
         groups |= {f"average of {len(incomplete)} incomplete": incomplete, f"average of all {len(groups)}": [*groups]}
     key = pattern_letters if protocol == "fixed" else float
-    theirs = published(dataset)
-    theirs = theirs[(theirs["protocol"] == protocol) & theirs["method"].str.startswith("IMDer")]
-    theirs = theirs.assign(key=theirs["case"] if protocol == "fixed" else theirs["case"].astype(float))
+    paper = published(dataset)
+    paper = paper[(paper["protocol"] == protocol) & paper["method"].str.startswith("IMDer")]
+    paper = paper.assign(key=paper["case"] if protocol == "fixed" else paper["case"].astype(float))
     rows = []
     for metric in (*percent, "mae", "corr"):
         for case, members in groups.items():
-            part = ours[ours["case"].isin(members)].groupby("seed")[[metric, "realised"]].mean()
+            part = kit[kit["case"].isin(members)].groupby("seed")[[metric, "realised"]].mean()
             head = {"metric": metric, "case": case, "realised": part["realised"].mean(), "seeds": len(part)}
             head |= dict(zip(("ours", "std", "low", "high"), interval(part[metric]), strict=True))
             known = []
-            for method, group in theirs[theirs["key"].isin([key(m) for m in members])].groupby("method", sort=False):
-                if len(group) == len(members) and group[metric].notna().all():  # an average needs every member
+            for method, group in paper[paper["key"].isin([key(m) for m in members])].groupby("method", sort=False):
+                if len(group) == len(members) and group[metric].notna().all():  # an average needs all members
                     source, value = group["source"].iloc[0], float(group[metric].mean())
                     source = f"mean of {len(group)}: {source}" if len(group) > 1 else source
                     known.append({"method": method, "published": value, "source": source})

@@ -1,4 +1,4 @@
-"""The framework as a figure: a sample's path from features to a prediction."""
+"""Diagram of the framework, from features to a prediction."""
 
 from collections.abc import Sequence
 
@@ -24,18 +24,18 @@ def _arrow(axis: Axes, x: float, y: float, to_x: float, to_y: float, colour: str
 
 
 def framework(modalities: Sequence[str] = ("text", "audio", "vision"), missing: str = "audio") -> Figure:
-    """encode -> recover -> fuse -> predict, with one modality missing.
+    """Diagram of encode -> recover -> fuse -> predict with one missing modality.
 
     Args:
         modalities: from top to bottom.
-        missing: the one that is drawn out of noise.
+        missing: the modality that is recovered.
     """
     figure = Figure(figsize=(11, 3.9), layout="none")
     axis = figure.add_axes((0, 0, 1, 1), xlim=(0, 11), ylim=(0.4, 4.5))
     axis.axis("off")
     for x, name in HEADS.items():
         axis.text(x, 4.2, name, ha="center", fontsize=10.5, weight="bold")
-    places = dict(zip(modalities, (3.55, 2.25, 0.95), strict=False))  # the middle of each row
+    places = dict(zip(modalities, (3.55, 2.25, 0.95), strict=False))  # vertical centres of the rows
     middle = places[missing]
     for m, y in places.items():
         texts, colour, line = (f"{m}\n(T, D)", "encoder", "latent"), BLUE, "-"

@@ -15,9 +15,9 @@ FILLED = {"density": True, "histtype": "stepfilled", "color": BLUE, "alpha": 0.3
 
 
 def density_and_score(grid: np.ndarray, density: Curves, score: Curves) -> Figure:
-    """Density (above) and score (below) over x, a column a noise level.
+    """Density (above) and score (below) over x, one column per noise level.
 
-    Arrows point where the score points. A dot marks where the score falls through 0 (a hump), a ring where it rises.
+    Arrows show the sign of the score. Dots mark its falling zeros (maxima of the density), rings its rising ones.
     """
     figure, axes = plt.subplots(2, len(density), figsize=(2.9 * len(density), 4.4), sharex=True, sharey="row")
     for upper, lower, (name, p), s in zip(*axes, density.items(), score.values(), strict=True):
@@ -40,17 +40,21 @@ def density_and_score(grid: np.ndarray, density: Curves, score: Curves) -> Figur
 def paths(
     levels: np.ndarray, trajectories: Curves, grid: np.ndarray, target: np.ndarray, *, xlabel: str, log: bool = True
 ) -> Figure:
-    """Trajectories of x over noise levels or times, a panel a name; beside each its ends and the target's density.
+    """Trajectories of x, one panel per name, each with a histogram of the final values and the target density.
 
-    Three trajectories (S, N) are coloured, by where they start. A logarithmic axis of levels (S,) runs from noise at
-    the left to data at the right. The grid of x and the target's density are (G,).
+    Args:
+        levels: noise levels or times (S,), from noise to data.
+        trajectories: name -> (S, N); three of the N with a low, middle and high initial value are coloured.
+        grid, target: grid of x and density of the target on it, (G,).
+        xlabel: label of the axis of levels.
+        log: logarithmic axis, with noise on the left.
     """
     count = len(trajectories)
     figure, axes = row(2 * count, 2.6, 3.5, width_ratios=(4, 1) * count, sharey=True)
     for axis, side, (name, x) in zip(axes[::2], axes[1::2], trajectories.items(), strict=True):
         shown = levels[: len(x)]
         axis.plot(shown, x[:, :30], lw=0.7, alpha=0.5, color=SILVER)
-        strong = np.argsort(x[0])[(np.array([0.2, 0.5, 0.8]) * x.shape[1]).astype(int)]  # low, middle and high starts
+        strong = np.argsort(x[0])[(np.array([0.2, 0.5, 0.8]) * x.shape[1]).astype(int)]  # by initial value
         for k, colour in zip(strong, (BLUE, BROWN, GOLD), strict=True):
             axis.plot(shown, x[:, k], lw=1.3, color=colour)
         axis.set(title=name, xlabel=xlabel, ylim=(grid[0], grid[-1]))
@@ -67,7 +71,7 @@ def paths(
 def two_answers(
     cloud: np.ndarray, c: float, grid: np.ndarray, exact: np.ndarray, draws: np.ndarray, mean: float
 ) -> Figure:
-    """Pairs (x, c) with one condition marked; what x may be then: exact density, draws, and the mean of both."""
+    """Pairs (x, c) with one condition marked, and the density, draws and mean of x given that condition."""
     figure, (left, right) = row(2, 5, 3.6)
     left.scatter(cloud[:, 1], cloud[:, 0], s=6, alpha=0.4, lw=0)
     left.axvline(c, color=BROWN)
@@ -81,7 +85,7 @@ def two_answers(
 
 
 def learned_and_exact(grid: np.ndarray, exact: Curves, learned: Curves, title: str) -> Figure:
-    """A learned curve over x beside the exact one, a panel a noise level."""
+    """A learned curve and the exact one over x, one panel per noise level."""
     figure, axes = row(len(exact), 3.2, 3.2, sharey=True)
     for axis, (name, y), z in zip(axes, exact.items(), learned.values(), strict=True):
         axis.plot(grid, y, label="exact", **TRUTH)
@@ -93,7 +97,7 @@ def learned_and_exact(grid: np.ndarray, exact: Curves, learned: Curves, title: s
 
 
 def crescents(groups: Mapping[str, np.ndarray], mean: np.ndarray) -> Figure:
-    """Groups of points (N, 2) of one posterior, a panel each on one scale, and the conditional mean (2,) in each."""
+    """Groups of points (N, 2) with the conditional mean (2,), one panel per group, all with the same axes."""
     figure, axes = row(len(groups), 3.2, 3.6, sharex=True, sharey=True)
     for axis, (name, points) in zip(axes, groups.items(), strict=True):
         axis.scatter(*points.T, s=6, alpha=0.4, lw=0, color=BLUE)
@@ -101,15 +105,15 @@ def crescents(groups: Mapping[str, np.ndarray], mean: np.ndarray) -> Figure:
         axis.set(title=f"{name} (N = {len(points)})", xlabel="theta 1", aspect="equal")
     axes[0].set_ylabel("theta 2")
     axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    reach = 1.2 * np.abs(next(iter(groups.values())) - mean).max()  # the first group sets the frame
+    reach = 1.2 * np.abs(next(iter(groups.values())) - mean).max()  # the first group determines the axis limits
     axes[0].set(xlim=(mean[0] - reach, mean[0] + reach), ylim=(mean[1] - reach, mean[1] + reach))
     return figure
 
 
 def realised_rates(table: pd.DataFrame) -> Figure:
-    """Realised against nominal missing rate, a line a split; columns split, nominal, realised."""
+    """Realised against nominal missing rate, one line per split; columns split, nominal, realised."""
     figure, axis = plt.subplots(figsize=(6.4, 4))
-    axis.plot([0, 0.7], [0, 0.7], label="as named", **TRUTH)
+    axis.plot([0, 0.7], [0, 0.7], label="nominal", **TRUTH)
     for (split, part), marker in zip(table.groupby("split", sort=False), MARKERS, strict=False):
         axis.plot(part["nominal"], part["realised"], marker=marker, ms=5, label=split)
     axis.set(xlabel="nominal missing rate", ylabel="realised missing rate")
@@ -118,7 +122,7 @@ def realised_rates(table: pd.DataFrame) -> Figure:
 
 
 def denoiser_weights(sigma: np.ndarray, weights: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """The weights a of x_t and b of the condition in the best denoiser against sigma, a line a training rule."""
+    """Weights a (of x_t) and b (of the condition) in the optimal denoiser against sigma, one line per training rule."""
     figure, axes = row(2, 5, 3.6)
     for i, (axis, title) in enumerate(zip(axes, ("$x_t$", "the condition"), strict=True)):
         for (name, pair), line in zip(weights.items(), ("-", "--", "-."), strict=False):
@@ -132,7 +136,7 @@ def denoiser_weights(sigma: np.ndarray, weights: Mapping[str, tuple[np.ndarray, 
 def pair_scatter(
     groups: Mapping[str, tuple[np.ndarray, np.ndarray]], slopes: Mapping[str, float], truth: float
 ) -> Figure:
-    """Samples x (N,) against their conditions c (N,), a panel a group, with its slope and the true one."""
+    """Samples x (N,) against conditions c (N,), one panel per group, with the sampled and the true slope."""
     figure, axes = row(len(groups), 2.9, 3.4, sharex=True, sharey=True)
     ends = np.array([-3.0, 3.0])
     for axis, (name, (x, c)) in zip(axes, groups.items(), strict=True):
@@ -141,7 +145,7 @@ def pair_scatter(
         axis.plot(ends, truth * ends, label="truth", **TRUTH)
         axis.set(title=f"{name}\nslope {slopes[name]:.2f}", xlabel="condition c", xlim=(-3.5, 3.5))
     axes[0].set(ylabel="sample of x", ylim=(-9, 9))
-    narrow = int(np.argmin([x.std() for x, _ in groups.values()]))  # here a legend hides no samples
+    narrow = int(np.argmin([x.std() for x, _ in groups.values()]))  # where a legend hides no samples
     axes[narrow].legend(loc="lower right", fontsize="small", title=f"truth: slope {truth:.2f}")
     return figure
 
@@ -149,14 +153,14 @@ def pair_scatter(
 def metrics_by_row(
     table: pd.DataFrame, titles: Mapping[str, str], ideal: str, names: Sequence[str], log: Sequence[str] = ()
 ) -> Figure:
-    """Metrics with their intervals, one panel a metric and one line a row; a dashed line at the row ``ideal``.
+    """Metrics with intervals, one panel per metric and one line per row; a dashed line at the row ``ideal``.
 
     Args:
         table: columns row, metric, value, low, high.
         titles: metric -> title of its panel.
-        ideal: the row to compare the others with; no dashed line where the table lacks it.
-        names: the rows to show, from top to bottom.
-        log: metrics on a logarithmic axis.
+        ideal: reference row; no dashed line if the table lacks it.
+        names: rows to show, from top to bottom.
+        log: metrics with a logarithmic axis.
     """
     figure, axes = row(len(titles), 3.2 + 1.5 / len(titles), 0.42 * len(names) + 1.2, sharey=True)
     for axis, (metric, title) in zip(axes, titles.items(), strict=True):
@@ -173,7 +177,7 @@ def metrics_by_row(
 
 
 def luck_of_the_mask(share: np.ndarray, error: np.ndarray, xlabel: str, ylabel: str) -> Figure:
-    """One point an epoch: how often something was available against a score, with the least-squares line."""
+    """Validation error against the share of available samples in the mask, one point per epoch, with a fitted line."""
     figure, axis = plt.subplots(figsize=(5.5, 3.6))
     line = {"fit_reg": np.ptp(share) > 0, "ci": None, "truncate": True, "line_kws": {"color": BROWN, "lw": 1.8}}
     sns.regplot(x=share, y=error, ax=axis, scatter_kws={"s": 45, "alpha": 0.5}, **line)
@@ -189,14 +193,14 @@ def quality_against_calls(
     limits: Mapping[str, tuple[float, float]] | None = None,
     log: bool = False,
 ) -> Figure:
-    """Quality against calls of the denoiser, one panel a metric and one line a sampler.
+    """Quality against calls of the denoiser, one panel per metric and one line per sampler.
 
     Args:
         table: columns sampler, calls, metric, value, and low and high where there are intervals.
         titles: metric -> title of its panel.
-        reference: metric -> where a dashed line goes: the ideal, or the noise of the measurement.
-        limits: metric -> ends of its axis, where a few points would hide the rest.
-        log: values on a logarithmic axis too.
+        reference: metric -> value of a dashed line: the ideal, or the noise of the measurement.
+        limits: metric -> axis limits, if outliers would compress the rest.
+        log: logarithmic value axis.
     """
     figure, axes = row(len(titles), 4.4, 3.6)
     table = table.reindex(columns=["sampler", "calls", "metric", "value", "low", "high"])

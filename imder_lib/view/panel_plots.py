@@ -1,4 +1,4 @@
-"""The figures of the explorer panels: fast to draw, nothing computed here."""
+"""Figures of the explorer panels, optimised for drawing time."""
 
 import base64
 import gc
@@ -14,21 +14,21 @@ from matplotlib.figure import Figure
 from imder_lib.view.style import BLUE, BROWN, METHODS, METRIC_NAMES, SILVER, TRUTH, legend_above, method_lines, picture
 
 DPI = 80
-PRECISION = 0.03  # the lowest noise level of a trajectory: the log axis ends here
+PRECISION = 0.03  # lowest noise level on a logarithmic axis
 
 
 def draw_png(make: Callable[[], Figure]) -> str:
-    """A figure as a PNG in base64.
+    """Draw a figure to a PNG in base64.
 
-    The garbage collector waits, for a full collection takes longer than the drawing. What the figure leaves is
-    collected at once, while it is young: full collections then stay rare.
+    Garbage collection is disabled meanwhile, because a full collection takes longer than the drawing. The objects of
+    the figure are then collected in the youngest generation, so full collections stay rare.
     """
     buffer = io.BytesIO()
     gc.disable()
     try:
         figure = make()
         figure.set_dpi(DPI)
-        FigureCanvasAgg(figure).print_png(buffer)  # savefig would draw twice
+        FigureCanvasAgg(figure).print_png(buffer)  # savefig draws twice
         del figure
         gc.collect(0)
     finally:
@@ -37,7 +37,7 @@ def draw_png(make: Callable[[], Figure]) -> str:
 
 
 def recovery_figure(pictures: Mapping[str, np.ndarray]) -> tuple[Figure, list[Axes]]:
-    """A figure with pictures, title -> (H, W), above three empty axes; the first picture sets the grey scale."""
+    """Figure with pictures, title -> (H, W), above three empty axes; the first picture determines the grey scale."""
     figure = Figure(figsize=(10, 5.4), layout="none")
     upper = figure.add_gridspec(1, len(pictures), top=0.93, bottom=0.56, left=0.02, right=0.98, wspace=0.08)
     lower = figure.add_gridspec(1, 3, top=0.42, bottom=0.11, left=0.06, right=0.98, wspace=0.22)
@@ -48,7 +48,7 @@ def recovery_figure(pictures: Mapping[str, np.ndarray]) -> tuple[Figure, list[Ax
 
 
 def draw_densities(axis: Axes, true: np.ndarray, draws: np.ndarray, sigma: float) -> None:
-    """Densities of the missing latents: the true one, and that of the draws at noise level sigma."""
+    """Draw the densities of missing latents: of the true ones, and of the draws at noise level sigma."""
     bins = np.linspace(-4, 4, 41)
     for x, name, style in ((true, "true", TRUTH), (draws, f"draws at {sigma:.2g}", {"color": BLUE, "lw": 2})):
         axis.stairs(np.histogram(np.clip(x, -4, 4), bins, density=True)[0], bins, label=name, **style)
@@ -57,7 +57,7 @@ def draw_densities(axis: Axes, true: np.ndarray, draws: np.ndarray, sigma: float
 
 
 def draw_trajectories(axis: Axes, levels: np.ndarray, values: np.ndarray, true: float, sigma: float) -> None:
-    """Denoised values (S, K) of one latent entry, a line a draw, over noise levels (S,); sigma: the level shown."""
+    """Draw the denoised values (S, K) of one latent entry over noise levels (S,), one line per draw; mark sigma."""
     axis.plot(np.maximum(levels, PRECISION / 2), values, color=BLUE, lw=1, alpha=0.8)
     axis.axhline(true, label="true", **TRUTH)
     axis.axvline(max(sigma, PRECISION / 2), color=SILVER, lw=3, alpha=0.5, label="level shown")
@@ -68,7 +68,7 @@ def draw_trajectories(axis: Axes, levels: np.ndarray, values: np.ndarray, true: 
 
 
 def draw_numbers(axis: Axes, prediction: np.ndarray, label: float) -> None:
-    """The predicted number (K,) of each draw; mean and standard deviation, and the true label."""
+    """Draw the predictions (K,) of the draws, their mean and standard deviation, and the true label."""
     mean, spread = prediction.mean(), prediction.std(ddof=1) if len(prediction) > 1 else 0.0
     axis.axvspan(mean - spread, mean + spread, color=BLUE, alpha=0.15, lw=0)
     axis.plot(prediction, np.linspace(0.2, 0.8, len(prediction)), "o", color=BLUE)
@@ -80,7 +80,7 @@ def draw_numbers(axis: Axes, prediction: np.ndarray, label: float) -> None:
 
 
 def draw_classes(axis: Axes, probability: np.ndarray, label: float) -> None:
-    """The class probabilities (K, C) of each draw and their means; brown: the true class."""
+    """Draw the class probabilities (K, C) of the draws and their means, with the true class in brown."""
     mean, classes = probability.mean(axis=0), np.arange(probability.shape[1])
     axis.bar(classes, mean, color=np.where(classes == label, BROWN, BLUE), alpha=0.5)
     axis.plot(classes, probability.T, "o", ms=3, color=BLUE)
@@ -89,7 +89,7 @@ def draw_classes(axis: Axes, probability: np.ndarray, label: float) -> None:
 
 
 def missing_rate_view(table: pd.DataFrame, metric: str, rate: float) -> Figure:
-    """A metric against the missing rate, and at one nominal rate the methods side by side.
+    """A metric against the missing rate, and a bar chart of the methods at one nominal rate.
 
     Args:
         table: rows of evaluate under protocol "random".
@@ -108,5 +108,5 @@ def missing_rate_view(table: pd.DataFrame, metric: str, rate: float) -> Figure:
     bars.bar_label(bar, fmt=" {:.3f}", fontsize="small")
     bars.set(title=f"at nominal rate {rate:g}", xlabel=METRIC_NAMES[metric])
     bars.margins(x=0.18)
-    bars.set_ylim(-0.6, max(len(shown), 4) - 0.4)  # a few bars are no broader than many
+    bars.set_ylim(-0.6, max(len(shown), 4) - 0.4)  # limits the height of the bars
     return figure

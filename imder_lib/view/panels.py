@@ -1,4 +1,4 @@
-"""Explorer panels: controls over a figure that follows them in JupyterLab."""
+"""Explorer panels: interactive figures with controls, in JupyterLab."""
 
 import html
 import traceback
@@ -24,13 +24,13 @@ from imder_lib.model.recovery import Latents, encode_split
 from imder_lib.view import panel_plots as plots
 from imder_lib.view.style import METHODS, METRIC_NAMES
 
-SAMPLES = 100  # of a split, to choose from
+SAMPLES = 100  # samples of the split that can be selected
 LEVELS = (40.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.0)
 Pictures = Callable[[Latents], np.ndarray]  # latents of one sample, modality -> (D, T), to a picture (H, W)
 
 
 def _wide(kind: type, name: str, *values: Any, **options: Any) -> widgets.Widget:
-    """A control with its name; a slider redraws when it is let go."""
+    """A labelled control; a slider triggers a redraw when it is released."""
     if kind is not widgets.Dropdown:
         options["continuous_update"] = False
     return kind(*values, description=name, style={"description_width": "7em"}, layout={"width": "auto"}, **options)
@@ -42,29 +42,29 @@ def _tick(name: str, value: bool = True) -> widgets.Checkbox:
 
 
 class Panel(ABC):
-    """Controls and one figure that follows them.
+    """Controls and a figure that is redrawn when a control changes.
 
     Attributes:
         controls: name -> widget; :meth:`figure` reads their values.
         picture: the last figure.
-        message: why the figure does not follow, if it does not.
+        message: error of the last redraw, or empty.
     """
 
     def __init__(self, controls: Mapping[str, widgets.Widget]) -> None:
         self.controls, self.alt, self.picture = dict(controls), "explorer panel", widgets.HTML()
-        self.message = widgets.HTML(layout={"min_height": "2em"})  # with no message the figure stays where it is
+        self.message = widgets.HTML(layout={"min_height": "2em"})  # so a message does not move the figure
         for control in self.controls.values():
             control.observe(lambda change: self.refresh(), "value")
 
     @abstractmethod
     def figure(self) -> Figure:
-        """The figure of the controls' present values. Raises UserError where they allow none."""
+        """The figure for the current values of the controls; a UserError if they are invalid."""
 
     def value(self, name: str) -> Any:
         return self.controls[name].value
 
     def refresh(self) -> None:
-        """Draw anew. On an error the last figure stays and the message says why."""
+        """Redraw. On an error the last figure stays and the message shows the error."""
         try:
             code = plots.draw_png(self.figure)
         except Exception as error:
@@ -79,7 +79,7 @@ class Panel(ABC):
         self.picture.value = f'<img alt="{html.escape(self.alt)}" style="{style}" src="data:image/png;base64,{code}">'
 
     def show(self, save: Callable[[Figure, str, str], object], name: str, caption: str, live: bool) -> None:
-        """Show the panel, or if not ``live`` its figure by ``save(figure, name, caption)``."""
+        """Show the panel. If not ``live``, call ``save(figure, name, caption)`` instead."""
         if not live:
             save(self.figure(), name, caption)
             return
@@ -87,21 +87,21 @@ class Panel(ABC):
         self.refresh()
         ticks = [c for c in self.controls.values() if isinstance(c, widgets.Checkbox)]
         others = [c for c in self.controls.values() if c not in ticks]
-        columns = "repeat(auto-fit, minmax(250px, 1fr))"  # as many as the window has room for
+        columns = "repeat(auto-fit, minmax(250px, 1fr))"  # as many columns as fit into the window
         grid = widgets.GridBox(others, layout={"grid_template_columns": columns, "align_items": "center"})
         row = widgets.Box(ticks, layout={"flex_flow": "row wrap"})
         display(widgets.VBox([grid, row, self.message, self.picture], layout={"max_width": "960px"}))
 
 
 class RecoveryPanel(Panel):
-    """One sample's recovery: what is missing, how it is drawn, and the predictions.
+    """Recovery of one sample: true and drawn latents, trajectories and predictions.
 
     Args:
-        model: trained under rules with net "joint"; never changed.
-        split: samples to choose from, the first 100.
-        missing: the modality that is missing at the start.
-        pictures: makes a picture, NaN where a modality is not given; None: the standardised latent of the first
-            missing modality.
+        model: trained with net "joint"; not changed.
+        split: the first 100 samples can be selected.
+        missing: the initially missing modality.
+        pictures: makes a picture of latents, NaN where a modality is missing; None: shows the standardised latents of
+            the first missing modality.
         seed: of the draws.
 
     Attributes:
@@ -132,7 +132,7 @@ class RecoveryPanel(Panel):
         super().__init__(controls)
 
     def figure(self) -> Figure:
-        """Draws anew only if what the draws depend on has changed."""
+        """The figure for the current values; recovers again only if a control other than the level has changed."""
         drawn_with = {name: self.value(name) for name in self.controls if name != "level"}
         if drawn_with != self.drawn_with:
             self._draw()
@@ -141,7 +141,7 @@ class RecoveryPanel(Panel):
         sigma, noisy, _ = next(step for step in self.path if step[0] <= self.value("level") + 1e-9)
         true = self._scaled({m: x[n : n + 1] for m, x in self.latents.items()}, i)[0]
         denoised = np.stack([self._scaled(latents, i) for *_, latents in self.path])  # (S, K, D, T)
-        d, t = np.unravel_index(np.abs(denoised[-1].mean(0)).argmax(), true.shape)  # the entry with most to see
+        d, t = np.unravel_index(np.abs(denoised[-1].mean(0)).argmax(), true.shape)  # the entry of largest mean
         figure, (left, middle, right) = plots.recovery_figure(self._pictures(n, i, noisy, sigma))
         plots.draw_densities(left, true, self._scaled(noisy, i), sigma)
         levels = np.array([level for level, *_ in self.path])
@@ -154,7 +154,7 @@ class RecoveryPanel(Panel):
     def _draw(self) -> None:
         given = [self.value(m) for m in self.model.modalities]
         if all(given) or not any(given):
-            raise UserError("drop one modality at least" if all(given) else "one modality at least must stay")
+            raise UserError(f"at least one modality must be {'missing' if all(given) else 'available'}")
         n, K = self.value("sample"), self.value("draws")
         latents = {m: x[n : n + 1].expand(K, -1, -1) for m, x in self.latents.items()}
         available = torch.tensor([given] * K, device=next(iter(latents.values())).device)
@@ -166,14 +166,14 @@ class RecoveryPanel(Panel):
         self.path, self.prediction = path, prediction.cpu().numpy()
 
     def _trajectory(self, latents: Latents, available: Tensor, noise: SampleNoise) -> list:
-        """The trajectory under the panel's sampler."""
+        """Trajectory with the sampler that the controls select."""
         own, name = self.model.config.sampler, self.value("sampler")
         settings = own.settings if name == own.name else {}
         sampler = Sampler(name, self.value("steps"), own.schedule, settings, self.value("guidance"))
         return self.model.recoverer.trajectory(latents, available, noise, sampler)
 
     def _scaled(self, latents: Latents, i: int) -> np.ndarray:
-        """Standardised latents of modality i, (B, D, T), without the channels that never change."""
+        """Standardised latents of modality i, (B, D, T), without constant channels."""
         scale = self.model.recoverer.standardizer
         return scale(latents)[:, i, scale.varies[i, :, 0].bool()].cpu().numpy()
 
@@ -191,17 +191,17 @@ class RecoveryPanel(Panel):
 
 
 class MissingRatePanel(Panel):
-    """Methods against the missing rate.
+    """A metric of the methods against the missing rate.
 
     Args:
-        table: of :func:`imder_lib.evaluate`, with protocol "random".
-        metrics: columns to choose from; the panel starts with the first.
+        table: result of :func:`imder_lib.evaluate`, with protocol "random".
+        metrics: selectable columns; the first is selected initially.
     """
 
     def __init__(self, table: pd.DataFrame, metrics: list[str]) -> None:
         self.table = table[table["protocol"] == "random"]
         if self.table.empty:
-            raise UserError("the table has no rows of protocol 'random': evaluate with it")
+            raise UserError("the table has no rows of protocol 'random': add it to the protocols of evaluate")
         rates = sorted(self.table["rate"].unique().tolist())
         self.methods = [m for m in METHODS if (self.table["method"] == m).any()]
         names = [(METRIC_NAMES.get(m, m), m) for m in metrics]
@@ -212,6 +212,6 @@ class MissingRatePanel(Panel):
     def figure(self) -> Figure:
         shown = [m for m in self.methods if self.value(m)]
         if not shown:
-            raise UserError("choose one method at least")
+            raise UserError("select at least one method")
         table = self.table[self.table["method"].isin(shown)]
         return plots.missing_rate_view(table, self.value("metric"), self.value("rate"))

@@ -1,4 +1,4 @@
-"""Figures of data, latents, digits, styles, training and tables: pure functions to a matplotlib Figure."""
+"""Figures of data, latents, digits, training and metrics: pure functions that return a matplotlib Figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,12 +27,12 @@ from imder_lib.view.style import (
     row,
 )
 
-BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend at the right of its axis
-RIGHT, WRONG = "#00664B", "#A03A00"  # green and red-brown that differ in lightness too; a cross marks the wrong
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # legend to the right of the axis
+RIGHT, WRONG = "#00664B", "#A03A00"  # they also differ in lightness; wrong answers have a cross
 
 
 def label_histogram(labels: Mapping[str, np.ndarray]) -> Figure:
-    """Density of the label, name -> (N,), a line each."""
+    """Densities of labels, name -> (N,), one line each."""
     figure, axis = plt.subplots(figsize=(6, 3.2))
     for (name, y), line in zip(labels.items(), ("-", "--", ":"), strict=False):
         sns.kdeplot(x=y, ax=axis, label=f"{name} (N = {len(y)})", linestyle=line, cut=0, warn_singular=False)
@@ -52,7 +52,7 @@ def feature_samples(features: Mapping[str, np.ndarray], title: str) -> Figure:
 
 
 def availability_map(available: Mapping[str, np.ndarray], modalities: Sequence[str]) -> Figure:
-    """Which modalities (columns) of which samples (rows) are available, one panel a rate; rows are sorted."""
+    """Available modalities (columns) of samples (rows, sorted), one panel per rate."""
     figure, axes = row(len(available), 1.9, 3.4, sharey=True)
     for axis, (title, a) in zip(axes, available.items(), strict=True):
         axis.imshow(a[np.lexsort(a.T)], aspect="auto", cmap="Greys", vmin=0, vmax=1.4, interpolation="nearest")
@@ -64,7 +64,7 @@ def availability_map(available: Mapping[str, np.ndarray], modalities: Sequence[s
 
 
 def latent_strip(latents: Sequence[np.ndarray], titles: Sequence[str], limit: float | None = None) -> Figure:
-    """Latents (D, T) side by side, their deviations above; ``limit``: where the colours end, None: each its own."""
+    """Latents (D, T) side by side, with standard deviations; ``limit``: end of the colour scale, None: one each."""
     figure, axes = row(len(latents), 2.1, 2.6, sharey=True)
     for axis, x, title in zip(axes, latents, titles, strict=True):
         image(axis, x, limit)
@@ -74,10 +74,10 @@ def latent_strip(latents: Sequence[np.ndarray], titles: Sequence[str], limit: fl
 
 
 def compare_latents(groups: Mapping[str, np.ndarray]) -> Figure:
-    """Groups of latents (N, D, T): each on the first two principal components of the first group, and all values.
+    """Groups of latents (N, D, T) on the first two principal components of the first group, and densities of values.
 
-    The first group sets axes and components, and stands grey behind each of the others. The title of a panel says how
-    many points fall outside its frame.
+    The first group determines the components and axis limits, and is grey in all panels. The title of a panel gives the
+    share of points outside its limits.
     """
     flat = {name: x.reshape(len(x), -1) for name, x in groups.items()}
     (first, truth), *others = flat.items()
@@ -103,7 +103,7 @@ def compare_latents(groups: Mapping[str, np.ndarray]) -> Figure:
 
 
 def tsne_by_modality(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 0) -> Figure:
-    """t-SNE of true and recovered latents, modality -> two arrays (N, D, T); one colour and marker a modality."""
+    """t-SNE of true and recovered latents, modality -> two arrays (N, D, T); one colour and marker per modality."""
     flat = np.concatenate([x.reshape(len(x), -1) for pair in groups.values() for x in pair])
     flat = PCA(min(30, *flat.shape), random_state=seed).fit_transform(flat)
     points = TSNE(perplexity=min(30.0, (len(flat) - 1) / 3), init="pca", random_state=seed).fit_transform(flat)
@@ -113,13 +113,13 @@ def tsne_by_modality(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: 
             part, points = points[: len(x)], points[len(x) :]
             look = {"marker": marker, "edgecolors": colour, "facecolors": face}
             axis.scatter(*part.T, s=22, linewidths=1, alpha=0.8, label=f"{m}, {kind}", **look)
-    axis.set(xticks=[], yticks=[], xlabel="t-SNE: only who is near whom means something")
+    axis.set(xticks=[], yticks=[], xlabel="t-SNE: only neighbourhoods are meaningful")
     axis.legend(**BESIDE)
     return figure
 
 
 def digit_strip(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    """Images (8, 8) side by side, from -1 (white) to 1 (black), values beyond cut off; NaN is blue."""
+    """Images (8, 8) side by side, from -1 (white) to 1 (black); NaN is blue."""
     figure, axes = row(len(images), 1.5, 1.9)
     for axis, x, title in zip(axes, images, titles, strict=True):
         picture(axis, x, title)
@@ -129,13 +129,13 @@ def digit_strip(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
 def completions(
     truth: np.ndarray, given: np.ndarray, draws: np.ndarray, answers: np.ndarray, together: np.ndarray, labels: Sequence
 ) -> Figure:
-    """Digits, what is available of each, draws of the rest, and their mean; above each its predicted class.
+    """Digits: the true image, its available part, draws and their mean, with predicted classes as titles.
 
     Args:
         truth, given: (N, 8, 8), NaN where missing.
         draws: (K, N, 8, 8).
-        answers: whole (K, N), the class of each draw.
-        together: whole (N,), the class of all draws together; it stands above their mean.
+        answers: integers (K, N), the predicted class of each draw.
+        together: integers (N,), the predicted class from all draws, shown with their mean.
         labels: N true classes.
     """
     K, N = answers.shape
@@ -152,7 +152,7 @@ def completions(
 
 
 def confusion_map(counts: np.ndarray) -> Figure:
-    """Counts (C, C), rows true classes, columns predicted ones; the diagonal is right."""
+    """Confusion matrix (C, C), rows true classes, columns predicted ones."""
     figure, axis = plt.subplots(figsize=(5.2, 4.6))
     sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", cbar=False, linewidths=0.5, square=True, ax=axis)
     axis.set(xlabel="predicted class", ylabel="true class")
@@ -162,9 +162,9 @@ def confusion_map(counts: np.ndarray) -> Figure:
 def draws_band(
     draws: np.ndarray, truth: np.ndarray, exact: Sequence[np.ndarray] | None, titles: Sequence[str]
 ) -> Figure:
-    """Draws of some latent channels over time, (K, C, T), with the truth (C, T).
+    """Draws (K, C, T) of latent channels over time, with the truth (C, T).
 
-    ``exact``: mean and the two ends of the central 95 %, (C, T) each.
+    ``exact``: mean and both ends of the central 95 % interval of the exact posterior, (C, T) each.
     """
     figure, axes = row(len(titles), 4.2, 3.2)
     for c, (axis, title) in enumerate(zip(axes, titles, strict=True)):
@@ -183,7 +183,7 @@ def draws_band(
 
 
 def training_curves(history: pd.DataFrame) -> Figure:
-    """Training and validation loss of each stage; a ring around the epoch that is kept, 0 for the start."""
+    """Training and validation loss of each stage; a ring marks the epoch whose weights are kept (0: initial)."""
     stages = history["stage"].unique()
     figure, axes = row(len(stages), 4.2, 3.2)
     for axis, stage in zip(axes, stages, strict=True):
@@ -199,7 +199,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
 
 
 def metric_against_rate(table: pd.DataFrame, metric: str) -> Figure:
-    """A metric against the realised missing rate, a line a method; the band is the range over seeds."""
+    """A metric against the realised missing rate, one line per method; the band is the range over seeds."""
     figure, axis = plt.subplots(figsize=(6.4, 4))
     method_lines(axis, table, metric)
     axis.legend()
@@ -207,7 +207,7 @@ def metric_against_rate(table: pd.DataFrame, metric: str) -> Figure:
 
 
 def metric_by_pattern(table: pd.DataFrame, metric: str) -> Figure:
-    """A metric for each pattern of available modalities, a marker a method; bars are the range over seeds."""
+    """A metric for each pattern of available modalities, one marker per method; bars are the range over seeds."""
     figure, axis = plt.subplots(figsize=(7.5, 3.8))
     looks = [METHODS[method] for method in table["method"].unique()]
     named = table.assign(method=table["method"].map({m: look.label for m, look in METHODS.items()}))

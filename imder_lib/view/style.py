@@ -1,4 +1,4 @@
-"""The look of every figure: one style sheet, one colour, marker and line for each method, and what figures share."""
+"""Style of all figures: style sheet, colour, marker and line of each method, and common drawing functions."""
 
 from typing import Any, NamedTuple
 
@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-# Told apart by colour-blind readers (CIEDE2000 of any two at least 14) and at least 3 to 1 against white.
+# Distinct for colour-blind readers (CIEDE2000 of any two at least 14); contrast against white at least 3 to 1.
 BLUE, GOLD, MAROON, SKY, BROWN = "#2166AC", "#B8860B", "#661100", "#5B8FF9", "#8C510A"
 INDIGO, GREY, SILVER, BLACK = "#332288", "#555555", "#8A8A8A", "#000000"
 MARKERS = "osD^vP*X"
 
 
 class Method(NamedTuple):
-    """How a method is drawn: never by its colour alone."""
+    """Style of a method; methods differ in more than their colour."""
 
     label: str
     colour: str
@@ -49,18 +49,18 @@ TRUTH = {"color": BLACK, "lw": 1.5, "ls": "--"}
 
 
 def use_style() -> None:
-    """The style sheet imder.mplstyle for all figures that follow."""
+    """Use the style sheet imder.mplstyle for all later figures."""
     plt.style.use("imder_lib.view.imder")
 
 
 def row(count: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure with a row of axes (count,), each width by height inches; ``options`` go to ``plt.subplots``."""
+    """A figure with a row of axes (count,), each width x height inches; ``options``: for ``plt.subplots``."""
     figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False, **options)
     return figure, axes[0]
 
 
 def image(axis: Axes, x: np.ndarray, limit: float | None = None, **options: Any) -> AxesImage:
-    """An array (H, W) in colours from -limit to limit (None: its largest size); ``options`` go to ``imshow``."""
+    """Draw an array (H, W) in colours from -limit to limit (None: its maximum); ``options``: for ``imshow``."""
     end = limit or np.abs(x).max() or 1.0
     axis.grid(False)
     style = {"aspect": "auto", "cmap": "vlag", "interpolation": "nearest"}
@@ -68,14 +68,14 @@ def image(axis: Axes, x: np.ndarray, limit: float | None = None, **options: Any)
 
 
 def picture(axis: Axes, x: np.ndarray, title: str, limit: float = 1, aspect: str = "equal", **text: Any) -> None:
-    """A picture (H, W) from -limit (white) to limit (black), NaN in blue; ``text``: properties of its title."""
+    """Draw a picture (H, W) from -limit (white) to limit (black), NaN in blue; ``text``: properties of the title."""
     image(axis, np.ma.masked_invalid(x), limit, cmap="Greys", aspect=aspect)
     axis.set(xticks=[], yticks=[], facecolor="#CFE3F2")
     axis.set_title(title, **text)
 
 
 def method_lines(axis: Axes, table: pd.DataFrame, metric: str) -> None:
-    """A metric against the realised missing rate, a line a method; the band is the range over seeds."""
+    """Draw a metric against the realised missing rate, one line per method; the band is the range over seeds."""
     for method, part in table.groupby("method", sort=False):
         label, colour, marker, line = METHODS[method]
         rates = part.groupby("rate")
@@ -86,7 +86,7 @@ def method_lines(axis: Axes, table: pd.DataFrame, metric: str) -> None:
 
 
 def legend_above(axis: Axes, room: float, **options: Any) -> None:
-    """A legend inside the axis; ``room``: the height that it adds above the curves, as a share."""
+    """Draw a legend inside the axis; ``room``: share of the height that is added above the curves for it."""
     low, high = axis.get_ylim()
     axis.set_ylim(low, high + room * (high - low))
     axis.legend(**options)

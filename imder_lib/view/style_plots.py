@@ -1,4 +1,4 @@
-"""Figures of the hidden styles of synthetic data: where features lie, and how often draws have each style."""
+"""Figures of the hidden styles of synthetic data."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,14 +13,14 @@ LOOKS = ((BLUE, "o"), (MAROON, "^"), (GOLD, "s"))  # colour and marker of each s
 
 
 def tone_plane(process: AffectProcess, modality: str, features: np.ndarray) -> np.ndarray:
-    """Time averages of (N, T, D) along the tone and the first loading, in deviations of the frame noise: (N, 2)."""
+    """Time averages of features (N, T, D) along tone and first loading, in units of the frame noise: (N, 2)."""
     tones = process.tones[modality]
     axes = np.stack([tones[-1] - tones[0], process.loadings[modality][0][:, 0]], axis=1)
     return features.mean(axis=1) @ axes / np.linalg.norm(axes, axis=0) / process.noise[modality]
 
 
 def style_clouds(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str]) -> Figure:
-    """Points (N, 2) of :func:`tone_plane` with their styles (N,), a panel a group; grey behind: the first group."""
+    """Points (N, 2) of :func:`tone_plane` with their styles (N,), one panel per group; the first group in grey."""
     figure, axes = row(len(groups), 3.1, 3.7, sharex=True, sharey=True)
     first = next(iter(groups.values()))[0]
     for axis, (title, (xy, styles)) in zip(axes, groups.items(), strict=True):
@@ -35,7 +35,7 @@ def style_clouds(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Seq
 
 
 def reliability(exact: np.ndarray, drawn: np.ndarray, names: Sequence[str], bins: int = 8) -> Figure:
-    """Share of draws in each style against its exact probability, both (N, R): means of equal groups of samples.
+    """Share of draws with each style against its exact probability, both (N, R), averaged in bins of equal size.
 
     Bars are two standard errors of the mean.
     """

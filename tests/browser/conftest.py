@@ -1,4 +1,4 @@
-"""JupyterLab on loopback, offline and quiet, over copies of the notebooks, and a headless Chromium to open them in."""
+"""JupyterLab on loopback, offline, with copies of the notebooks, and a headless Chromium."""
 
 import json
 import os
@@ -31,7 +31,7 @@ CONFIG = {
     "ServerApp": {"open_browser": False, "allow_root": True, "ip": "127.0.0.1", "port_retries": 0},
 }
 SETTINGS = {
-    "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page, seen or not
+    "notebook-extension/tracker": {"windowingMode": "none"},  # all cells are in the page, visible or not
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 RAISED = re.compile(r'"msg_type": ?"error".*"ename": ?"(.*?)", ?"evalue": ?"(.*?)"')  # by a cell or a widget's callback
@@ -40,7 +40,7 @@ TROUBLE = ("[E ", "[C ", "ERROR", "Traceback")
 
 @dataclass(frozen=True)
 class Lab:
-    """A running JupyterLab: its address, its token, its notebooks, and the file that it and its kernels log to."""
+    """A running JupyterLab: address, token, notebooks, and log file of server and kernels."""
 
     url: str
     token: str
@@ -53,7 +53,7 @@ class Lab:
             return answer.read().decode()
 
     def add(self, source: Path) -> None:
-        """A copy as if never run; the defaults of its parameters are a fast run into a folder of its own."""
+        """Add a copy of a notebook without outputs, whose default parameters give a fast run in its own folder."""
         notebook = nbformat.read(source, as_version=4)
         for cell in (c for c in notebook.cells if c.cell_type == "code"):
             cell.outputs, cell.execution_count = [], None
@@ -78,7 +78,7 @@ def screenshots(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab until the last test is done; it reads and writes nothing of the user's own."""
+    """JupyterLab for all tests; it does not use files of the user."""
     base = tmp_path_factory.mktemp("lab")
     tree, config = base / "tree", base / "config"
     for name, values in SETTINGS.items():
@@ -136,7 +136,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(lab: Lab, browser: Browser) -> Iterator[Page]:
-    """An empty page; when it closes, so do the kernels."""
+    """An empty page; its kernels are closed with it."""
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     yield page
     page.close()
@@ -146,7 +146,7 @@ def page(lab: Lab, browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def complaints(lab: Lab, page: Page) -> Callable[[], list[str]]:
-    """What page, kernels and server have complained of since the test began; a request elsewhere is one too."""
+    """Errors of page, kernels and server since the test began, and requests to other hosts."""
     seen, start = [], lab.log.stat().st_size
 
     def receive(data: str | bytes) -> None:

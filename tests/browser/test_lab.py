@@ -1,4 +1,4 @@
-"""Notebooks with an explorer panel, run and moved in JupyterLab as a reader would; screenshots of what is seen."""
+"""Notebooks with an explorer panel, run and operated in JupyterLab, with screenshots."""
 
 import re
 
@@ -17,7 +17,7 @@ CHANGED = f"before => (document.querySelector('{PICTURE}') || {{src: before}}).s
 
 RESIZED = """() => {
     const rest = innerWidth - document.querySelector(".jp-NotebookPanel").getBoundingClientRect().right;
-    return rest >= 0 && rest < 60;  // beside the notebook there is a narrow bar
+    return rest >= 0 && rest < 60;  // there is a narrow bar beside the notebook
 }"""
 CUT_OFF = """panel => {
     const right = one => one.getBoundingClientRect().right;
@@ -29,7 +29,7 @@ CUT_OFF = """panel => {
 
 
 def run_all(page: Page, lab, name: str) -> None:
-    """Open a notebook and run all its cells, until each has its number or one has failed."""
+    """Open a notebook and run all its cells, until all are finished or one has failed."""
     page.goto(f"{lab.url}/lab/tree/notebooks/{name}.ipynb?reset&token={lab.token}")
     idle = page.get_by_text("| Idle")  # of the status bar: the kernel
     idle.wait_for(timeout=LOADED)
@@ -50,29 +50,29 @@ class Panel:
         return self.picture.get_attribute("src")
 
     def cut_off(self, width: int, height: int) -> list[str]:
-        """Parts that reach beyond the panel in a window of this size, and the panel itself if beyond its cell."""
+        """Parts outside the panel in a window of this size, and the panel itself if it exceeds its cell."""
         self.page.set_viewport_size({"width": width, "height": height})
         self.page.wait_for_function(RESIZED, timeout=ANSWER)
         return self.box.evaluate(CUT_OFF)
 
-    def change(self, *acts) -> None:
-        """Acts of which each must bring another figure, and no message."""
-        for act in acts:
+    def change(self, *actions) -> None:
+        """Actions that must each change the figure, without a message."""
+        for action in actions:
             before = self.source()
-            act()
+            action()
             self.page.wait_for_function(CHANGED, arg=before, timeout=ANSWER)
             expect(self.message).to_have_text("")
 
-    def refuse(self, act, why: str) -> None:
-        """An act that must bring a message and leave the figure as it is."""
+    def refuse(self, action, why: str) -> None:
+        """An action that must show a message and leave the figure unchanged."""
         before = self.source()
-        act()
+        action()
         expect(self.message).to_have_text(why, timeout=ANSWER)
         assert self.source() == before
 
 
 def move(slider: Locator) -> None:
-    """One step with the keyboard, to the left where there is no way to the right."""
+    """One step with the keyboard: to the right, or to the left at the right end."""
     last = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
     slider.press("ArrowLeft" if last else "ArrowRight")
 
@@ -84,12 +84,12 @@ def choose_next(dropdown: Locator) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("00_start_here", "one modality at least must stay"),
-        ("03_recovery", "one modality at least must stay"),
-        ("05_missing_rate_tables", "choose one method at least"),
+        ("00_start_here", "at least one modality must be available"),
+        ("03_recovery", "at least one modality must be available"),
+        ("05_missing_rate_tables", "select at least one method"),
     ],
 )
-def test_a_notebook_runs_and_its_panel_follows_every_control(name, why, lab, page, complaints, screenshots):
+def test_a_notebook_runs_and_its_panel_responds_to_all_controls(name, why, lab, page, complaints, screenshots):
     run_all(page, lab, name)
     cells = nbformat.read(lab.notebooks / f"{name}.ipynb", as_version=4).cells
     expect(page.locator(".jp-CodeCell")).to_have_count(sum(cell.cell_type == "code" for cell in cells))
@@ -117,7 +117,7 @@ def test_a_notebook_runs_and_its_panel_follows_every_control(name, why, lab, pag
     assert complaints() == []
 
 
-def test_what_goes_wrong_is_noticed(lab, page, complaints):
+def test_errors_are_detected(lab, page, complaints):
     cells = [
         "import ipywidgets\ntick = ipywidgets.Checkbox()\ntick.observe(lambda change: 1 / 0, 'value')\ntick",
         "from IPython.display import HTML\nHTML('<img src=\"http://127.0.0.1:1/none.png\">')",

@@ -1,4 +1,4 @@
-"""Every page of the static book in Chromium, opened from disk."""
+"""Pages of the static book in Chromium, opened from disk."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tab(site, browser):
-    """A browser's page, and what went wrong in it: errors, and requests that left the site's folder or failed."""
+    """A browser page and its errors: messages, and requests that failed or left the folder of the site."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     wrong: list[str] = []
     page.on("console", lambda m: wrong.append(f"{page.url}: {m.text}") if m.type in ("error", "warning") else None)
@@ -32,7 +32,7 @@ def tab(site, browser):
 
 @pytest.fixture
 def open_page(tab, site):
-    """name -> the open page; at the end nothing must have gone wrong."""
+    """name -> the open page; fails at the end if there were errors."""
     page, wrong = tab
 
     def go(name: str):
@@ -45,7 +45,7 @@ def open_page(tab, site):
     assert found == []
 
 
-def test_every_page_opens_without_an_error(open_page, site):
+def test_all_pages_open_without_errors(open_page, site):
     for path in sorted(site.rglob("*.html")):
         page = open_page(str(path.relative_to(site)))
         assert page.locator("input[name=q]").is_visible(), path
@@ -53,7 +53,7 @@ def test_every_page_opens_without_an_error(open_page, site):
         assert page.evaluate(broken) == [], path
 
 
-def test_formulas_are_set(open_page):
+def test_formulas_are_rendered(open_page):
     page = open_page("notebooks/02_score_diffusion.html")
     page.wait_for_selector("mjx-container svg")
     assert page.locator("mjx-container").count() == page.locator(".math").count() > 10
@@ -73,7 +73,7 @@ def test_search_finds_the_pages_about_the_score(open_page):
 
 
 @pytest.mark.parametrize("name", ["index", "notebooks/03_recovery", "gallery"])
-def test_pages_fit_a_screen_and_a_telephone(open_page, screenshots, name):
+def test_pages_fit_wide_and_narrow_screens(open_page, screenshots, name):
     page = open_page(f"{name}.html")
     for width in (1280, 400):
         page.set_viewport_size({"width": width, "height": 900})

@@ -8,7 +8,7 @@ from imder_lib import UserError, load_data
 from imder_lib.data.digits import image
 
 
-def test_parts_make_the_image_again():
+def test_modalities_reconstruct_the_image():
     data = load_data("digits")
     assert {k: len(s) for k, s in data.splits.items()} == {"train": 1257, "valid": 180, "test": 360}
     assert data.widths == {"top": 3, "middle": 2, "bottom": 3}
@@ -30,7 +30,7 @@ def test_splits_share_no_image_and_follow_the_seed():
     assert counts.min() >= 34  # in proportion: 1797 images have 174 to 183 of each class
 
 
-def test_what_is_not_given_is_blank():
+def test_missing_modalities_are_nan():
     part = image({"bottom": np.ones((2, 8, 3))})
     assert np.isnan(part[:, :5]).all()
     assert (part[:, 5:] == 1).all()

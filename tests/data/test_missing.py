@@ -1,4 +1,4 @@
-"""Missing protocols: exact rates, independence of order, the release's own counters."""
+"""Missing protocols: exact rates, independence of order, and the batch rule of the release."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ M3 = ("text", "audio", "vision")
 
 @pytest.mark.parametrize("n", [1, 7, 229, 686, 1284])
 @pytest.mark.parametrize("rate", [0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.37, 0.4, 0.5, 0.6, 0.65, 2 / 3])
-def test_random_meets_the_rate_and_keeps_one(n, rate):
+def test_random_realises_the_rate_and_leaves_one_modality(n, rate):
     available = availability("random", n, M3, rate, seed=3)
     assert available.any(dim=1).all()
     assert abs(realised_rate(available) - rate) <= 1 / n
@@ -22,7 +22,7 @@ def test_seven_tenths_means_two_thirds():
 
 
 @pytest.mark.parametrize(("rate", "two", "one"), [(0.1, 0.1, 0.1), (0.3, 0.3, 0.3), (0.4, 0.5, 0.2), (0.6, 0.9, 0.0)])
-def test_shares_are_the_releases(rate, two, one):
+def test_shares_of_the_release(rate, two, one):
     missing = (~availability("random", 1000, M3, rate)).sum(dim=1)
     assert [(missing == k).sum().item() for k in (2, 1)] == [round(1000 * two), round(1000 * one)]
 
@@ -36,7 +36,7 @@ def test_other_numbers_of_modalities(M):
         assert available.any(dim=1).all()
 
 
-def test_mask_belongs_to_the_sample_not_its_place():
+def test_mask_depends_on_the_id_not_on_the_position():
     ids = [f"video{i}" for i in range(50)]
     a = availability("random", 50, M3, 0.4, seed=5, ids=ids)
     b = availability("random", 50, M3, 0.4, seed=5, ids=ids[::-1])
@@ -52,7 +52,7 @@ def test_mask_belongs_to_the_sample_not_its_place():
         (4659, 128, 0.3, 0.330), (4659, 128, 0.6, 0.659), (100, 32, 0.3, 0.0), (686, 32, 0.0, 0.0),
     ],
 )  # fmt: skip
-def test_released_rates_are_those_measured(n, batch_size, rate, realised):
+def test_realised_rates_of_the_released_protocol(n, batch_size, rate, realised):
     available = availability("released", n, M3, rate, batch_size=batch_size)
     assert round(realised_rate(available), 3) == realised
     assert available.any(dim=1).all()
@@ -69,10 +69,10 @@ def test_fixed_patterns():
     [("random", 0.8), ("random", -0.1), ("random", None), ("random", "0.3"), ("released", 0.35), ("fixed", "smell"),
      ("fixed", None), ("fixed", ""), ("often", 0.1)],
 )  # fmt: skip
-def test_bad_protocols_are_refused(protocol, rate):
+def test_bad_protocols_raise(protocol, rate):
     with pytest.raises(UserError):
         availability(protocol, 10, M3, rate)
 
 
-def test_counts_use_every_rate_of_the_release():
+def test_counts_sum_to_the_number_of_samples():
     assert [sum(missing_counts(686, 3, r)) for r in RATES] == [686] * len(RATES)

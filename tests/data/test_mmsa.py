@@ -1,4 +1,4 @@
-"""Files in the MMSA schema: what is read, what is refused, what is written."""
+"""Files in the MMSA schema: reading, checks and conversion."""
 
 import collections
 import os
@@ -97,7 +97,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_content_is_named(save, name):
+def test_bad_content_raises_with_its_place(save, name):
     edit, message = BAD[name]
     with pytest.raises(UserError, match=message):
         load_data(save(edit(content())))
@@ -131,7 +131,7 @@ def test_minus_inf_audio_becomes_zero_and_unknown_keys_warn(save):
     assert data.train.batch([1]).features["audio"][0, 2, 0] == 0
 
 
-def test_named_data_must_have_their_widths(save, tmp_path):
+def test_named_data_must_have_the_published_widths(save, tmp_path):
     (tmp_path / "mosi").mkdir()
     save(content()).rename(tmp_path / "mosi" / "aligned_50.pkl")
     with pytest.raises(UserError, match="widths"):
@@ -139,7 +139,7 @@ def test_named_data_must_have_their_widths(save, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "widths"), [("mosi", (768, 5, 20)), ("mosei", (768, 74, 35))])
-def test_named_data_other_than_published_warn_and_go_on(save, tmp_path, monkeypatch, name, widths):
+def test_named_data_with_another_hash_give_a_warning(save, tmp_path, monkeypatch, name, widths):
     path = save(content(T=(2, 2, 2), D=widths))
     (tmp_path / name).mkdir()
     path = path.rename(tmp_path / name / "aligned_50.pkl")
@@ -155,7 +155,7 @@ def test_named_data_other_than_published_warn_and_go_on(save, tmp_path, monkeypa
         convert(path, tmp_path / "converted")
         (tmp_path / name).rename(tmp_path / "away")
         (tmp_path / "converted").rename(tmp_path / name)
-        assert load_data(name, root=tmp_path).sha256 == data.sha256  # the hash is that of the file it came from
+        assert load_data(name, root=tmp_path).sha256 == data.sha256  # the hash of the original file
 
 
 def test_data_from_a_path_are_never_labelled_mosi_or_mosei(save, tmp_path):
@@ -164,7 +164,7 @@ def test_data_from_a_path_are_never_labelled_mosi_or_mosei(save, tmp_path):
         assert load_data(path).name == f"{name} (file)"
 
 
-def test_convert_then_open_is_the_same_data_mapped(save, tmp_path):
+def test_converted_data_are_equal_and_memory_mapped(save, tmp_path):
     value = change(content(), "train", "audio", put((1, 2, 0), -np.inf))
     path = save(value)
     direct, opened = load_data(path), convert(path, tmp_path / "set")
@@ -179,13 +179,13 @@ def test_convert_then_open_is_the_same_data_mapped(save, tmp_path):
         convert(path, tmp_path / "set")
 
 
-def test_convert_leaves_nothing_when_it_fails(save, tmp_path):
+def test_a_failed_conversion_leaves_no_files(save, tmp_path):
     with pytest.raises(UserError):
         convert(save(change(content(), "valid", "vision", put((2, 1, 0), np.nan))), tmp_path / "set")
     assert [p.name for p in tmp_path.iterdir()] == ["aligned.pkl"]
 
 
-def test_unequal_steps_become_one(save):
+def test_unequal_steps_are_aligned(save):
     batch = load_data(save(content(T=(6, 18, 1)))).train.batch()
     assert {x.shape[1] for x in batch.features.values()} == {6}
     assert torch.equal(batch.features["vision"][:, 0], batch.features["vision"][:, 5])
@@ -198,7 +198,7 @@ def test_align_rules():
     assert align(x, 6) is x
 
 
-def test_standardised_training_features_have_mean_0_and_std_1_and_padding_stays(save):
+def test_standardised_features_have_mean_0_and_std_1_and_zero_padding(save):
     value = content()
     value["train"]["text"] = value["train"]["text"] * 5 + 3
     value["train"]["text"][:, 4:] = 0
@@ -216,7 +216,7 @@ def with_lengths(value, T=6):
     return value
 
 
-def test_lengths_and_tokens_are_kept_also_when_converted(save, tmp_path):
+def test_lengths_and_tokens_are_kept_by_conversion(save, tmp_path):
     path = save(with_lengths(content()))
     for data in (load_data(path), convert(path, tmp_path / "set")):
         batch = data.test.batch([3, 0])
@@ -234,7 +234,7 @@ def test_lengths_follow_the_common_steps(save):
     assert load_data(save(value)).test.batch().lengths["vision"].tolist() == [6] * 5
 
 
-def test_lengths_that_cannot_be_are_clipped_with_a_warning(save):
+def test_lengths_out_of_range_are_clipped_with_a_warning(save):
     value = with_lengths(content())
     value["valid"]["audio_lengths"] = [0, 9, 3, 2]
     with pytest.warns(UserWarning, match=r"valid.*2 lengths of audio.*1\.\.6"):

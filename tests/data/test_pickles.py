@@ -1,4 +1,4 @@
-"""Pickles are read as they were written; rehearsal files have the published schema."""
+"""Reading of pickles, and fake files with the published schema."""
 
 import pickle
 

@@ -43,35 +43,35 @@ def test_posterior_is_the_mixture_of_the_joint_gaussians(given):
     process = affect_process(SMALL, steps=5)
     features, *_ = process.sample(3, np.random.default_rng(1))
     n = 5 * SMALL["text"]
-    ours = exact_posterior(process, features, "text", given)
+    posterior = exact_posterior(process, features, "text", given)
     image = np.random.default_rng(2).standard_normal((4, n))
     of_image = exact_posterior(process, features, "text", given, image)
     weights = brute_weights(process, features, given)
-    np.testing.assert_allclose(ours.weights, weights, atol=1e-6)
+    np.testing.assert_allclose(posterior.weights, weights, atol=1e-6)
     np.testing.assert_allclose(process.style_posterior(features, given), weights, atol=1e-6)
     means = []
     for r in range(3):
         mean, C, _ = joint(process, r, ["text", *given])
         gain = C[:n, n:] @ np.linalg.inv(C[n:, n:])
         means.append(mean[:n] + (flat(features, given) - mean[n:]) @ gain.T)
-        np.testing.assert_allclose(ours.means[:, r].reshape(3, -1), means[r], atol=1e-6)
-        np.testing.assert_allclose(ours.covariance(r), C[:n, :n] - gain @ C[n:, :n], atol=1e-8)
-        np.testing.assert_allclose(of_image.covariance(r), image @ ours.covariance(r) @ image.T, atol=1e-8)
+        np.testing.assert_allclose(posterior.means[:, r].reshape(3, -1), means[r], atol=1e-6)
+        np.testing.assert_allclose(posterior.covariance(r), C[:n, :n] - gain @ C[n:, :n], atol=1e-8)
+        np.testing.assert_allclose(of_image.covariance(r), image @ posterior.covariance(r) @ image.T, atol=1e-8)
     mean = np.einsum("nr,rnk->nk", weights, np.array(means))
-    np.testing.assert_allclose(ours.mean.reshape(3, -1), mean, atol=1e-6)
+    np.testing.assert_allclose(posterior.mean.reshape(3, -1), mean, atol=1e-6)
     np.testing.assert_allclose(of_image.mean, mean @ image.T, atol=1e-5)
-    np.testing.assert_allclose(exact_mean(process, features, "text", given), ours.mean, atol=1e-9)
+    np.testing.assert_allclose(exact_mean(process, features, "text", given), posterior.mean, atol=1e-9)
     np.testing.assert_allclose(exact_mean(process, features, "text", given, image), of_image.mean, atol=1e-9)
 
 
-def test_wide_text_says_nothing_about_the_style():
+def test_text_is_independent_of_the_style():
     process = affect_process({"text": 768, "audio": 3, "vision": 4}, steps=2)
     features, *_ = process.sample(4, np.random.default_rng(1))
     np.testing.assert_allclose(process.style_posterior(features, ["text"]), np.tile(process.prior, (4, 1)), atol=1e-9)
     np.testing.assert_allclose(style_shares(process, features), brute_weights(process, features, SMALL), atol=1e-5)
 
 
-def test_predictions_are_those_of_the_mixture():
+def test_bayes_predictions_against_the_mixture():
     process = affect_process(SMALL, steps=4)
     features, *_ = process.sample(5, np.random.default_rng(1))
     given = ["audio", "vision"]
@@ -93,7 +93,7 @@ def test_predictions_are_those_of_the_mixture():
         bayes_prediction(process, features, available, loss="absolute")
 
 
-def test_draws_have_the_posteriors_moments():
+def test_draws_have_the_moments_of_the_posterior():
     process = affect_process(SMALL, steps=3)
     features, *_ = process.sample(2, np.random.default_rng(1))
     posterior = exact_posterior(process, features, "vision", ["audio"])
@@ -116,7 +116,7 @@ def test_joint_draws_share_style_and_affect():
     complete = {m: np.concatenate(list(drawn[m])) if m in drawn else np.tile(x, (5, 1, 1)) for m, x in features.items()}
     shares = style_shares(process, complete)[np.arange(1000), styles.ravel()]
     assert shares.mean() > 0.95
-    apart = complete | {"vision": np.roll(complete["vision"], 200, axis=0)}  # each modality drawn on its own
+    apart = complete | {"vision": np.roll(complete["vision"], 200, axis=0)}  # modalities drawn independently
     assert style_shares(process, apart)[np.arange(1000), styles.ravel()].mean() < 0.6
     z, _ = process.affect_posterior(features, ["text"]).sample(2, np.random.default_rng(0))
     assert z.shape == (2, 200, 16 * 4)
@@ -135,7 +135,7 @@ def test_convolution_matrix_is_the_encoders_convolution():
 @pytest.mark.parametrize(
     ("pattern", "acc2"), [("text+audio+vision", 0.87), ("text", 0.85), ("vision", 0.66), ("audio", 0.63)]
 )
-def test_bayes_limit_of_the_gaussian_has_the_published_shape(pattern, acc2):
+def test_bayes_limit_of_gaussian_data_is_near_the_published_results(pattern, acc2):
     data = load_data("gaussian", sizes={"train": 1, "valid": 1, "test": 8000}, widths=MIDDLE)
     y = data.test.labels
     available = availability("fixed", len(y), data.modalities, pattern).numpy()
@@ -143,7 +143,7 @@ def test_bayes_limit_of_the_gaussian_has_the_published_shape(pattern, acc2):
     assert ((prediction > 0) == (y > 0)).mean() == pytest.approx(acc2, abs=0.015)
 
 
-def test_gaussian_stays_what_it_was():
+def test_gaussian_data_are_unchanged():
     data, digest = (
         load_data("gaussian", sizes={"train": 5, "valid": 3, "test": 4}, widths=SMALL, steps=4),
         hashlib.sha256(),
@@ -178,7 +178,7 @@ def test_no_trained_prediction_beats_bayes(name, styled):
             assert acc2 >= (network.fit(train, target).predict(test) == (y > 0)).mean() - 0.01
 
 
-def test_the_conditional_mean_misleads_and_exact_draws_do_not(styled):
+def test_predictions_from_the_conditional_mean_are_worse_than_from_exact_draws(styled):
     process, x, y = styled.process, styled.test.features, styled.test.labels > 0
     rng, lost = np.random.default_rng(0), 0
     right = lambda chance: ((chance > 0.5) == y).mean()  # noqa: E731
@@ -222,7 +222,7 @@ def test_same_seed_same_data_other_seed_other_data():
     assert a.sha256 == b.sha256 != c.sha256
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_bad_arguments_raise():
     process = affect_process(SMALL, steps=3)
     features, *_ = process.sample(2, np.random.default_rng(1))
     for given in ((), ("smell",), tuple(SMALL)):

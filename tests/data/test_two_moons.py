@@ -1,7 +1,7 @@
-"""Two moons: the data set, and exact draws of its posterior beside those of the benchmark.
+"""Two moons: the data set, and exact posterior draws against those of the benchmark.
 
-two_moons.npz holds the ten observations, the parameters that made them, and 1,000 reference draws for each, out of
-sbibm 1.1.0 (https://github.com/sbi-benchmark/sbibm; Lueckmann et al., 2021; MIT licence, see two_moons.LICENSE).
+two_moons.npz holds the ten observations, their true parameters, and 1,000 reference draws for each, from sbibm 1.1.0
+(https://github.com/sbi-benchmark/sbibm; Lueckmann et al., 2021; MIT licence, see two_moons.LICENSE).
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_the_data_set(tmp_path):
     assert theta.shape == x.shape == (10000, 1, 2)
     np.testing.assert_array_equal(data.train.labels, theta[:, 0, 0])
     assert np.abs(theta).max() <= 1
-    assert all((v != 0).any(axis=-1).all() for v in (theta, x))  # no frame reads as padding
+    assert all((v != 0).any(axis=-1).all() for v in (theta, x))  # no frame looks like padding
     assert (load_data("two_moons", seed=1).test.features["x"][0] != data.test.features["x"][0]).all()
     with pytest.raises(UserError, match="at least one sample"):
         load_data("two_moons", sizes={"test": 0})
@@ -44,14 +44,14 @@ def test_simulates_around_the_observations():
         simulate(np.zeros(2), rng)
 
 
-@pytest.mark.parametrize("i", [0, 4])  # the fifth is cut by the prior's square
-def test_exact_draws_are_the_references(i):
+@pytest.mark.parametrize("i", [0, 4])  # the prior truncates the fifth posterior
+def test_exact_draws_agree_with_the_reference_draws(i):
     draws = two_moons_posterior(OBSERVATIONS[i], 1000, np.random.default_rng(i))
     assert draws.shape == (1000, 2)
     assert 0.47 < c2st(SBIBM["reference"][i], draws) < 0.53
 
 
-def test_an_observation_cut_by_the_square_and_one_out_of_reach():
+def test_a_truncated_posterior_and_impossible_observations():
     rng = np.random.default_rng(0)
     assert np.abs(two_moons_posterior(OBSERVATIONS[4], 1000, rng)).max() <= 1
     for x, draws in (([3.0, 0.0], 10), ([0.0], 10), ([0.0, np.nan], 10), ([0.0, 0.0], 0)):

@@ -1,4 +1,4 @@
-"""Two Gaussian numbers: the samplers against closed forms, for every noise rule."""
+"""The Gaussian pair: samplers against closed forms, for all noise rules."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def slope_and_variance(x, c):
 
 @pytest.mark.parametrize("at", ["fresh", "frozen", "clean"])
 @pytest.mark.parametrize("rule", ["shared", "independent", "clean"])
-def test_em_ends_where_its_closed_form_says(rule, at):
+def test_em_agrees_with_its_closed_form(rule, at):
     slope, variance = slope_and_variance(*draws(rule, at))
     exact_slope, exact_variance = PAIR.sampled(rule, at)
     assert slope == pytest.approx(exact_slope, abs=5 * (exact_variance / N) ** 0.5)
@@ -36,7 +36,7 @@ def test_em_ends_where_its_closed_form_says(rule, at):
 
 
 @pytest.mark.parametrize("rule", ["shared", "independent", "clean"])
-def test_weights_are_the_least_squares_fit_of_what_training_shows(rule):
+def test_weights_are_the_least_squares_fit_to_training_pairs(rule):
     g = torch.Generator().manual_seed(1)
     x, c, z, own = torch.randn(4, 400_000, generator=g, dtype=torch.float64)
     c, sigma = 0.8 * x + 0.6 * c, 1.5
@@ -45,12 +45,12 @@ def test_weights_are_the_least_squares_fit_of_what_training_shows(rule):
     torch.testing.assert_close(torch.stack(PAIR.weights(torch.tensor(sigma).double(), rule)), fitted, atol=0.01, rtol=0)
 
 
-def test_the_clean_rule_ends_at_the_truth_and_the_shared_rule_far_from_it():
+def test_the_clean_rule_gives_the_posterior_and_the_shared_rule_does_not():
     slope, variance = PAIR.sampled("clean", "clean", steps=2000)
     assert slope == pytest.approx(0.8, abs=0.01)
     assert variance == pytest.approx(0.36, abs=0.01)
     slope, variance = PAIR.sampled("shared", "fresh", steps=2000)
-    assert slope < 0  # the sign flips: the net learned to subtract the condition
+    assert slope < 0  # wrong sign: the optimal denoiser subtracts the condition
     assert variance > 1
 
 
@@ -62,28 +62,28 @@ def test_every_sampler_reaches_the_posterior_under_the_clean_rule(sampler, steps
     assert variance == pytest.approx(0.36, rel=0.05)
 
 
-def widening(sampler):
-    """How far the variance of draws is off, at most, over directions of variance .1 to 30 and their exact denoiser."""
+def variance_error(sampler):
+    """Largest relative error of the variance of draws, for directions of variance .1 to 30 and the exact denoiser."""
     variance = torch.tensor([0.1, 0.3, 1.0, 3.0, 30.0], dtype=torch.float64)
     like, g = torch.zeros(N, 5, dtype=torch.float64), torch.Generator().manual_seed(1)
     x = sampler.draw(lambda x, sigma, condition: variance / (variance + sigma[:, None] ** 2) * x, like, noise=g)
     return float((x.var(dim=0) / variance - 1).abs().max())
 
 
-def test_the_default_sampler_widens_less_than_others_with_as_many_calls():
-    own = widening(Sampler())
+def test_the_default_sampler_has_the_smallest_variance_error_at_equal_calls():
+    own = variance_error(Sampler())
     others = [Sampler("dpmpp_2m_sde"), Sampler("dpmpp_2m_sde", schedule="karras", settings={"eta": 1.0})]
     assert own < 0.05
-    assert own < min(widening(other) for other in others)
+    assert own < min(variance_error(other) for other in others)
 
 
-def test_em_takes_uneven_steps_as_they_are():
+def test_em_supports_uneven_steps():
     slope, variance = slope_and_variance(*draws("clean", "clean", "em", "karras", 400))
     assert slope == pytest.approx(0.8, abs=0.02)
     assert variance == pytest.approx(0.36, rel=0.06)
 
 
-def test_a_score_and_its_denoiser_are_one():
+def test_score_and_denoiser_are_equivalent():
     sde, t = VESDE(), torch.tensor([0.2, 0.7, 1.0], dtype=torch.float64)
     x, c = torch.randn(2, 3, 2, 5, dtype=torch.float64)
     denoise = PAIR.denoiser("clean")
@@ -91,10 +91,10 @@ def test_a_score_and_its_denoiser_are_one():
     torch.testing.assert_close(again(x, sde.std(t), c), denoise(x, sde.std(t), c))
 
 
-def test_preconditioning_starts_from_the_best_guess_without_a_net():
+def test_preconditioning_of_a_zero_net_is_the_optimal_linear_denoiser():
     x, sigma = torch.randn(4, 2, 3), torch.tensor([0.01, 0.1, 1.0, 40.0])
     out = EDMDenoiser(lambda x, level, condition: torch.zeros_like(x))(x, sigma, None)
-    torch.testing.assert_close(out, x / (1 + sigma[:, None, None] ** 2))  # of unit-variance data
+    torch.testing.assert_close(out, x / (1 + sigma[:, None, None] ** 2))  # for data of variance 1
 
 
 def test_callback_sees_every_step_and_calls_are_counted():
@@ -134,6 +134,6 @@ def test_schedules():
         lambda: PAIR.sampled("clean", "never"),
     ],
 )
-def test_bad_switches_are_refused(call):
+def test_bad_arguments_raise(call):
     with pytest.raises(UserError):
         call()

@@ -1,4 +1,4 @@
-"""The mixture's score, denoiser and conditional against derivatives, integrals and counts."""
+"""Score, denoiser and conditional of the mixture against derivatives, integrals and samples."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_density_integrates_to_one_and_the_denoiser_is_the_posterior_mean(sigma)
     torch.testing.assert_close(one.denoise(x, at[:3])[:, 0], mean)
 
 
-def test_conditional_agrees_with_samples_that_have_the_condition():
+def test_conditional_agrees_with_samples_near_the_condition():
     x = TWO.sample(400_000, torch.Generator().manual_seed(0))
     near = x[(x[:, 1] - 0.2).abs() < 0.02, 0]
     grid = torch.linspace(-6, 6, 2001, dtype=torch.float64)
@@ -45,7 +45,7 @@ def test_conditional_agrees_with_samples_that_have_the_condition():
     assert near.var().item() == pytest.approx(variance.item(), rel=0.06)
 
 
-def test_samplers_draw_both_answers_in_their_shares():
+def test_sampler_draws_both_components_in_proportion():
     g = torch.Generator().manual_seed(0)
     x = Sampler("dpmpp_2m_sde", 40).draw(TWO.denoise, torch.zeros(20_000, 2, dtype=torch.float64), noise=g)
     assert (x[:, 0] < -0.7).double().mean().item() == pytest.approx(0.3, abs=0.03)
@@ -55,6 +55,6 @@ def test_samplers_draw_both_answers_in_their_shares():
     ("weights", "means", "std"),
     [([0.5, 0.6], [[0.0], [1.0]], [1.0, 1.0]), ([1.0], [0.0], [1.0]), ([1.0], [[0.0]], [0.0]), ([1.0], [[0.0]], [])],
 )
-def test_no_mixture_is_refused(weights, means, std):
+def test_bad_mixtures_raise(weights, means, std):
     with pytest.raises(UserError):
         Mixture(torch.tensor(weights), torch.tensor(means), torch.tensor(std))

@@ -1,4 +1,4 @@
-"""c2st: same samples, shifted samples, and what moments do not show."""
+"""c2st: equal, shifted and bimodal samples."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,14 @@ from imder_lib.experiment.c2st import c2st
 N = 200
 
 
-def test_same_and_shifted():
+def test_equal_and_shifted_samples():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, N, 2)) * [1, 50] + [0, 1000]  # standardised: scales do not matter
     assert 0.42 < c2st(x, y) < 0.58
     assert c2st(x, y + np.array([10, 0])) > 0.99
 
 
-def test_tells_two_blobs_from_a_gaussian_of_the_same_moments():
+def test_distinguishes_two_clusters_from_a_gaussian_with_the_same_moments():
     rng = np.random.default_rng(0)
     x = np.stack([rng.choice([-1, 1], N) + 0.1 * rng.normal(size=N), rng.normal(size=N)], axis=1)
     y = rng.multivariate_normal(np.zeros(2), np.diag([1.01, 1]), N)
@@ -33,6 +33,6 @@ def test_tells_two_blobs_from_a_gaussian_of_the_same_moments():
         (np.eye(9)[:, :2] * [1, 0], np.zeros((9, 2)), "column 1"),
     ],
 )
-def test_says_what_does_not_fit(x, y, message):
+def test_bad_samples_raise(x, y, message):
     with pytest.raises(UserError, match=message):
         c2st(x, y)

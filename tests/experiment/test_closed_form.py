@@ -1,4 +1,4 @@
-"""Encoders that keep what fits, and a readout that an untrained model predicts with."""
+"""Closed-form initialisation of encoders and readout, and training that keeps it."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def gaussian(steps=4, **sizes):
 
 
 def wide_data(labels, hidden):
-    """Noise, and vision (n, 4, 20), in whose smallest directions, a tenth of the others, hidden (n, k) lies."""
+    """Noise, and vision (n, 4, 20) with hidden (n, k) in its directions of smallest variance, a tenth of the others."""
     rng, n, k = np.random.default_rng(0), *hidden.shape
     z = rng.standard_normal((n, 4, 20))
     z[..., -k:] = 0.1 * (hidden[:, None] + 0.5 * z[..., -k:])
@@ -54,7 +54,7 @@ def averages(model, split):
     return {m: x.mean(2).numpy() for m, x in encode_split(model, split).items()}
 
 
-def test_a_modality_no_wider_than_dim_is_kept_whole():
+def test_a_modality_no_wider_than_dim_loses_nothing():
     data = gaussian(steps=9)
     scales = 10 ** np.linspace(-1, 1, 12, dtype=np.float32)
     for split in data.splits.values():
@@ -67,7 +67,7 @@ def test_a_modality_no_wider_than_dim_is_kept_whole():
         np.testing.assert_allclose(back[m], data.test.features[m], rtol=1e-3, atol=1e-2)
 
 
-def test_components_are_uncorrelated_ordered_by_variance_and_one_on_average():
+def test_components_are_uncorrelated_ordered_and_of_mean_variance_one():
     data, model = gaussian(steps=9), untrained()
     fit_encoders(model, data, torch.arange(96))
     text, vision = (frames(model, data.train, m) for m in ("text", "vision"))
@@ -80,21 +80,21 @@ def test_components_are_uncorrelated_ordered_by_variance_and_one_on_average():
     assert vision[:, 0].unflatten(0, (96, -1)).mean(1).std(correction=0).item() == pytest.approx(1, abs=1e-3)
 
 
-def test_no_sample_beyond_rows_and_no_padding_is_read():
+def test_other_rows_and_padding_are_not_read():
     found = []
-    for spoilt in (False, True):
+    for changed in (False, True):
         data, model = gaussian(steps=9), untrained(mask_padding=True)
         data.train.lengths = {m: np.full(96, 7) for m in WIDTHS}
         for x in data.train.features.values():
-            x[:, 7:] = 1e3 if spoilt else 0
-            x[80:] = 1e3 if spoilt else x[80:]
-        data.train.labels[80:] += 1e3 * spoilt
+            x[:, 7:] = 1e3 if changed else 0
+            x[80:] = 1e3 if changed else x[80:]
+        data.train.labels[80:] += 1e3 * changed
         fit_encoders(model, data, torch.arange(80))
         found.append(weights(model))
     assert all(torch.equal(found[0][m], found[1][m]) for m in found[0])
 
 
-def test_a_constant_feature_tells_nothing():
+def test_constant_features_are_ignored():
     data, model = gaussian(), untrained()
     for m in ("text", "vision"):
         data.train.features[m][..., 3] = 7.0
@@ -105,14 +105,14 @@ def test_a_constant_feature_tells_nothing():
         assert w[:, :3].any()
 
 
-def test_a_wide_modality_keeps_what_tells_the_label_however_little_it_varies():
+def test_a_wide_modality_keeps_the_direction_of_the_label():
     labels = np.random.default_rng(1).standard_normal(400).astype(np.float32)
     data, model = wide_data(labels, labels[:, None]), untrained({"audio": 3, "vision": 20})
     fit_encoders(model, data, torch.arange(400))
     kept, whole = averages(model, data.train)["vision"], data.train.features["vision"].mean(1)
-    told = [RidgeCV(PENALTIES).fit(z, labels).score(z, labels) for z in (kept, kept[:, 1:], whole)]
-    assert told[0] > 0.98 * told[2] > 0.8
-    assert told[1] < 0.5 * told[0]  # the components alone have lost it
+    r2 = [RidgeCV(PENALTIES).fit(z, labels).score(z, labels) for z in (kept, kept[:, 1:], whole)]
+    assert r2[0] > 0.98 * r2[2] > 0.8
+    assert r2[1] < 0.5 * r2[0]  # the components alone lose it
 
 
 def test_a_wide_modality_keeps_a_channel_for_each_class():
@@ -122,14 +122,14 @@ def test_a_wide_modality_keeps_a_channel_for_each_class():
     model = untrained({"audio": 3, "vision": 20}, outputs=3, readout=False)
     fit_encoders(model, data, torch.arange(400))
     kept, whole = averages(model, data.train)["vision"], data.train.features["vision"].mean(1)
-    told = [RidgeCV(PENALTIES).fit(z, hot).predict(z).argmax(1) == classes for z in (kept[:, :3], kept[:, 3:], whole)]
-    right, without, best = (t.mean() for t in told)
+    hits = [RidgeCV(PENALTIES).fit(z, hot).predict(z).argmax(1) == classes for z in (kept[:, :3], kept[:, 3:], whole)]
+    right, without, best = (h.mean() for h in hits)
     assert right > best - 0.02 > 0.9
     assert without < 0.8 * right
 
 
 @pytest.mark.parametrize("steps", [1, 9])
-def test_an_untrained_model_predicts_what_ridge_regression_does(steps, tiny_config):
+def test_an_untrained_model_predicts_like_ridge_regression(steps, tiny_config):
     data, model, rng = gaussian(steps, train=200, valid=50), untrained(), np.random.default_rng(0)
     w = rng.standard_normal(48)
     for s in data.splits.values():
@@ -141,13 +141,13 @@ def test_an_untrained_model_predicts_what_ridge_regression_does(steps, tiny_conf
     train, test = (
         np.concatenate([x.mean(1) / std[m] for m, x in s.features.items()], axis=1) for s in (data.train, data.test)
     )
-    ridge = RidgeCV(PENALTIES).fit(train, data.train.labels)  # on features: nothing of it is lost in the encoders
+    ridge = RidgeCV(PENALTIES).fit(train, data.train.labels)  # on features: the encoders lose nothing of it
     with torch.no_grad():
-        ours = model.fusion(encode_split(model, data.test))[0][:, 0].numpy()
-    np.testing.assert_allclose(ours, ridge.predict(test), atol=1e-3)
+        predicted = model.fusion(encode_split(model, data.test))[0][:, 0].numpy()
+    np.testing.assert_allclose(predicted, ridge.predict(test), atol=1e-3)
 
 
-def test_a_label_that_is_a_product_is_read_by_the_network():
+def test_the_readout_network_is_used_for_a_nonlinear_label():
     rng, model = np.random.default_rng(0), untrained()
     x = {name: rng.standard_normal((n, 48)).astype(np.float32) + 2 for name, n in (("train", 2000), ("valid", 300))}
     y = {name: (v[:, 3] - 2) * (v[:, 20] - 2) for name, v in x.items()}
@@ -156,39 +156,39 @@ def test_a_label_that_is_a_product_is_read_by_the_network():
     assert not any(p.any() for p in model.fusion.readout.linear.parameters())
     latents = {m: torch.from_numpy(x["valid"][:, 16 * i : 16 * (i + 1), None]) for i, m in enumerate(WIDTHS)}
     with torch.no_grad():
-        ours = model.fusion(latents)[0][:, 0].numpy()
+        predicted = model.fusion(latents)[0][:, 0].numpy()
     ridge = RidgeCV(PENALTIES).fit(x["train"], y["train"]).predict(x["valid"])
-    errors = [np.abs(p - y["valid"]).mean() for p in (ours, ridge)]
+    errors = [np.abs(p - y["valid"]).mean() for p in (predicted, ridge)]
     assert errors[0] < 0.5 * errors[1]
 
 
-def test_training_keeps_the_start_where_nothing_validates_better(tmp_path, tiny_config):
-    data, model, start = gaussian(), untrained(), untrained()
-    config = replace(tiny_config, lr=1.0, fusion_epochs=2)  # a rate that spoils everything
-    fusion_stage(start, data, config).initialise()
+def test_training_keeps_the_initial_weights_if_no_epoch_is_better(tmp_path, tiny_config):
+    data, model, initial = gaussian(), untrained(), untrained()
+    config = replace(tiny_config, lr=1.0, fusion_epochs=2)  # a rate at which training diverges
+    fusion_stage(initial, data, config).initialise()
     trainer = Trainer(model, config, tmp_path, resume=False)
     trainer.run(fusion_stage(model, data, config))
     history = pd.DataFrame(trainer.history)
-    assert history["epoch"].tolist() == [0, 1, 2]  # the start stands in the history, as epoch 0
+    assert history["epoch"].tolist() == [0, 1, 2]  # epoch 0: the initial weights
     assert history["kept"].tolist() == [True, False, False]
-    assert all(torch.equal(v, start.state_dict()[k]) for k, v in model.state_dict().items())
+    assert all(torch.equal(v, initial.state_dict()[k]) for k, v in model.state_dict().items())
 
 
-def test_components_stay_as_they_are_found(tmp_path, tiny_config):
-    data, model, start = gaussian(), untrained(readout=False), untrained(readout=False)
-    fit_encoders(start, data, torch.arange(96))
+def test_component_encoders_are_not_trained(tmp_path, tiny_config):
+    data, model, initial = gaussian(), untrained(readout=False), untrained(readout=False)
+    fit_encoders(initial, data, torch.arange(96))
     before = {k: v.clone() for k, v in model.fusion.state_dict().items()}
     fit(model, data, tiny_config, tmp_path)
-    assert all(torch.equal(w, weights(start)[m]) for m, w in weights(model).items())
+    assert all(torch.equal(w, weights(initial)[m]) for m, w in weights(model).items())
     assert any(not torch.equal(v, before[k]) for k, v in model.fusion.state_dict().items())
 
 
 @pytest.mark.parametrize(("spread", "better"), [(4, False), (1.5, False), (1, True), (0.1, True)])
-def test_a_good_start_gives_way_to_what_is_clearly_better_only(spread, better, tiny_config, tmp_path):
-    """The loss falls by 1 on average, .6, 1.5, 2.2 and 22 standard errors: two make it clear."""
+def test_initial_weights_are_replaced_only_by_clearly_better_ones(spread, better, tiny_config, tmp_path):
+    """The loss falls by 1, which is .6, 1.5, 2.2 or 22 standard errors; the threshold is 2."""
     part = torch.nn.Linear(1, 1, bias=False)
-    weight, start = part.weight.detach().clone(), torch.arange(6, dtype=torch.float64)
-    losses = [start, start - 1 + spread * torch.tensor([1, -1, 1, -1, 1, -1])]
+    weight, initial = part.weight.detach().clone(), torch.arange(6, dtype=torch.float64)
+    losses = [initial, initial - 1 + spread * torch.tensor([1, -1, 1, -1, 1, -1])]
     loss = lambda rows, generator, mask: part.weight.sum()  # noqa: E731
     stage = Stage("any", [(part, 0.1)], 1, loss, lambda: losses.pop(0), 4, 2, keep_initial=True)
     trainer = Trainer(part, tiny_config, tmp_path, resume=False)
@@ -198,8 +198,8 @@ def test_a_good_start_gives_way_to_what_is_clearly_better_only(spread, better, t
 
 
 @pytest.mark.parametrize("after", [1, 3])
-def test_a_resumed_run_goes_on_from_the_same_start(after, tiny_config, tmp_path, monkeypatch):
-    """Cut in its first stage or at its end, it comes to the same numbers, and still compares with the start."""
+def test_a_resumed_run_keeps_the_initial_losses(after, tiny_config, tmp_path, monkeypatch):
+    """A run interrupted in or after its first stage gives the same results as one without interruption."""
     data, original, saves = gaussian(), trainer_module.write_checkpoint, []
     whole = fit(untrained(), data, tiny_config, tmp_path / "whole")
 
@@ -218,5 +218,5 @@ def test_a_resumed_run_goes_on_from_the_same_start(after, tiny_config, tmp_path,
         assert len(Trainer(model, tiny_config, tmp_path / "cut", resume=True).cut["initial"]) == SIZES["valid"]
     resumed = fit(model, data, tiny_config, tmp_path / "cut", resume=True)
     pd.testing.assert_frame_equal(whole.history.drop(columns="seconds"), resumed.history.drop(columns="seconds"))
-    assert (whole.history["epoch"] == 0).sum() == 2  # fusion and refine
+    assert (whole.history["epoch"] == 0).sum() == 2  # fusion and adapt
     assert all(torch.equal(v, resumed.model.state_dict()[k]) for k, v in whole.model.state_dict().items())

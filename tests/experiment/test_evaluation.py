@@ -1,4 +1,4 @@
-"""evaluate: rows, rates, baselines, and a sample's noise that does not depend on its batch."""
+"""evaluate: rows, rates, baselines, and independence of the batch."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from imder_lib.experiment.metrics import metrics
 from imder_lib.model.recovery import encode_split
 
 
-def test_a_row_for_each_condition_method_and_seed(data, model):
+def test_one_row_per_case_method_and_seed(data, model):
     table = evaluate(model, data.test, ["fixed", "random", "released"], seeds=[1, 2])
     assert len(table) == (7 + 8 + 8) * 5 * 2
     assert set(table["method"]) == {"imder", "zero", "mean", "constant", "bayes"}
@@ -27,13 +27,13 @@ def test_a_row_for_each_condition_method_and_seed(data, model):
     assert complete["imder"] == complete["zero"] == complete["mean"]  # nothing is missing
 
 
-def test_numbers_do_not_depend_on_batches(data, model):
+def test_results_do_not_depend_on_batches(data, model):
     a, b = (evaluate(model, data.test, ["fixed"], [1], batch_size=n) for n in (24, 7))
     pd.testing.assert_frame_equal(a, b, rtol=1e-4)
 
 
-def test_what_is_missing_is_never_read(data):
-    """The same numbers when the missing features are replaced by nonsense."""
+def test_missing_features_are_never_read(data):
+    """Predictions are equal if the missing features are replaced by others."""
     model = tiny_model().eval()
     batch = data.test.batch()
     available = torch.tensor([[True, False, True]] * len(data.test))
@@ -51,7 +51,7 @@ def test_constant_is_the_training_median(data, model):
     assert mae.tolist() == pytest.approx([metrics(constant, data.test.labels)["mae"]])
 
 
-def test_unknown_protocol(data, model):
+def test_bad_protocols_raise(data, model):
     with pytest.raises(UserError, match="sometimes"):
         evaluate(model, data.test, ["sometimes"])
     with pytest.raises(UserError, match=r"0\.8"):

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and against hand-made cases."""
+"""Metrics against scikit-learn and small examples."""
 
 import numpy as np
 import pytest
@@ -23,19 +23,19 @@ def test_against_scikit_learn():
     assert m["acc7"] == np.mean(by_hand)
 
 
-def test_zero_counts_as_the_release_counts_it():
+def test_zero_is_treated_as_in_the_release():
     m = metrics(np.array([0.0, 1.0, -1.0, 0.0]), np.array([1.0, 1.0, -1.0, 0.0]))
-    assert m["acc2"] == pytest.approx(2 / 3)  # a prediction of 0 is not positive; the zero label is left out
+    assert m["acc2"] == pytest.approx(2 / 3)  # a prediction of 0 is not positive; labels of 0 are left out
     assert m["acc2_has0"] == 1.0
 
 
-def test_a_constant_has_no_correlation_and_all_zero_labels_no_acc2():
+def test_constant_predictions_and_zero_labels():
     m = metrics(np.ones(4), np.zeros(4))
     assert m["corr"] == 0
     assert np.isnan(m["acc2"])
 
 
-def test_bad_predictions_are_refused():
+def test_bad_predictions_raise():
     with pytest.raises(UserError):
         metrics(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
     with pytest.raises(UserError):
@@ -56,7 +56,7 @@ def test_classes():
         class_metrics(p[:3], y)
 
 
-def test_the_loss_follows_the_labels():
+def test_the_loss_depends_on_the_type_of_labels():
     logits, y = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[0], [0]])
     assert task_loss(logits, y).item() == pytest.approx(np.mean([np.log1p(np.exp(-2)), np.log1p(np.exp(1))]))
     assert task_loss(torch.tensor([[1.0]]), torch.tensor([[3.0]])).item() == 2

@@ -1,4 +1,4 @@
-"""Stage 1 on its own, text routes, and starts: the kit's and the authors'."""
+"""Pretraining, text routes, and pretrained models of the kit and of the authors."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_frozen_bert_runs_once_and_is_kept(fake, tmp_path, monkeypatch):
+def test_features_of_frozen_bert_are_computed_once(fake, tmp_path, monkeypatch):
     bert = tiny_bert()
     data = bert_features(fake, bert, tmp_path)
     assert data.widths == WIDTHS
@@ -54,7 +54,7 @@ def test_bert_needs_text_bert(data, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pretraining_is_the_fusion_stage_and_starts_another_run(data, tiny_config, tmp_path):
+def test_pretraining_is_the_fusion_stage_and_can_be_loaded(data, tiny_config, tmp_path):
     model = tiny_model()
     path = pretrain(model, data, tiny_config, tmp_path / "run", tmp_path / "pt" / "pretrained-x.safetensors")
     whole = fit(tiny_model(), data, tiny_config, tmp_path / "whole", until="fusion").model
@@ -67,18 +67,18 @@ def test_pretraining_is_the_fusion_stage_and_starts_another_run(data, tiny_confi
     assert pretrained_bert(read_pretrained(path)) == {}
 
 
-def test_finetuned_bert_learns_at_its_own_rate_and_is_kept(fake, tiny_config, tmp_path):
-    bert, start = tiny_bert(), tiny_bert().state_dict()
+def test_finetuned_bert_has_its_own_learning_rate_and_is_stored(fake, tiny_config, tmp_path):
+    bert, initial = tiny_bert(), tiny_bert().state_dict()
     path = pretrain(tiny_model(WIDTHS), fake, tiny_config, tmp_path / "run", tmp_path / "p.safetensors", bert=bert)
-    moved = max(float((v - start[k]).abs().max()) for k, v in bert.state_dict().items())
+    moved = max(float((v - initial[k]).abs().max()) for k, v in bert.state_dict().items())
     assert 0 < moved < 4 * 2 * 1e-4 * 2  # four Adam steps of 1e-4 in two epochs; at lr 2e-3 they would be 20 times that
     built = build_bert(pretrained_bert(read_pretrained(path)))
     assert same(built.state_dict(), bert.state_dict())
-    frozen = bert_features(fake, built, tmp_path / "cache")  # the next stages go on with it
+    frozen = bert_features(fake, built, tmp_path / "cache")  # as for the next stages
     load_pretrained(tiny_model(frozen.widths), read_pretrained(path))
 
 
-def test_finetuning_goes_on_after_a_kill_to_the_same_numbers(fake, tiny_config, tmp_path, monkeypatch):
+def test_interrupted_finetuning_gives_the_same_weights(fake, tiny_config, tmp_path, monkeypatch):
     def run(name, resume=False):
         return pretrain(
             tiny_model(WIDTHS), fake, tiny_config, tmp_path / name, tmp_path / f"{name}.safetensors", bert=tiny_bert(),
@@ -99,23 +99,23 @@ def test_finetuning_goes_on_after_a_kill_to_the_same_numbers(fake, tiny_config, 
     assert same(read_pretrained(run("cut", resume=True)), read_pretrained(whole))
 
 
-def test_the_authors_checkpoint_is_a_start(tmp_path):
+def test_the_authors_checkpoint_can_be_loaded(tmp_path):
     torch.save({f"Model.{k}": v for k, v in released_state("mosi").items()}, tmp_path / "pretrained-mosi.pth")
-    theirs = load_released(tmp_path / "pretrained-mosi.pth").state_dict()
-    start = read_pretrained(tmp_path / "pretrained-mosi.pth")
+    released = load_released(tmp_path / "pretrained-mosi.pth").state_dict()
+    state = read_pretrained(tmp_path / "pretrained-mosi.pth")
     model = IMDer(model_preset("mosi", preset="released"))
-    load_pretrained(model, start)
-    assert same(model.state_dict(), theirs)
-    kit = IMDer(like_pretrained(model_preset("mosi"), start))  # its recovery is another: encoders and fusion are taken
-    load_pretrained(kit, start)
+    load_pretrained(model, state)
+    assert same(model.state_dict(), released)
+    kit = IMDer(like_pretrained(model_preset("mosi"), state))  # another recoverer: only encoders and fusion are loaded
+    load_pretrained(kit, state)
     for k, v in kit.state_dict().items():
-        if k.startswith("fusion.readout."):  # the authors' model has none
+        if k.startswith("fusion.readout."):  # the released model has no readout
             assert not v.any()
             continue
-        assert not k.startswith(("encoders.", "fusion.")) or torch.equal(v, theirs[k]), k
+        assert not k.startswith(("encoders.", "fusion.")) or torch.equal(v, released[k]), k
 
 
-def test_a_start_that_does_not_fit(data, tiny_config, tmp_path):
+def test_a_pretrained_model_of_wrong_shape_raises(data, tiny_config, tmp_path):
     path = pretrain(tiny_model(), data, tiny_config, tmp_path / "run", tmp_path / "p.safetensors")
     with pytest.raises(UserError, match=r"encoders\.vision\.weight has shape \(16, 8, 3\), expected \(16, 20, 3\)"):
         load_pretrained(tiny_model(WIDTHS), read_pretrained(path))

@@ -21,7 +21,7 @@ def filled(data, recoverer="diffusion", **switches):
     return latents, fill_cache(model, latents, data.train.ids, 2, seed=1)
 
 
-def test_where_draws_differ_there_are_two_of_each_pattern(data):
+def test_stochastic_recoverers_have_two_draws_per_pattern(data):
     latents, cache = filled(data)
     assert (cache.draws, cache.patterns) == (2, 2)
     for i, m in enumerate(latents):
@@ -33,8 +33,8 @@ def test_where_draws_differ_there_are_two_of_each_pattern(data):
     assert filled(data, "regression")[1].draws == 1
 
 
-def test_adapt_measures_the_mean_prediction_over_draws(tiny_config, monkeypatch):
-    """A linear fusion ignores noise that cancels in a pair; the error of either draw alone is larger."""
+def test_adapt_uses_the_mean_prediction_over_draws(tiny_config, monkeypatch):
+    """For a linear fusion, noise of opposite sign in two draws cancels; the error of a single draw is larger."""
     data = load_data("gaussian", sizes={"train": 60, "valid": 20, "test": 8}, widths=WIDTHS, steps=4)
     sizes = {"dim": 16, "layers": 1, "joint_channels": 16, "joint_blocks": 2, "unet_channels": (16, 32)}
     model = IMDer(ModelConfig(WIDTHS, **sizes, encoders="components", readout=True), seed=0).eval()
@@ -61,15 +61,15 @@ def test_adapt_measures_the_mean_prediction_over_draws(tiny_config, monkeypatch)
     assert alone > 2 * expected.mean()
 
 
-def test_adapt_trains_on_some_patterns_and_validates_on_every_one(data, tiny_config, monkeypatch):
+def test_adapt_trains_on_some_patterns_and_validates_on_all(data, tiny_config, monkeypatch):
     caches = []
     monkeypatch.setattr(stages, "fill_cache", lambda *args: caches.append(fill_cache(*args)) or caches[-1])
     adapt_stage(tiny_model(), data, replace(tiny_config, cache_patterns=1))
     assert [cache.available.shape for cache in caches] == [(len(data.train), 1, 3), (len(data.valid), 6, 3)]
-    assert len(caches[1].available[0].unique(dim=0)) == 6  # not one twice
+    assert len(caches[1].available[0].unique(dim=0)) == 6  # no pattern twice
 
 
-def test_the_mean_prediction_of_classes_is_of_their_probabilities():
+def test_the_mean_prediction_of_classes_averages_probabilities():
     logits = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(mean_prediction(logits).softmax(dim=-1), logits.softmax(dim=-1).mean(dim=0))
     torch.testing.assert_close(mean_prediction(logits[..., :1]), logits[..., :1].mean(dim=0))

@@ -1,4 +1,4 @@
-"""sample quality and the posterior check: exact draws reach the ideal, worse ones do not."""
+"""Sample quality and the posterior check: exact draws reach the ideal values, other draws do not."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def values(*args, **kw):
     return table["value"]
 
 
-def test_exact_draws_reach_what_theory_says():
+def test_exact_draws_have_the_theoretical_values():
     c, y, draws = case()
     v = values(draws, y, c, RHO * c)
     assert v["mse"] == pytest.approx(2 * (1 - RHO**2), abs=0.04)
@@ -38,12 +38,12 @@ def test_exact_draws_reach_what_theory_says():
     for p in (50, 80, 95):
         assert v[f"cover{p}"] == pytest.approx(p / 100, abs=0.02)
     assert v["sliced_w2"] < 0.15
-    regressed = values(draws, y, c)  # without the posterior a regression stands in for it
+    regressed = values(draws, y, c)  # the posterior mean is estimated by regression
     assert regressed["corr_one"] == pytest.approx(RHO, abs=0.03)
 
 
 @pytest.mark.parametrize("spoil", ["prior", "point", "wide"])
-def test_worse_draws_are_told_apart(spoil):
+def test_worse_draws_have_worse_metrics(spoil):
     c, y, draws = case()
     bad = {
         "prior": np.random.default_rng(5).standard_normal(draws.shape),
@@ -57,36 +57,36 @@ def test_worse_draws_are_told_apart(spoil):
 
 def test_differences_are_resampled_in_pairs():
     c, y, draws = case()
-    wider = RHO * c + 1.02 * (draws - RHO * c)  # the same draws, a little wide
+    wider = RHO * c + 1.02 * (draws - RHO * c)  # the same draws, slightly wider
     apart = sample_quality(wider, y, c, RHO * c, against=draws).set_index("metric")
     own, other = (sample_quality(x, y, c, RHO * c).set_index("metric") for x in (wider, draws))
     assert apart["value"].to_dict() == pytest.approx((own["value"] - other["value"]).to_dict())
     assert own.loc["variance_ratio", "low"] < other.loc["variance_ratio", "high"]  # the intervals overlap,
-    assert apart.loc["variance_ratio", "low"] > 0  # and yet the difference is sure
+    assert apart.loc["variance_ratio", "low"] > 0  # but the paired difference is significant
     assert sample_quality(draws, y, c, against=draws).set_index("metric").dropna().eq(0).all().all()
-    with pytest.raises(UserError, match="as many draws"):  # the mean of more draws is better, whoever drew them
+    with pytest.raises(UserError, match="the shape of recovered"):  # the mean of more draws would have an advantage
         sample_quality(draws, y, c, against=draws[:4])
 
 
-def test_what_never_varies_does_not_count():
+def test_constant_elements_are_left_out():
     c, y, draws = case()
-    dead = np.full((N, 6, 5), 3.0)
-    more = np.concatenate([draws, np.broadcast_to(dead, (K, *dead.shape))], axis=-1)
-    got = values(more, np.concatenate([y, dead], axis=-1), c, np.concatenate([RHO * c, dead], axis=-1))
+    constant = np.full((N, 6, 5), 3.0)
+    more = np.concatenate([draws, np.broadcast_to(constant, (K, *constant.shape))], axis=-1)
+    got = values(more, np.concatenate([y, constant], -1), c, np.concatenate([RHO * c, constant], -1))
     want = values(draws, y, c, RHO * c)
     assert got.drop("sliced_w2").to_dict() == pytest.approx(want.drop("sliced_w2").to_dict())
     with pytest.raises(UserError, match="the same for every sample"):
-        sample_quality(np.stack([dead, dead]), dead, c, dead)
+        sample_quality(np.stack([constant, constant]), constant, c, constant)
 
 
-def test_bad_shapes_are_refused():
+def test_bad_shapes_raise():
     c, y, draws = case()
     for args in ((draws[0], y, c), (draws, y[:-1], c), (draws, y, c[:-1]), (draws * np.nan, y, c)):
         with pytest.raises(UserError):
             sample_quality(*args)
 
 
-def test_posterior_check_sets_recovered_beside_exact(data):
+def test_posterior_check_has_recovered_and_exact_rows(data):
     model = tiny_model().eval()
     model.recoverer.prepare(encode_split(model, data.train))
     table = posterior_check(model, data, [("audio", "vision"), ("text",)], draws=4)
@@ -109,7 +109,7 @@ def test_posterior_check_knows_a_modality_without_an_encoder():
     assert exact["cover80"] == pytest.approx(0.8, abs=0.02)
 
 
-def test_posterior_check_sets_samplers_beside_the_first(data):
+def test_posterior_check_compares_samplers_with_the_first(data):
     model = tiny_model().eval()
     model.recoverer.prepare(encode_split(model, data.train))
     samplers = {"twelve": Sampler(steps=12), "same": Sampler(steps=12), "two": Sampler("em", 2)}
@@ -119,5 +119,5 @@ def test_posterior_check_sets_samplers_beside_the_first(data):
     assert table["same - twelve"].eq(0).all()
     assert table["two - twelve", "energy"] == pytest.approx(table["two", "energy"] - table["twelve", "energy"])
     assert table["two - twelve", "energy"] != 0
-    with pytest.raises(UserError, match="name it otherwise"):
+    with pytest.raises(UserError, match="use another name"):
         posterior_check(model, data, [("text",)], draws=3, samplers={"exact": Sampler()})

@@ -1,4 +1,4 @@
-"""fit: both recipes learn, leave what they promise, and go on after a kill to the same numbers."""
+"""fit: both recipes reduce the loss, write their files, and give the same results after an interruption."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -27,7 +28,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("recipe", ["staged", "released"])
 @pytest.mark.parametrize("preset", ["kit", "released"])
-def test_recipe_runs_and_leaves_its_files(recipe, preset, data, tiny_config, tmp_path):
+def test_recipe_runs_and_writes_its_files(recipe, preset, data, tiny_config, tmp_path):
     result = fit(tiny_model(preset=preset), data, replace(tiny_config, recipe=recipe), tmp_path / "run")
     stages = {"staged": ["fusion", "diffusion", "adapt"], "released": ["fusion", "joint"]}[recipe]
     assert result.history["stage"].unique().tolist() == stages
@@ -46,18 +47,18 @@ def test_training_lowers_the_loss(data, tiny_config, tmp_path):
         assert train.iloc[-1] < 0.9 * train.iloc[0]
 
 
-def test_each_stage_trains_its_parts_only(data, tiny_config, tmp_path):
+def test_each_stage_trains_only_its_parts(data, tiny_config, tmp_path):
     model = tiny_model(preset="released")
-    start = weights(model)
+    initial = weights(model)
     fit(model, data, tiny_config, tmp_path, until="fusion")
     first = weights(model)
-    changed = {k.split(".")[0] for k in first if not torch.equal(first[k], start[k])}
+    changed = {k.split(".")[0] for k in first if not torch.equal(first[k], initial[k])}
     assert changed == {"encoders", "fusion"}
     fit(model, data, tiny_config, tmp_path, until="diffusion", resume=True)
     second = weights(model)
     assert {k.split(".")[0] for k in first if not torch.equal(first[k], second[k])} == {"recoverer"}
     assert all(
-        torch.equal(second[k], start[k]) for k in start if k.endswith("embed.W")
+        torch.equal(second[k], initial[k]) for k in initial if k.endswith("embed.W")
     )  # Fourier frequencies are fixed
     fit(model, data, tiny_config, tmp_path, resume=True)
     third = weights(model)
@@ -70,7 +71,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("recipe", ["staged", "released"])
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_interrupted_then_resumed_is_exactly_uninterrupted(recipe, after, data, tiny_config, tmp_path, monkeypatch):
+def test_a_resumed_run_gives_exactly_the_same_results(recipe, after, data, tiny_config, tmp_path, monkeypatch):
     config = replace(tiny_config, recipe=recipe)
     whole = fit(tiny_model(), data, config, tmp_path / "whole")
     saves = []
@@ -95,7 +96,7 @@ def test_interrupted_then_resumed_is_exactly_uninterrupted(recipe, after, data, 
 
 SCRIPT = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell hands down an ignored one
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell passes on an ignored one
 sys.path.insert(0, {tests!r})
 from conftest import WIDTHS, tiny_model
 from imder_lib import TrainConfig, fit, load_data
@@ -107,7 +108,7 @@ fit(tiny_model(), data, config, {out!r}, resume=True)
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_process_goes_on_where_it_was(sign, tmp_path):
+def test_a_killed_process_can_be_resumed(sign, tmp_path):
     def start(out):
         code = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(tmp_path / out))
         return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -123,7 +124,7 @@ def test_a_killed_process_goes_on_where_it_was(sign, tmp_path):
     assert same(weights(a), weights(b))
 
 
-def test_bad_calls_are_refused(data, tiny_config, tmp_path):
+def test_bad_calls_raise(data, tiny_config, tmp_path):
     fit(tiny_model(), data, tiny_config, tmp_path / "run", until="fusion")
     with pytest.raises(UserError, match="resume=True"):
         fit(tiny_model(), data, tiny_config, tmp_path / "run")
@@ -152,3 +153,14 @@ def test_two_and_four_modalities(tiny_config, tmp_path):
         table = evaluate(result.model, data.test, ["fixed", ("random", 0.4)], [1, 2])
         assert len(table) == (2 ** len(widths) - 1 + 1) * 2 * 5
         assert table["mae"].notna().all()
+
+
+@pytest.mark.parametrize(("split", "message"), [("train", r"training samples [\d, ]+\.\.\."), ("valid", "number 3 of")])
+def test_training_stops_at_a_loss_that_is_not_finite(split, message, data, tiny_config, tmp_path):
+    splits = {k: s.first(len(s)) for k, s in data.splits.items()}
+    splits[split].features["text"] = splits[split].features["text"].copy()
+    splits[split].features["text"][3] = np.float32(1e30)
+    broken = replace(data, splits=splits)
+    with pytest.raises(UserError, match=f"stage fusion, epoch 1: .*{message}.*imder check"):
+        fit(tiny_model(), broken, tiny_config, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()

@@ -1,4 +1,4 @@
-"""BERT out of a released checkpoint or a local folder: strict, by the standard names, without a download."""
+"""BERT from a released checkpoint or a local folder, with strict names and without a download."""
 
 import builtins
 import functools
@@ -25,7 +25,7 @@ def tiny_bert(seed=0, pooler=True):
 
 
 def checkpoint(bert, prefix="Model.", name="text_model.model."):
-    """As torch.save wrote it in 2023: prefix, BERT under text_model.model., its position_ids buffer."""
+    """A checkpoint as released in 2023: prefix, BERT under text_model.model., with a position_ids buffer."""
     state = dict(released_state("mosi"))
     state |= {name + k: v for k, v in bert.state_dict().items()}
     state[name + "embeddings.position_ids"] = torch.arange(12)[None]
@@ -34,7 +34,7 @@ def checkpoint(bert, prefix="Model.", name="text_model.model."):
 
 @pytest.mark.parametrize("prefix", ["Model.", ""])
 @pytest.mark.parametrize("name", ["text_model.model.", "text_model."])
-def test_a_checkpoint_with_bert_gives_the_same_numbers(prefix, name, tmp_path):
+def test_bert_from_a_checkpoint_gives_the_same_output(prefix, name, tmp_path):
     bert = tiny_bert()
     torch.save(checkpoint(bert, prefix, name), tmp_path / "x.pth")
     assert load_released(tmp_path / "x.pth").config.layers == 4
@@ -43,7 +43,7 @@ def test_a_checkpoint_with_bert_gives_the_same_numbers(prefix, name, tmp_path):
 
 
 @pytest.mark.parametrize("key", sorted(tiny_bert().state_dict()))
-def test_every_missing_or_misshapen_key_is_named(key):
+def test_missing_names_and_wrong_shapes_raise(key):
     state = tiny_bert().state_dict()
     with pytest.raises(UserError, match=f"missing {key}"):
         build_bert({k: v for k, v in state.items() if k != key})
@@ -51,7 +51,7 @@ def test_every_missing_or_misshapen_key_is_named(key):
         build_bert(state | {key: torch.zeros(40, 17)})
 
 
-def test_extra_keys_are_named_and_the_pooler_is_optional():
+def test_extra_names_raise_and_the_pooler_is_optional():
     state = tiny_bert(pooler=False).state_dict()
     build_bert(state)
     with pytest.raises(UserError, match=r"extra encoder\.layer\.0\.adapter\.weight"):

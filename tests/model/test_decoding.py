@@ -1,4 +1,4 @@
-"""Latents back to features."""
+"""Decoding of latents to features."""
 
 import torch
 
@@ -8,7 +8,7 @@ from imder_lib.model.decoding import Decoder
 from imder_lib.model.recovery import encode_split
 
 
-def test_an_image_comes_back_from_its_latents():
+def test_images_are_reconstructed_from_latents():
     data = load_data("digits")
     model = IMDer(ModelConfig(data.widths, layers=1, outputs=10), seed=1)
     split = data.test.first(20)

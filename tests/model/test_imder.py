@@ -33,8 +33,8 @@ def test_shapes_for_any_length(T, encoders):
         assert out.losses[f"refine.{m}"] > 0
 
 
-def test_mixed_batch_equals_samples_alone():
-    """Per-sample masks and noise: a sample's prediction is the same alone and among others."""
+def test_a_mixed_batch_equals_single_samples():
+    """The prediction of a sample does not depend on the other samples of its batch."""
     model, x, ids = tiny_model().eval(), features(), [f"s{i}" for i in range(6)]
     with torch.no_grad():
         together = model(x, MIXED, generator=SampleNoise(1, ids)).prediction
@@ -44,7 +44,7 @@ def test_mixed_batch_equals_samples_alone():
             torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-5)
 
 
-def test_available_latents_pass_untouched():
+def test_available_latents_are_unchanged():
     model = tiny_model().eval()
     x = features()
     out, true = model(x, MIXED), model.encode(x)

@@ -1,4 +1,4 @@
-"""Every recoverer and every switch behind one interface."""
+"""All recoverers and rules through their common interface."""
 
 from dataclasses import replace
 
@@ -47,18 +47,18 @@ def prepared(**kw):
 
 
 @pytest.mark.parametrize("kw", SWITCHES + OTHERS, ids=str)
-def test_recovers_what_is_missing_and_touches_nothing_else(kw):
+def test_only_missing_latents_are_replaced(kw):
     model, x = prepared(**kw), latents()
     other = {m: torch.where(MIXED[:, i, None, None], v, 7.0) for i, (m, v) in enumerate(x.items())}
     a, b = (model.recover(y, MIXED, SampleNoise(1, IDS)) for y in (x, other))
     for i, m in enumerate(WIDTHS):
         assert torch.equal(a[m][0, MIXED[:, i]], x[m][MIXED[:, i]])
-        assert torch.equal(a[m][0, ~MIXED[:, i]], b[m][0, ~MIXED[:, i]])  # what is missing is never read
+        assert torch.equal(a[m][0, ~MIXED[:, i]], b[m][0, ~MIXED[:, i]])  # missing latents are never read
         assert torch.isfinite(a[m]).all()
 
 
 @pytest.mark.parametrize("kw", [*SWITCHES, {"recoverer": "network"}], ids=str)
-def test_trained_ones_have_a_loss_with_a_gradient(kw):
+def test_trained_recoverers_have_a_loss_with_a_gradient(kw):
     model = prepared(**kw).train()
     losses = model.recoverer.losses(latents(), MIXED, torch.Generator().manual_seed(0))
     assert all(v > 0 for v in losses.values())
@@ -66,14 +66,14 @@ def test_trained_ones_have_a_loss_with_a_gradient(kw):
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.recoverer.parameters())
 
 
-def test_nothing_is_learned_from_what_is_not_known():
+def test_unknown_latents_give_no_loss():
     model = prepared().train()
-    truth = MIXED.clone()  # exactly what is available is known: nothing to learn
+    truth = MIXED.clone()  # no missing latent is known
     assert all(v == 0 for v in model.recoverer.losses(latents(), MIXED, None, truth).values())
 
 
 @pytest.mark.parametrize("kw", [{"preset": "kit"}, {"preset": "released"}], ids=str)
-def test_draws_differ_and_depend_on_the_sample_alone(kw):
+def test_draws_differ_and_do_not_depend_on_the_batch(kw):
     model, x = prepared(**kw), latents()
     drawn = model.recover(x, MIXED, SampleNoise(1, IDS), draws=3)["text"]
     assert drawn.shape == (3, 6, 16, 8)
@@ -83,8 +83,8 @@ def test_draws_differ_and_depend_on_the_sample_alone(kw):
     torch.testing.assert_close(alone[:, 0], drawn[:, 2], rtol=1e-3, atol=1e-3)
 
 
-def test_guidance_sets_how_far_the_condition_pulls():
-    model, missing, pulls = prepared(), ~MIXED[:, 0], {}
+def test_guidance_scales_the_effect_of_the_condition():
+    model, missing, effect = prepared(), ~MIXED[:, 0], {}
     torch.nn.init.normal_(model.recoverer.net.out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     for w in (0.0, 1.0, 2.0):
         sampler, noise = Sampler(steps=3, guidance=w), SampleNoise(1, IDS)
@@ -92,12 +92,12 @@ def test_guidance_sets_how_far_the_condition_pulls():
             model.recover(latents(seed=s), MIXED, noise.spawn(range(6), ""), sampler=sampler)["text"][0, missing]
             for s in (0, 7)
         ]
-        pulls[w] = (drawn[0] - drawn[1]).abs().mean().item()  # of another condition under the same noise
-    assert pulls[0.0] < 0.05 * pulls[1.0]
-    assert pulls[2.0] > 1.5 * pulls[1.0]
+        effect[w] = (drawn[0] - drawn[1]).abs().mean().item()  # of another condition with the same noise
+    assert effect[0.0] < 0.05 * effect[1.0]
+    assert effect[2.0] > 1.5 * effect[1.0]
 
 
-def test_some_training_samples_see_no_condition():
+def test_condition_dropout_in_training_only():
     seen = []
     for p in (0.0, 0.9):
         model = prepared(condition_dropout=p).train()
@@ -107,15 +107,15 @@ def test_some_training_samples_see_no_condition():
     without = [(known == 0).flatten(1).all(dim=1).sum().item() for known in seen]
     assert without[:2] == [0, 0]
     assert without[2] >= 3
-    assert without[3] == 0  # validation sees it
+    assert without[3] == 0  # validation has no dropout
 
 
 @pytest.mark.parametrize("preset", ["kit", "released"])
-def test_a_channel_that_never_varies_comes_back_as_it_is(preset):
-    dead = lambda x: {m: torch.cat([v[:, :-1], torch.full_like(v[:, -1:], 3.0)], dim=1) for m, v in x.items()}  # noqa: E731
+def test_constant_channels_are_restored(preset):
+    fixed = lambda x: {m: torch.cat([v[:, :-1], torch.full_like(v[:, -1:], 3.0)], dim=1) for m, v in x.items()}  # noqa: E731
     model = tiny_model(preset=preset, latents="standardised").eval()
-    model.recoverer.prepare(dead(latents(40, seed=1)))
-    drawn = model.recover(dead(latents()), MIXED, SampleNoise(1, IDS))
+    model.recoverer.prepare(fixed(latents(40, seed=1)))
+    drawn = model.recover(fixed(latents()), MIXED, SampleNoise(1, IDS))
     assert all((x[0, :, -1] == 3).all() for x in drawn.values())
 
 
@@ -123,11 +123,11 @@ def test_predictions_of_draws():
     model, x = prepared(), latents()
     out = model.predict(x, MIXED, SampleNoise(1, IDS), draws=4)
     assert out.shape == (4, 6, 1)
-    assert (out[:, 0] == out[0, 0]).all()  # complete: no spread
+    assert (out[:, 0] == out[0, 0]).all()  # a complete sample has no spread
     assert (out[:, 1:].std(dim=0) > 0).all()
 
 
-def test_a_sampler_that_a_call_names_is_used_and_the_model_stays_as_it_is():
+def test_the_sampler_of_a_call_does_not_change_the_model():
     model, x, config = prepared(), latents(), prepared().config
     draw = lambda sampler: model.recover(x, MIXED, SampleNoise(1, IDS), sampler=sampler)["text"]  # noqa: E731
     assert torch.equal(draw(None), draw(config.sampler))
@@ -135,7 +135,7 @@ def test_a_sampler_that_a_call_names_is_used_and_the_model_stays_as_it_is():
     assert model.config == model.recoverer.config == config
 
 
-def test_a_sampler_of_ones_own_gets_its_own_settings(monkeypatch):
+def test_an_added_sampler_gets_its_settings(monkeypatch):
     seen = []
 
     def mine(denoise, sigmas, x, condition=None, noise=None, callback=None, colour=0.5):
@@ -164,7 +164,7 @@ def test_a_sampler_of_ones_own_gets_its_own_settings(monkeypatch):
         lambda: prepared(condition_dropout=0.0, sampler=Sampler(guidance=2.0)),
     ],
 )
-def test_bad_ways_to_draw_are_refused(bad):
+def test_bad_sampler_settings_raise(bad):
     with pytest.raises(UserError, match=r"at least|whole|expected one of|setting|must lie|needs"):
         bad()
 
@@ -184,12 +184,12 @@ def test_bad_ways_to_draw_are_refused(bad):
     ],
     ids=str,
 )
-def test_unknown_and_impossible_switches_are_refused(bad):
+def test_bad_rules_raise(bad):
     with pytest.raises(UserError):
         replace(KIT, **bad)
 
 
-def test_unknown_names_are_refused():
+def test_unknown_names_raise():
     with pytest.raises(UserError, match="recoverer"):
         tiny_model(recoverer="magic")
     with pytest.raises(UserError, match="preset"):
@@ -197,7 +197,7 @@ def test_unknown_names_are_refused():
     assert model_preset("mosi", preset="released").rules == PRESETS["released"]["rules"]
 
 
-def test_windows_are_the_steps_around_and_zero_beyond_the_ends():
+def test_windows_are_the_neighbouring_steps_with_zero_padding():
     x = torch.randn(2, 3, 7)
     w = windows(x).unflatten(2, (9, 3))  # (N, T, offset + 4, C)
     for t in range(7):
@@ -210,7 +210,7 @@ def test_windows_are_the_steps_around_and_zero_beyond_the_ends():
 ONE = torch.tensor([[True, False]])
 
 
-def test_linear_mean_finds_a_linear_truth_four_steps_to_both_sides():
+def test_linear_mean_recovers_a_linear_map_of_nine_steps():
     g = torch.Generator().manual_seed(0)
     a, kernel = torch.randn(400, 3, 12, generator=g), torch.randn(3, 3, 9, generator=g) / 27**0.5
     x = torch.stack([a, F.conv1d(a, kernel, padding=4)], dim=1)
@@ -219,15 +219,15 @@ def test_linear_mean_finds_a_linear_truth_four_steps_to_both_sides():
     found = linear(x[300:], ONE.expand(100, 2))
     torch.testing.assert_close(found[:, 1], x[300:, 1], atol=1e-3, rtol=0)
     hidden = torch.where(ONE[..., None, None], x[300:], 7.0)
-    assert torch.equal(linear(hidden, ONE.expand(100, 2)), found)  # what is missing is never read
-    assert not found[:, 0].any()  # and what is available not estimated
+    assert torch.equal(linear(hidden, ONE.expand(100, 2)), found)  # missing latents are never read
+    assert not found[:, 0].any()  # available latents are not estimated
 
 
 @pytest.mark.parametrize("noise", [1.0, 0.3])
-def test_linear_mean_is_ridge_regression_whose_penalty_samples_held_out_choose(noise):
+def test_linear_mean_is_ridge_regression_with_a_held_out_penalty(noise):
     g = torch.Generator().manual_seed(0)
     a, own = torch.randn(2, 100, 2, 6, generator=g)
-    x = torch.stack([a, (1 - noise**2) ** 0.5 * a.roll(1, -1) + noise * own], dim=1)  # 1: of a nothing is heard
+    x = torch.stack([a, (1 - noise**2) ** 0.5 * a.roll(1, -1) + noise * own], dim=1)  # noise 1: independent of a
     held, rows = torch.arange(100) % 5 == 0, windows(a).double()
     errors = {}
     for p in PENALTIES:

@@ -1,4 +1,4 @@
-"""The released network, number by number: every entry of golden_mosi.npz."""
+"""The released network against all entries of golden_mosi.npz: 1e-5 for components, 1e-3 for whole passes."""
 
 import json
 import re
@@ -31,12 +31,12 @@ def model(tmp_path_factory):
     return load_released(path, preset="mosi")
 
 
-def error(ours, name) -> float:
-    """max |ours - golden| / max |golden|."""
-    theirs = GOLDEN[name].astype(np.float64)
-    ours = np.asarray(ours.detach() if torch.is_tensor(ours) else ours, dtype=np.float64)
-    assert ours.shape == theirs.shape
-    return np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30)
+def error(value, name) -> float:
+    """max |value - golden| / max |golden|."""
+    golden = GOLDEN[name].astype(np.float64)
+    value = np.asarray(value.detach() if torch.is_tensor(value) else value, dtype=np.float64)
+    assert value.shape == golden.shape
+    return np.abs(value - golden).max() / max(np.abs(golden).max(), 1e-30)
 
 
 def component(model, name: str) -> torch.Tensor:
@@ -109,14 +109,14 @@ def test_whole_forward(model, letters):
     total = F.l1_loss(out.prediction, X["label"]) + 0.1 * (score + refine)
     total.backward()
 
-    mine = {"M": out.prediction, "loss_rec": refine, "total_loss": total}
-    mine |= {f"loss_score_{LETTER[m]}": out.losses[f"score.{m}"] for m in MODALITIES}
+    found = {"M": out.prediction, "loss_rec": refine, "total_loss": total}
+    found |= {f"loss_score_{LETTER[m]}": out.losses[f"score.{m}"] for m in MODALITIES}
     short = {"text": "t", "audio": "a", "vision": "v"}
-    mine |= {f"Feature_{short[m]}": out.vectors[m] for m in MODALITIES}
-    mine["Feature_f"] = torch.cat(list(out.vectors.values()), dim=1)
+    found |= {f"Feature_{short[m]}": out.vectors[m] for m in MODALITIES}
+    found["Feature_f"] = torch.cat(list(out.vectors.values()), dim=1)
     entries = {k for k in GOLDEN if k.startswith(f"avail_{letters}/") and not k.endswith("grad_norms")}
-    assert {f"avail_{letters}/{k}" for k in mine} == entries  # nothing in the file is left unchecked
-    for k, v in mine.items():
+    assert {f"avail_{letters}/{k}" for k in found} == entries  # all entries of the file are checked
+    for k, v in found.items():
         assert error(v, f"avail_{letters}/{k}") <= 1e-3, k
 
     squares: dict[str, float] = {}
@@ -136,7 +136,7 @@ def test_every_golden_entry_is_checked():
     assert all(re.match(rf"avail_({'|'.join(PATTERNS)})/", k) for k in rest)
 
 
-def test_every_name_of_both_checkpoints_is_ours(tmp_path):
+def test_all_names_of_the_mosei_checkpoint_are_known(tmp_path):
     path = tmp_path / "mosei.pth"
     torch.save(released_state("mosei"), path)
     model = load_released(path, preset="mosei")
@@ -156,7 +156,7 @@ def broken(state, change):
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, change):
+def test_a_checkpoint_of_wrong_names_or_shapes_raises(tmp_path, change):
     state = released_state("mosi")
     name = broken(state, change)
     torch.save(state, tmp_path / "x.pth")

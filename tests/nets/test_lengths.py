@@ -1,4 +1,4 @@
-"""Padding: under kit rules it neither attends nor counts, under released rules lengths are ignored."""
+"""Padding has no effect with mask_padding; lengths are ignored without it."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def with_lengths(preset="kit", seed=0) -> IMDer:
 
 
 def features(lengths=LENGTHS, B=3):
-    """Garbage stands in the padding."""
+    """Features with large random values in the padding."""
     g = torch.Generator().manual_seed(0)
     x = {m: torch.randn(B, T, D, generator=g) for m, D in WIDTHS.items()}
     for m, n in lengths.items():
@@ -43,7 +43,7 @@ def test_a_padded_sample_equals_the_cropped_one():
         assert (padded.latents[m][..., 7:] == 0).all()
 
 
-def test_unequal_lengths_in_one_batch_equal_samples_alone():
+def test_unequal_lengths_in_one_batch_equal_single_samples():
     model, (x, _) = with_lengths(), features({})
     lengths = {"text": torch.tensor([14, 5, 9]), "audio": torch.tensor([6, 14, 4]), "vision": torch.tensor([3, 1, 14])}
     together = model(x, COMPLETE, lengths=lengths).prediction
@@ -65,13 +65,13 @@ def test_padding_is_not_attended_to():
     other[1, 3:] = 9
     torch.testing.assert_close(encoder(q, k, valid), encoder(q, other, valid))
     assert not torch.allclose(encoder(q, k), encoder(q, other))
-    torch.testing.assert_close(encoder(q, k, valid)[0], encoder(q, k)[0])  # full length: nothing changes
+    torch.testing.assert_close(encoder(q, k, valid)[0], encoder(q, k)[0])  # at full length the mask has no effect
 
 
 AVAILABLE = torch.tensor([[1, 0, 0], [0, 1, 1], [1, 1, 0]], dtype=torch.bool)
 
 
-def test_what_is_recovered_is_as_long_as_what_is_available():
+def test_recovered_latents_are_as_long_as_available_ones():
     model, (x, lengths) = with_lengths(), features({"text": 9, "audio": 6, "vision": 11})
     out = model(x, AVAILABLE, with_losses=True, generator=torch.Generator().manual_seed(0), lengths=lengths)
     n = lengths_of(out.latents)
@@ -82,7 +82,7 @@ def test_what_is_recovered_is_as_long_as_what_is_available():
 
 
 @pytest.mark.parametrize("preset", ["kit", "released"])
-def test_padding_never_changes_what_is_recovered_or_lost(preset):
+def test_padding_does_not_change_recovery_or_losses(preset):
     model, (x, lengths) = with_lengths(preset), features()
     other = {m: torch.where(torch.arange(T)[:, None] < 9, v, -v) for m, v in x.items()}
     a, b = (
@@ -93,11 +93,11 @@ def test_padding_never_changes_what_is_recovered_or_lost(preset):
     torch.testing.assert_close(a.losses, b.losses)
 
 
-def test_the_score_loss_counts_valid_steps_only():
+def test_the_score_loss_uses_valid_steps_only():
     model, (x, lengths) = with_lengths("released"), features({"text": 3, "audio": 3, "vision": 3})
     latents = model.encode(x, lengths)
     g = torch.Generator().manual_seed(0)
-    one_step = model.recoverer.losses(latents, AVAILABLE, g)["audio"]  # one of twelve latent steps counts
+    one_step = model.recoverer.losses(latents, AVAILABLE, g)["audio"]  # one of twelve latent steps is valid
     g = torch.Generator().manual_seed(0)
     full = tiny_model(preset="released").eval().recoverer.losses(latents, AVAILABLE, g)["audio"]
     assert 0 < one_step < full / 4
@@ -123,4 +123,4 @@ def test_lengths_of_latents():
     y = torch.ones(3, 2, 5) * valid_steps(torch.tensor([3, 1, 0]), 5)
     n = lengths_of({"x": x, "y": y})
     assert n["x"].tolist() == [2, 5, 4]
-    assert n["y"].tolist() == [3, 1, 4]  # zero throughout: as long as the other
+    assert n["y"].tolist() == [3, 1, 4]  # all zero: the length of the other

@@ -1,4 +1,4 @@
-"""Every notebook: its form, and that it and its solutions run in profile smoke."""
+"""Notebooks: their form, exercises, and runs of the course with its solutions in profile smoke."""
 
 import ast
 import subprocess
@@ -100,7 +100,7 @@ def code_cells(notebook):
         (edit_references, "References"),
     ],
 )
-def test_bad_form_is_named(tmp_path, edit, message):
+def test_problems_of_form_are_reported(tmp_path, edit, message):
     notebook = nbformat.read(ALL[0], as_version=4)
     edit(notebook)
     path = tmp_path / ALL[0].name
@@ -122,12 +122,12 @@ def test_form_as_a_command(tmp_path):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """One folder for all notebooks: what one has trained, the next one reads."""
+    """One folder for all notebooks, which share trained models."""
     return tmp_path_factory.mktemp("shared")
 
 
 def run_smoke(path, executed, out):
-    """Every cell has run."""
+    """Run a notebook in profile smoke; check that every cell has run."""
     run_notebook(path, executed, {"profile": "smoke", "out": str(out)})
     assert all(c.execution_count for c in code_cells(nbformat.read(executed, as_version=4)))
 
@@ -174,10 +174,10 @@ def test_exercises_come_from_the_solutions(path):
         answer = solved.cells[i + 1]
         assert (kinds[i + 1], answer.cell_type) == ("solution", "code")
         assert "assert " in answer.source
-        assert "print(" in solved.cells[i].source  # a stub runs before it is solved
+        assert "print(" in solved.cells[i].source  # a stub runs without its solution
 
 
-def test_an_edited_exercise_is_copied_and_outputs_of_others_stay():
+def test_edited_exercises_are_copied_and_other_outputs_are_kept():
     course, solved = (nbformat.read(p / ALL[0].name, as_version=4) for p in (NOTEBOOKS, SOLUTIONS))
     first, second = tagged(solved, "exercise")[:2]
     first.source += " More."
@@ -197,7 +197,7 @@ def test_follow_runs_quietly_with_other_parameters(capsys):
 
 
 def test_extensions_are_short():
-    """What 08 adds to the kit stays below thirty lines a kind."""
+    """Each extension in notebook 08 has fewer than thirty lines."""
     cells = tagged(nbformat.read(NOTEBOOKS / "08_your_own_data.ipynb", as_version=4), "extension")
     modality, marginal, named, sampler = (c.source.count("\n") + 1 for c in cells)
     assert max(modality, marginal + named, sampler) < 30

@@ -1,4 +1,4 @@
-"""The command line called in this process, and small notebooks to run."""
+"""The command line, called in this process, and small notebooks."""
 
 import sys
 import warnings
@@ -15,7 +15,7 @@ def imder(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["imder", *map(str, arguments)])
-        monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main sets it; put back at the end
+        monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main sets it; monkeypatch restores it
         try:
             code = cli.main() or 0
         except SystemExit as stop:
@@ -27,7 +27,7 @@ def imder(monkeypatch, capsys):
 
 @pytest.fixture
 def write_notebook(tmp_path):
-    """Parameters cell and further cells -> path of a notebook in a folder of its own."""
+    """Parameters cell and further cells -> path of a notebook in its own folder."""
 
     def write(parameters, *cells, name="tiny"):
         notebook = nbformat.v4.new_notebook()

@@ -1,4 +1,4 @@
-"""Bad input at the command line: one line on standard error, exit code 2, nothing half-written."""
+"""Bad input at the command line: one line on standard error, exit code 2, no files written."""
 
 import pickle
 
@@ -43,12 +43,12 @@ def file(tmp_path):
 
 
 def jobs(path, folder):
-    """Every command that reads a data file."""
+    """All commands that read a data file."""
     return [("check", path), ("convert", path, folder), ("reproduce", "--dataset", path, "--out", folder)]
 
 
 def refused(imder, tmp_path, arguments, *messages):
-    """Runs a command that must be refused: what lies in tmp_path stays as it is."""
+    """Run a command that must fail and leave the files in tmp_path unchanged."""
     before = {p: p.read_bytes() if p.is_file() else None for p in tmp_path.rglob("*")}
     code, _, error = imder(*arguments)
     assert (code, error.count("\n")) == (2, 1), (arguments, error)
@@ -57,7 +57,7 @@ def refused(imder, tmp_path, arguments, *messages):
     assert {p: p.read_bytes() if p.is_file() else None for p in tmp_path.rglob("*")} == before
 
 
-def test_good_files_are_told_and_converted(imder, file, tmp_path):
+def test_good_files_are_described_and_converted(imder, file, tmp_path):
     code, text, error = imder("check", file)
     assert (code, error) == (0, "")
     assert "N    12: text 12x4x6, audio 12x4x2, vision 12x4x3" in text
@@ -134,7 +134,7 @@ def test_an_output_folder_that_cannot_be_written(imder, file, tmp_path):
         refused(imder, tmp_path, ("convert", file, out), "cannot be written")
 
 
-def test_usage_is_told(imder):
+def test_usage_errors(imder):
     assert "reproduce" in imder("--help")[1]
     for arguments in (["reproduec"], ["check"], ["check", "a", "b"]):
         code, _, error = imder(*arguments)

@@ -1,4 +1,4 @@
-"""The strict runner: nothing runs with a wrong parameter, nothing outlives its time, what ran is kept."""
+"""Execution of notebooks: checked parameters, time limit, and output that is kept on failure."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def text_of(path):
     return "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
 
 
-def test_parameters_are_read(write_notebook):
+def test_parameters_of_a_notebook(write_notebook):
     found = notebook_parameters(write_notebook(PARAMETERS))
     assert found["rate"] == Parameter("rate", "float", 0.1, "a number")
     assert [p.type for p in found.values()] == ["str", "float", "int", "bool"]
@@ -50,7 +50,7 @@ def test_parameters_are_read(write_notebook):
         ("bool", True, True),
     ],
 )
-def test_values_take_the_declared_type(kind, given, value):
+def test_values_are_converted_to_the_declared_type(kind, given, value):
     got = parse_value(Parameter("x", kind, None, ""), given)
     assert (got, type(got)) == (value, type(value))
 
@@ -60,13 +60,13 @@ def test_values_take_the_declared_type(kind, given, value):
     [("int", "1.5"), ("int", 1.0), ("int", True), ("int", "x"), ("float", "x"), ("float", True), ("bool", "1"),
      ("bool", 1), ("str", 7), ("int", None)],
 )  # fmt: skip
-def test_other_types_are_refused(kind, given):
+def test_other_types_raise(kind, given):
     with pytest.raises(UserError, match=f"parameter x must be {kind}"):
         parse_value(Parameter("x", kind, None, ""), given)
 
 
 @pytest.mark.parametrize("cell", ["seed = 1", "seed: list = []", "seed: int", "seed: int | None = None"])
-def test_a_parameters_cell_must_be_plain(write_notebook, cell):
+def test_a_parameters_cell_must_have_typed_defaults(write_notebook, cell):
     with pytest.raises(UserError, match="parameters line 1"):
         notebook_parameters(write_notebook(cell))
 
@@ -81,7 +81,7 @@ def test_a_parameters_cell_must_be_plain(write_notebook, cell):
         (["name"], "expected NAME=VALUE"),
     ],
 )
-def test_bad_parameters_end_with_2_and_write_nothing(imder, write_notebook, tmp_path, given, message):
+def test_bad_parameters_give_exit_code_2_and_no_files(imder, write_notebook, tmp_path, given, message):
     source = write_notebook(PARAMETERS, "print(1)")
     options = [word for pair in given for word in ("-p", pair)]
     code, _, error = imder("run", source, tmp_path / "out" / "done.ipynb", *options)
@@ -102,7 +102,7 @@ def test_the_output_must_be_a_file_that_can_be_written(imder, write_notebook, tm
         assert imder("run", absent, tmp_path / "out.ipynb")[0] == 2
 
 
-def test_values_arrive_as_they_were_given(imder, write_notebook, tmp_path):
+def test_values_and_paths_are_passed_unchanged(imder, write_notebook, tmp_path):
     source = write_notebook(PARAMETERS, "print([name, rate, steps, fast])", name="{braces} {0}")
     out = tmp_path / "a {b} {}" / "{out}.ipynb"
     options = ["-p", "name=007", "-p", "rate=1e-3", "-p", "steps=007", "-p", "fast=true"]
@@ -113,7 +113,7 @@ def test_values_arrive_as_they_were_given(imder, write_notebook, tmp_path):
 
 
 @pytest.mark.parametrize(("given", "shown"), [({}, False), ({"live": "true"}, True)])
-def test_panels_do_not_move_unless_they_are_told_to(write_notebook, tmp_path, given, shown):
+def test_live_is_false_by_default(write_notebook, tmp_path, given, shown):
     source = write_notebook("live: bool = True  # panels move", "print(live)")
     run_notebook(source, tmp_path / "out.ipynb", given)
     assert text_of(tmp_path / "out.ipynb").strip() == str(shown)
@@ -131,7 +131,7 @@ def test_a_failing_notebook_is_kept(imder, write_notebook, tmp_path):
     assert "error" in outputs
 
 
-def test_bad_input_that_a_notebook_meets_ends_with_2(imder, write_notebook, tmp_path):
+def test_a_user_error_in_a_notebook_gives_exit_code_2(imder, write_notebook, tmp_path):
     cell = "from imder_lib import availability\navailability('random', 4, ['text', 'audio', 'vision'], rate)"
     out = tmp_path / "out.ipynb"
     code, _, error = imder("run", write_notebook(PARAMETERS, cell), out, "-p", "rate=0.8")
@@ -142,13 +142,13 @@ def test_bad_input_that_a_notebook_meets_ends_with_2(imder, write_notebook, tmp_
 
 @pytest.fixture
 def pipe(tmp_path):
-    """A named pipe: opening it waits for the kernel, reading it to its end waits until the kernel is gone."""
+    """A named pipe: opening it waits for the kernel, reading to its end waits until the kernel has ended."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     return path
 
 
-def test_a_run_ends_with_its_time_and_is_kept(write_notebook, tmp_path, pipe, monkeypatch):
+def test_a_run_ends_at_the_time_limit_and_its_output_is_kept(write_notebook, tmp_path, pipe, monkeypatch):
     reader = []
 
     def communicate(process, job, timeout):
@@ -156,18 +156,18 @@ def test_a_run_ends_with_its_time_and_is_kept(write_notebook, tmp_path, pipe, mo
         process.stdin.write(job)
         process.stdin.close()
         reader.append(pipe.open())
-        assert reader[0].read(1) == "x"  # the cell runs: now the time is over
+        assert reader[0].read(1) == "x"  # the cell runs: now the time limit is reached
         raise subprocess.TimeoutExpired("papermill", timeout)
 
     monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
     out = tmp_path / "out.ipynb"
     with pytest.raises(RuntimeError, match=r"ran out of its 123 s; .*out\.ipynb"):
         run_notebook(write_notebook("", "print('first')", LOOP.format(str(pipe))), out, timeout=123)
-    assert reader[0].read() == ""  # ends only when the kernel is gone
+    assert reader[0].read() == ""  # returns only when the kernel has ended
     assert "first" in text_of(out)
 
 
-def test_no_time_is_a_failure(write_notebook, tmp_path):
+def test_a_time_limit_before_the_kernel_starts(write_notebook, tmp_path):
     with pytest.raises(RuntimeError, match=r"ran out of its 0\.001 s"):
         run_notebook(write_notebook("", "print(1)"), tmp_path / "out.ipynb", timeout=0.001)
 
@@ -184,7 +184,7 @@ def test_a_killed_runner_leaves_no_kernel(write_notebook, tmp_path, pipe):
 
 
 @pytest.mark.parametrize("sign", runner.PORT_CLASH)
-def test_a_port_clash_is_tried_once_more(write_notebook, tmp_path, monkeypatch, capsys, sign):
+def test_a_port_clash_is_retried(write_notebook, tmp_path, monkeypatch, capsys, sign):
     answers = [(1, f"Traceback\nError: {sign}"), (0, "")]
     monkeypatch.setattr(runner, "_child", lambda job, timeout: answers.pop(0))
     run_notebook(write_notebook(PARAMETERS), tmp_path / "out.ipynb")
@@ -192,7 +192,7 @@ def test_a_port_clash_is_tried_once_more(write_notebook, tmp_path, monkeypatch, 
     assert "once more" in capsys.readouterr().out
 
 
-def test_only_a_port_clash_is_tried_again_and_only_once(write_notebook, tmp_path, monkeypatch):
+def test_only_a_port_clash_is_retried_and_only_once(write_notebook, tmp_path, monkeypatch):
     for error, tries in ((runner.PORT_CLASH[0], 2), ("ValueError: no", 1)):
         answers = [(1, error)] * 3
         monkeypatch.setattr(runner, "_child", lambda job, timeout, answers=answers: answers.pop(0))

@@ -1,4 +1,4 @@
-"""Where the course runs: this machine's check, and the buttons that open it elsewhere."""
+"""The environment check, and the buttons that open the course on hosted machines."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def test_this_machine_is_ready(tmp_path):
     assert (table["what to do"] == "").all()
 
 
-def test_what_is_missing_is_named_with_what_to_do(monkeypatch):
+def test_missing_requirements_have_instructions(monkeypatch):
     def version(name):
         if name == "ipywidgets":
             raise PackageNotFoundError(name)
@@ -51,7 +51,7 @@ def test_buttons_open_the_first_notebook():
 
 
 @pytest.mark.parametrize("bad", ["", "name", "a/b/c", "a b/c", "https://github.com/a/b"])
-def test_what_is_no_repository_is_refused(bad):
+def test_bad_repository_names_raise(bad):
     with pytest.raises(UserError, match="OWNER/NAME"):
         launch.buttons(bad)
     done = subprocess.run([sys.executable, "-m", "tools.launch", bad], cwd=ROOT, capture_output=True, text=True)
@@ -59,7 +59,7 @@ def test_what_is_no_repository_is_refused(bad):
     assert done.stderr.count("\n") == 1
 
 
-def test_the_lent_machines_install_what_is_locked():
+def test_hosted_machines_install_the_locked_versions():
     container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
     assert container["postCreateCommand"].split()[0] == "make"
     lines = (ROOT / ".binder" / "requirements.txt").read_text().split()

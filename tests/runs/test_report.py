@@ -1,4 +1,4 @@
-"""The page of a run: everything on it is there, escaped, and found from disk."""
+"""The page of a run: valid links, escaped text, tables, figures and provenance."""
 
 import json
 from html.parser import HTMLParser
@@ -58,13 +58,13 @@ def page(folder):
     return Page(path.read_text(encoding="utf-8"))
 
 
-def test_every_link_leads_somewhere_on_disk(page, folder):
+def test_links_exist_on_disk_and_cover_all_files(page, folder):
     links = [a["href"] for a in page.all("a")]
     ids = {attributes.get("id") for _, attributes in page.tags}
     for link in links:
         assert link[1:] in ids if link.startswith("#") else (folder / link).is_file(), link
     files = {str(p.relative_to(folder)) for kind in ("tables", "notebooks") for p in (folder / kind).iterdir()}
-    assert files <= set(links)  # and nothing that the run wrote is left out
+    assert files <= set(links)  # all files of the run are linked
     assert not any("src" in a and not a["src"].startswith("data:") for _, a in page.tags)
 
 
@@ -75,14 +75,14 @@ def test_a_long_table_is_linked_and_not_shown(page):
     assert len(page.all("table")) == 3
 
 
-def test_tables_stand_in_the_order_of_the_published_ones_and_are_rounded(page):
+def test_tables_are_in_published_order_and_rounded(page):
     heads = [t for t in page.text if t.startswith("fixed ")]
     assert heads == ["fixed ACC2", "fixed MAE", "fixed CORR"]
     assert page.text.count("0.6667") == page.text.count("0.5000") == page.text.count("0.25") == 3
     assert page.text.count("0.500 ± 0.010") == 3
 
 
-def test_what_comes_from_files_is_escaped(page):
+def test_text_from_files_is_escaped(page):
     assert page.all("script") == []
     assert "<script>alert(1)</script>" in page.text
     assert "IMDer kit: <b>mine</b>" in page.text
@@ -96,6 +96,6 @@ def test_figures_have_captions_and_alternative_text(page):
     assert image["alt"] in page.text
 
 
-def test_provenance_is_on_the_page_and_beside_it(page, folder):
+def test_provenance_is_on_the_page_and_in_a_file(page, folder):
     assert json.loads((folder / "provenance.json").read_text()) == PROVENANCE
     assert any(json.loads(text) == PROVENANCE for text in page.text if text.startswith("{"))

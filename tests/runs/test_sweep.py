@@ -1,4 +1,4 @@
-"""The paper's grid: cells, their resumption, and the tables beside the published numbers."""
+"""The paper's grid: cells, resuming, and tables beside published results."""
 
 from dataclasses import replace
 
@@ -32,11 +32,11 @@ def test_the_grid():
     assert grid[0].name == "staged-all-seed1111"
 
 
-def test_together_the_released_models_are_tested_on_everything_once():
+def test_the_released_models_cover_each_case_once():
     todo = [sweep_module.tested_on(Cell("released", 1, r), RATES, MODALITIES) for r in RATES]
     fixed = [c for t in todo for c in t if c[0] == "fixed"]
     assert len(fixed) == len(set(fixed)) == 7
-    assert ("fixed", "audio") in todo[RATES.index(0.7)]  # misses two of three
+    assert ("fixed", "audio") in todo[RATES.index(0.7)]  # two of three are missing
     assert ("fixed", "text+vision") in todo[RATES.index(0.3)]
     assert ("fixed", "text+audio+vision") in todo[0]
     assert [c[1] for t in todo for c in t if c[0] == "random"] == list(RATES)
@@ -47,7 +47,7 @@ class Killed(BaseException):
     pass
 
 
-def test_a_killed_sweep_goes_on_without_repeating_finished_cells(data, tmp_path, monkeypatch):
+def test_a_resumed_sweep_does_not_repeat_finished_cells(data, tmp_path, monkeypatch):
     recipes, rates = ["staged", "released"], (0.0, 0.7)
     whole = sweep(with_pretrained(a_run(data, tmp_path / "whole")), recipes, rates)
     trained, original = [], sweep_module.train_cell
@@ -64,11 +64,11 @@ def test_a_killed_sweep_goes_on_without_repeating_finished_cells(data, tmp_path,
     assert len(list((tmp_path / "cut" / "cells").iterdir())) == 1
     monkeypatch.setattr(sweep_module, "pretrain", None)  # stage 1 is not repeated either
     resumed = sweep(with_pretrained(a_run(data, tmp_path / "cut")), recipes, rates)
-    assert len(trained) == len(set(trained)) + 1 == 3 + 1  # only the cell that was cut is trained again
+    assert len(trained) == len(set(trained)) + 1 == 3 + 1  # only the interrupted cell is trained again
     pd.testing.assert_frame_equal(resumed, whole)
 
 
-def test_a_sweep_by_the_command_line(tmp_path, monkeypatch, capsys):
+def test_sweep_from_the_command_line(tmp_path, monkeypatch, capsys):
     path = write_fake("mosi", tmp_path / "small.pkl", sizes={"train": 24, "valid": 8, "test": 12}, steps=6)
     command = ["imder", "sweep", "--dataset", str(path), "--profile", "smoke", "--out", str(tmp_path / "out")]
     command += ["--epochs", "1", "--steps", "2", "--seeds", "1,2", "--rates", "0.3"]
@@ -104,7 +104,7 @@ def rows(cases, values, protocol="fixed"):
 PATTERNS = ["text", "audio", "vision", "text+audio", "text+vision", "audio+vision", "text+audio+vision"]
 
 
-def test_both_averages_and_what_is_published():
+def test_averages_and_published_results():
     table = beside_published(rows(PATTERNS, [0.8, 0.6, 0.7, 0.9, 0.9, 0.6, 0.95]), "mosei", "fixed")
     part = table[(table["metric"] == "acc2") & (table["method"] == "IMDer")].set_index("case")
     assert part.loc["average of 6 incomplete", "ours"] == pytest.approx(75)
@@ -116,18 +116,18 @@ def test_both_averages_and_what_is_published():
     assert part.loc["text", "difference"] == pytest.approx(80 - 84.5)
     assert (part["source"] != "").all()
     mae = table[(table["metric"] == "mae") & (table["case"] == "text") & (table["method"] == "")]
-    assert mae.empty  # the re-run's is known: no blank row beside it
+    assert mae.empty  # the re-run has a value, so there is no blank row
     assert table[(table["metric"] == "acc7") & (table["case"] == "text")]["method"].tolist() == ["IMDer (re-run)"]
 
 
-def test_nothing_published_stands_beside_other_data():
+def test_other_data_have_no_published_results():
     table = beside_published(rows(PATTERNS, [0.5] * 7), "mosi_utt_bc", "fixed", sentiment=False)
     assert set(table["metric"]) == {"mae", "corr"}
     assert table["published"].isna().all()
     assert (table["source"] == "").all()
 
 
-def test_bad_settings_are_refused(data, tmp_path):
+def test_bad_settings_raise(data, tmp_path):
     for bad in ({"text": "bert"}, {"epochs": -1}, {"steps": 1}, {"pretrained": str(tmp_path / "none.pth")}):
         with pytest.raises(UserError):
             Run(data, "smoke", [1], tmp_path, **bad)
@@ -136,7 +136,7 @@ def test_bad_settings_are_refused(data, tmp_path):
 
 
 def test_the_notebooks_of_a_run_get_its_settings(tmp_path, monkeypatch):
-    """Also the model of stage 1 that the grid has trained; only the first seed is shown."""
+    """They get the pretrained model of the grid, and its first seed only."""
     given = {}
 
     def run_notebook(path, out, parameters, timeout):

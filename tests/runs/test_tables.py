@@ -1,4 +1,4 @@
-"""Tables for people: published numbers stand where they belong and nowhere else."""
+"""Result tables: published numbers appear for their own data and cases only."""
 
 import pandas as pd
 import pytest
@@ -11,8 +11,8 @@ from imder_lib.runs.tables import beside_published, metric_table, pattern_letter
 FIXED = ["text", "audio", "vision", "text+audio", "text+vision", "audio+vision", "text+audio+vision"]
 
 
-def ours(protocol, cases, seeds=(1, 2)):
-    """Made-up results: row i of seed s has ACC2 (i + s) / 100."""
+def results(protocol, cases, seeds=(1, 2)):
+    """Synthetic results: row i of seed s has ACC2 (i + s) / 100."""
     rows = []
     for method, shift in (("imder", 0.0), ("zero", 0.5)):
         for i, case in enumerate(cases):
@@ -42,50 +42,50 @@ def test_published_rows_have_sources_and_known_cases(name):
 
 
 @pytest.mark.parametrize("name", ["synthetic", "mosi (file)", "mosi_utt", "digits", ""])
-def test_nothing_is_published_for_other_data(name):
+def test_other_data_have_no_published_results(name):
     assert published(name).empty
     for protocol, cases in (("fixed", FIXED), ("random", ["0.0", "0.1"])):
-        table = beside_published(ours(protocol, cases), name, protocol)
+        table = beside_published(results(protocol, cases), name, protocol)
         assert table["published"].isna().all()
         assert set(table["method"]) == set(table["source"]) == {""}
 
 
-def test_fixed_rows_meet_their_published_rows():
-    table = beside_published(ours("fixed", FIXED), "mosei", "fixed")
-    theirs = published("mosei").query("protocol == 'fixed' and method == 'IMDer'").set_index("case")
-    assert set(theirs.index) == {"l", "a", "v", "la", "lv", "va", "lva"}
+def test_fixed_rows_beside_published_rows():
+    table = beside_published(results("fixed", FIXED), "mosei", "fixed")
+    paper = published("mosei").query("protocol == 'fixed' and method == 'IMDer'").set_index("case")
+    assert set(paper.index) == {"l", "a", "v", "la", "lv", "va", "lva"}
     found = table[table["method"] == "IMDer"].set_index(["metric", "case"])
     for i, pattern in enumerate(FIXED):
         row = found.loc["acc2", pattern]
-        assert row["ours"] == pytest.approx(i + 1.5)  # the mean of two seeds, in percent, of "imder" alone
-        assert row["published"] == theirs.loc[pattern_letters(pattern), "acc2"]
+        assert row["ours"] == pytest.approx(i + 1.5)  # mean of two seeds, in percent, of method "imder" only
+        assert row["published"] == paper.loc[pattern_letters(pattern), "acc2"]
     mae = table[table["metric"] == "mae"].drop_duplicates("case").set_index("case")
     assert mae.loc["audio", "ours"] == pytest.approx(0.025)  # no percentage
-    assert set(table["method"]) == {"IMDer", "IMDer (re-run)"}  # no other method stands beside ours
+    assert set(table["method"]) == {"IMDer", "IMDer (re-run)"}  # no other published method
 
 
-def test_random_rows_meet_their_published_rows():
-    table = beside_published(ours("random", ["0.0", "0.1", "0.7"]), "mosi", "random")
-    theirs = published("mosi").query("protocol == 'random' and method == 'IMDer'")
-    theirs = theirs.set_index(theirs["case"].astype(float))
+def test_random_rows_beside_published_rows():
+    table = beside_published(results("random", ["0.0", "0.1", "0.7"]), "mosi", "random")
+    paper = published("mosi").query("protocol == 'random' and method == 'IMDer'")
+    paper = paper.set_index(paper["case"].astype(float))
     found = table[(table["method"] == "IMDer") & (table["metric"] == "f1")].set_index("case")
     assert list(found.index) == ["0.0", "0.1", "0.7"]
     for i, rate in enumerate(found.index):
         assert found.loc[rate, "ours"] == pytest.approx(i + 1.5)
-        assert found.loc[rate, "published"] == theirs.loc[float(rate), "f1"]
+        assert found.loc[rate, "published"] == paper.loc[float(rate), "f1"]
 
 
-def test_a_table_without_our_method_is_empty():
-    table = ours("fixed", FIXED)
+def test_a_table_without_method_imder_is_empty():
+    table = results("fixed", FIXED)
     assert beside_published(table[table["method"] == "zero"], "mosei", "fixed").empty
     assert beside_published(table, "mosei", "random").empty
 
 
-def test_metric_table_has_a_row_a_condition_and_a_column_a_method():
-    one = metric_table(ours("fixed", FIXED, seeds=[1]), "fixed", "acc2")
+def test_metric_table_has_one_row_per_case_and_one_column_per_method():
+    one = metric_table(results("fixed", FIXED, seeds=[1]), "fixed", "acc2")
     assert list(one.columns) == ["case", "rate", "realised", "imder", "zero"]
     assert list(one["case"]) == FIXED
     assert (one["imder"][3], one["zero"][3]) == ("0.040", "0.540")
-    two = metric_table(ours("fixed", FIXED), "fixed", "acc2")
+    two = metric_table(results("fixed", FIXED), "fixed", "acc2")
     assert two["imder"][3] == "0.045 ± 0.007"
     assert two["realised"][3] == "0.3015"

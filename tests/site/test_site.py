@@ -1,4 +1,4 @@
-"""The static book: whole, readable without a network, and with every figure in its gallery."""
+"""The static book: links, pictures, gallery and search, without a network."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def read_pages(site: Path) -> dict[Path, BeautifulSoup]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The kit's own site; that it is there says that Sphinx warned of nothing."""
+    """The site of the kit, built without warnings of Sphinx."""
     out = tmp_path_factory.mktemp("kit") / "site"
     build_site(out)
     return out
@@ -35,7 +35,7 @@ def pages(site):
 
 
 def write_course(root: Path, text: str = "", captions: tuple[str, ...] = CAPTIONS) -> Path:
-    """A kit of one notebook whose cell shows the pictures, its solutions, and a README that ends in the text."""
+    """A kit with one notebook that shows pictures, its solutions, and a README that ends with the text."""
     outputs = [
         nbformat.v4.new_output("display_data", {"image/png": DOT}, metadata={"image/png": {"alt": c, "width": 40}})
         for c in captions
@@ -81,7 +81,7 @@ def dead_links(pages: dict[Path, BeautifulSoup]) -> list[str]:
     return found
 
 
-def test_every_link_and_picture_is_there(pages):
+def test_links_and_pictures_exist(pages):
     assert dead_links(pages) == []
 
 
@@ -122,7 +122,7 @@ def test_search_finds_a_word_of_a_notebook(site):
     assert "notebooks/02_score_diffusion" in names
 
 
-def test_a_figure_keeps_its_alt_text_and_its_caption_and_is_linked(tmp_path):
+def test_figures_have_alt_texts_captions_and_links(tmp_path):
     site = tmp_path / "site"
     build_site(site, write_course(tmp_path / "kit"))
     pages = read_pages(site)
@@ -140,7 +140,7 @@ def test_a_figure_keeps_its_alt_text_and_its_caption_and_is_linked(tmp_path):
     assert links[0].get_text() == "00 One and only"
 
 
-def test_another_build_takes_the_place_of_the_first_one_only(tmp_path):
+def test_a_build_replaces_only_an_earlier_site(tmp_path):
     kit, site = write_course(tmp_path / "kit", "[part](#part)"), tmp_path / "site"
     build_site(site, kit)
     (site / "old.html").write_text("")
@@ -154,13 +154,13 @@ def test_another_build_takes_the_place_of_the_first_one_only(tmp_path):
 @pytest.mark.parametrize(
     ("text", "captions", "message"),
     [
-        ("[gone](docs/gone.md)", CAPTIONS, "index.md:5: WARNING: .*docs/gone.md"),
-        ("[gone](#gone)", CAPTIONS, "index.md:5: WARNING: .*gone"),
-        ("![gone](docs/gone.gif)", CAPTIONS, "docs/gone.gif"),
+        ("[absent](docs/absent.md)", CAPTIONS, "index.md:5: WARNING: .*docs/absent.md"),
+        ("[absent](#absent)", CAPTIONS, "index.md:5: WARNING: .*absent"),
+        ("![absent](docs/absent.gif)", CAPTIONS, "docs/absent.gif"),
         ("", ("fine", " "), "notebooks/00_one.ipynb: cell .* has a picture without an alt text"),
     ],
 )
-def test_a_fault_stops_the_build(tmp_path, text, captions, message):
+def test_errors_stop_the_build(tmp_path, text, captions, message):
     with pytest.raises(UserError, match=message):
         build_site(tmp_path / "site", write_course(tmp_path / "kit", text, captions))
     assert not (tmp_path / "site").exists()

@@ -1,4 +1,4 @@
-"""GIFs: every frame of one size, the last one held."""
+"""GIFs: frames of equal size, with the last one repeated."""
 
 import numpy as np
 from PIL import Image
@@ -7,7 +7,7 @@ from imder_lib.view.style import use_style
 from tools.animations import HOLD, cloud_gif, digits_gif
 
 
-def test_frames_of_one_layout(tmp_path):
+def test_frames_have_one_layout(tmp_path):
     use_style()
     rng, levels = np.random.default_rng(0), [5.0, 1.0, 0.0]
     cloud_gif(
@@ -24,5 +24,5 @@ def test_frames_of_one_layout(tmp_path):
         last = np.array(gif.convert("L"), float)
         assert total == (3 + HOLD) * 100  # ms
         assert first.shape == last.shape
-        still = np.abs(first - last)[-8:]  # the lower edge: no axis has moved
+        still = np.abs(first - last)[-8:]  # at the lower edge, no axis has moved
         assert still.max() < 60

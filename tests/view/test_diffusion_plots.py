@@ -1,4 +1,4 @@
-"""The figures of the diffusion notebooks show the numbers that they are given."""
+"""Figures of the diffusion notebooks show the given numbers."""
 
 import matplotlib
 import numpy as np
@@ -9,7 +9,7 @@ from imder_lib.view import diffusion_plots
 matplotlib.use("agg")
 
 
-def test_a_row_stands_at_its_value_and_the_ideal_at_the_dashed_line():
+def test_metrics_by_row_shows_values_and_the_ideal():
     values = {"ideal": 0.9, "first": 0.1, "second": 0.5}
     rows = [{"row": k, "metric": "corr", "value": v, "low": v - 0.05, "high": v + 0.05} for k, v in values.items()]
     figure = diffusion_plots.metrics_by_row(pd.DataFrame(rows), {"corr": "title"}, "ideal", ["second", "first"])
@@ -19,7 +19,7 @@ def test_a_row_stands_at_its_value_and_the_ideal_at_the_dashed_line():
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["second", "first"]
 
 
-def test_a_sampler_is_a_line_by_calls():
+def test_quality_against_calls_has_one_line_per_sampler():
     rows = [
         {"sampler": s, "calls": n, "metric": "error", "value": 1 / n, "low": 0.9 / n, "high": 1.1 / n}
         for s in ("em", "heun")
@@ -34,8 +34,8 @@ def test_a_sampler_is_a_line_by_calls():
     np.testing.assert_allclose(figure.axes[0].containers[0].lines[0].get_xydata(), line.get_xydata())
 
 
-def test_masks_without_luck_are_drawn_too():
+def test_luck_of_the_mask_with_and_without_variation():
     figure = diffusion_plots.luck_of_the_mask(np.ones(3), np.ones(3), "share", "error")
-    assert len(figure.axes[0].lines) == 0  # no line through one place
+    assert len(figure.axes[0].lines) == 0  # no line through a single point
     figure = diffusion_plots.luck_of_the_mask(np.array([0.0, 1.0]), np.array([2.0, 1.0]), "share", "error")
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata()[[0, -1]], [[0.0, 2.0], [1.0, 1.0]], atol=1e-9)

@@ -1,4 +1,4 @@
-"""Figures of the panels: drawn to a PNG, and nothing of them stays."""
+"""Figures of the panels are drawn to a PNG and then freed."""
 
 import base64
 import gc
@@ -11,7 +11,7 @@ from imder_lib.errors import UserError
 from imder_lib.view.panel_plots import draw_png
 
 
-def test_a_figure_is_drawn_and_gone():
+def test_figures_are_drawn_and_freed():
     made = []
 
     def make() -> Figure:
@@ -25,7 +25,7 @@ def test_a_figure_is_drawn_and_gone():
     assert [figure for figure in made if figure() is not None] == []
 
 
-def test_garbage_is_collected_again_after_an_error():
+def test_garbage_collection_is_enabled_after_an_error():
     def refuse() -> Figure:
         raise UserError("not this one")
 

@@ -1,4 +1,4 @@
-"""Panels: what a control changes in the figure, what is said when there is none, what is drawn only once."""
+"""Panels: effect of the controls, error messages, and recomputation."""
 
 import re
 from dataclasses import replace
@@ -20,7 +20,7 @@ from imder_lib.view.panels import MissingRatePanel, RecoveryPanel
 def trained(data):
     model = tiny_model().eval()
     model.recoverer.prepare(encode_split(model, data.train))
-    with torch.no_grad():  # an untrained net's output is zero: give it one, so that guidance shows
+    with torch.no_grad():  # the output of an untrained net is zero, which would hide guidance
         model.recoverer.net.out.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     return model
 
@@ -33,7 +33,7 @@ def panel(trained, data):
 
 
 def parts(panel):
-    """What the figure of a RecoveryPanel shows, by name."""
+    """Contents of the figure of a RecoveryPanel, by name."""
     *pictures, density, trajectory, answer = panel.figure().axes
     *lines, true, level = trajectory.lines
     names = [axis.get_title() or axis.get_title("left") for axis in pictures]
@@ -65,7 +65,7 @@ DRAWN = {"picture draw", "picture the draw", "picture mean of the draws", "densi
     ("name", "value", "must", "may"),
     [
         ("sample", 3, TRUTH | DRAWN, set()),
-        ("audio", False, DRAWN, {"true entry"}),  # the entry with most to see may be another one
+        ("audio", False, DRAWN, {"true entry"}),  # another entry may be shown
         ("level", 5.0, {"picture draw", "density", "level"}, set()),
         ("sampler", "heun", DRAWN - {"density"}, {"density", "picture draw", "true entry", "levels", "level"}),
         ("steps", 5, DRAWN | {"levels", "level"}, {"true entry"}),
@@ -73,7 +73,7 @@ DRAWN = {"picture draw", "picture the draw", "picture mean of the draws", "densi
         ("guidance", 2.0, DRAWN, {"true entry"}),
     ],
 )
-def test_every_control_changes_what_it_is_about(panel, name, value, must, may):
+def test_each_control_changes_its_parts_of_the_figure(panel, name, value, must, may):
     before, picture = parts(panel), panel.picture.value
     panel.controls[name].value = value
     assert must <= changed(before, parts(panel)) <= must | may
@@ -85,21 +85,21 @@ def test_the_figure_is_a_png(panel):
     assert re.search('src="data:image/png;base64,iVBORw0KGgo', panel.picture.value)
 
 
-def test_what_cannot_be_keeps_the_figure_and_says_why(panel, capsys):
+def test_invalid_values_keep_the_figure_and_show_a_message(panel, capsys):
     before = panel.picture.value
     panel.controls["text"].value = True
     assert panel.picture.value == before
-    assert "drop one" in panel.message.value
+    assert "must be missing" in panel.message.value
     for m in ("text", "audio", "vision"):
         panel.controls[m].value = False
-    assert "must stay" in panel.message.value
+    assert "must be available" in panel.message.value
     panel.controls["vision"].value = True
     assert panel.message.value == ""
     assert panel.missing == ["text", "audio"]
     assert capsys.readouterr().err == ""
 
 
-def test_an_unexpected_error_is_one_line_in_the_panel_and_a_traceback_in_the_log(panel, monkeypatch, capsys):
+def test_an_unexpected_error_is_shown_in_one_line_and_logged_with_a_traceback(panel, monkeypatch, capsys):
     before = panel.picture.value
 
     def fail(*_):
@@ -117,13 +117,13 @@ def test_an_unexpected_error_is_one_line_in_the_panel_and_a_traceback_in_the_log
     assert panel.message.value == ""
 
 
-def test_a_look_at_another_noise_level_does_not_draw_again(panel, monkeypatch):
-    monkeypatch.setattr(panel, "_trajectory", lambda *_: pytest.fail("drawn again"))
+def test_another_noise_level_does_not_recover_again(panel, monkeypatch):
+    monkeypatch.setattr(panel, "_trajectory", lambda *_: pytest.fail("recovered again"))
     panel.controls["level"].value = 0.5
     assert panel.message.value == ""
 
 
-def test_the_panel_never_changes_the_model_and_shows_its_draws(panel, trained, data):
+def test_the_panel_shows_draws_and_does_not_change_the_model(panel, trained, data):
     config = trained.config
     panel.controls["guidance"].value, panel.controls["sampler"].value = 3.0, "em"
     assert trained.recoverer.config == config
@@ -136,7 +136,7 @@ def test_the_panel_never_changes_the_model_and_shows_its_draws(panel, trained, d
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_a_live_panel_is_shown_and_another_is_saved_as_a_picture(trained, data, live, monkeypatch):
+def test_a_live_panel_is_shown_and_another_is_saved_as_a_figure(trained, data, live, monkeypatch):
     panel, saved, shown = RecoveryPanel(trained, data.test, "text"), [], []
     monkeypatch.setattr("imder_lib.view.panels.display", shown.append)
     panel.show(lambda *given: saved.append(given), "name", "A <caption>", live)
@@ -152,7 +152,7 @@ def test_a_live_panel_is_shown_and_another_is_saved_as_a_picture(trained, data, 
         assert len(saved[0][0].axes) == 7  # four pictures and three axes
 
 
-def test_models_without_a_trajectory_and_unknown_modalities_are_refused(trained, data):
+def test_other_nets_and_unknown_modalities_raise(trained, data):
     with pytest.raises(UserError, match="net 'joint'"):
         RecoveryPanel(tiny_model(preset="released"), data.test, "text")
     with pytest.raises(UserError, match="missing must be one of"):
@@ -167,7 +167,7 @@ def test_classes_and_pictures(data):
     figure = panel.figure()
     np.testing.assert_allclose(panel.prediction.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose([b.get_height() for b in figure.axes[-1].patches], panel.prediction.mean(0), rtol=1e-5)
-    assert {"audio", "vision"} in asked  # the picture of what is given
+    assert {"audio", "vision"} in asked  # the picture of available modalities
     assert [axis.get_title() or axis.get_title("left") for axis in figure.axes[:2]] == ["true", "given"]
 
 
@@ -181,7 +181,7 @@ def test_missing_rate_panel(trained, data):
     shown = [m for m in panel.methods if m != "zero"]
     at = table[(table["rate"] == 0.7) & table["method"].isin(shown)].groupby("method")["corr"].mean().sort_values()
     np.testing.assert_allclose([bar.get_width() for bar in bars.patches], at)
-    assert len(lines.lines) == len(shown) + 1  # and the rate
+    assert len(lines.lines) == len(shown) + 1  # and one for the rate
     assert lines.get_ylabel() == bars.get_xlabel() == "Pearson correlation"
     for m in panel.methods:
         panel.controls[m].value = False
@@ -190,7 +190,7 @@ def test_missing_rate_panel(trained, data):
         MissingRatePanel(pd.DataFrame({"protocol": ["fixed"]}), ["mae"])
 
 
-def test_the_framework_names_what_is_missing():
+def test_the_framework_marks_the_missing_modality():
     words = " ".join(t.get_text() for t in framework(missing="vision").axes[0].texts)
     assert "vision\nmissing" in words
     assert words.count("condition") == 3  # of two modalities, and in the denoiser's name

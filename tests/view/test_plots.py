@@ -1,4 +1,4 @@
-"""Figures draw what they are given."""
+"""Figures show the given data."""
 
 import matplotlib
 import numpy as np
@@ -11,9 +11,9 @@ from imder_lib.view.style import use_style
 matplotlib.use("agg")
 
 
-def test_ids_are_text_and_no_formula():
+def test_ids_are_not_parsed_as_formulas():
     features = {"text": np.ones((4, 3)), "audio": np.zeros((4, 2))}
-    title = r"sample clip$_$1 of \frac$, label 0.5"  # ids of MOSI files hold $_$
+    title = r"sample clip$_$1 of \frac$, label 0.5"  # ids of MOSI files contain $_$
     figure = plots.feature_samples(features, title)
     figure.canvas.draw()
     assert figure.get_suptitle() == title
@@ -28,15 +28,15 @@ def test_completions_mark_wrong_answers():
     titles = [a.get_title("left") for a in figure.axes]
     first, second = ["true 1", "given", "1", "1", "4 ×", "all: 1"], ["true 2", "given", "2", "3 ×", "2", "all: 3 ×"]
     assert titles == first + second
-    assert figure.axes[1].images[0].get_array().mask[5:].all()  # what is missing is not drawn
+    assert figure.axes[1].images[0].get_array().mask[5:].all()  # missing pixels are not drawn
 
 
-def test_a_strip_needs_a_title_for_each_image():
+def test_digit_strip_needs_one_title_per_image():
     with pytest.raises(ValueError):
         plots.digit_strip([np.zeros((8, 8))], ["a", "b"])
 
 
-def test_a_pattern_shows_the_mean_over_seeds_and_their_range():
+def test_metric_by_pattern_shows_mean_and_range_over_seeds():
     rows = [
         {"case": case, "method": method, "mae": value + seed}
         for case, value in (("text", 1.0), ("text+audio", 3.0))

@@ -1,4 +1,4 @@
-"""The look of figures: told apart by colour-blind readers, by more than colour, and with enough contrast."""
+"""Style: colours distinct for colour-blind readers, differences in more than colour, and contrast."""
 
 from itertools import combinations
 
@@ -11,7 +11,7 @@ from imder_lib.view import style
 from imder_lib.view.diagram import TINT
 from imder_lib.view.plots import RIGHT, WRONG
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the package: what it lacks, what it approximates
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of the package colour
 KINDS = ("Normal", "Protanomaly", "Deuteranomaly", "Tritanomaly")
 PALETTE = (style.BLUE, style.GOLD, style.MAROON, style.SKY, style.BROWN, style.INDIGO, style.GREY, style.SILVER)
 PALETTE += (style.BLACK,)
@@ -43,7 +43,7 @@ def test_any_two_colours_differ_for_every_reader(kind):
     assert colour.delta_E(seen(RIGHT, kind), seen(WRONG, kind)) > 14
 
 
-def test_lines_and_text_stand_out_from_their_background():
+def test_contrast_of_lines_and_text():
     assert min(contrast(c, "#FFFFFF") for c in PALETTE) >= 3  # WCAG 1.4.11, graphics
     with plt.style.context("imder_lib.view.imder"):
         texts = {plt.rcParams[k] for k in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")}

@@ -9,7 +9,7 @@ from imder_lib.view import style_plots
 matplotlib.use("agg")
 
 
-def test_the_mean_of_sincere_and_masked_faces_lies_where_irony_is():
+def test_the_ironic_tone_is_the_mean_of_the_others():
     process = affect_process()
     x, _, _, styles = process.sample(3000, np.random.default_rng(0))
     along = style_plots.tone_plane(process, "vision", x["vision"])[:, 0]
@@ -18,7 +18,7 @@ def test_the_mean_of_sincere_and_masked_faces_lies_where_irony_is():
     assert abs((centre["sincere"] + centre["masked"]) / 2 - centre["ironic"]) < 0.1
 
 
-def test_shares_are_in_the_legends_and_on_the_diagonal():
+def test_style_clouds_have_shares_and_exact_draws_are_reliable():
     xy, styles, names = np.zeros((4, 2)), np.array([0, 0, 1, 2]), ("a", "b", "c")
     figure = style_plots.style_clouds({"true": (xy, styles), "drawn": (xy, styles)}, names)
     assert [t.get_text() for t in figure.axes[1].get_legend().get_texts()] == ["a 50%", "b 25%", "c 25%"]
