@@ -109,7 +109,7 @@ def _load_named(name: str, root: Path) -> MultimodalData:
     if data.sha256 != PUBLISHED_SHA256[name]:
         warnings.warn(
             f"{path}: its sha256 is {data.sha256}, that of the published {name} file is {PUBLISHED_SHA256[name]}; the "
-            "kit goes on with this file, but its results may not be comparable with published ones",
+            "kit continues with this file, but its results may not be comparable with published ones",
             stacklevel=3,
         )
     return data
