@@ -101,7 +101,7 @@ def _load_named(name: str, root: Path) -> MultimodalData:
     places = [root / name, root / name / "aligned_50.pkl", root / f"{name}.pkl"]
     path = next((p for p in places if p.is_file() or (p / MANIFEST).is_file()), None)
     if path is None:
-        raise UserError(f"{name} not found: put its aligned_50.pkl at {places[1]} (README: 'MOSI and MOSEI')")
+        raise UserError(f"{name} not found: put its aligned_50.pkl at {places[1]} (see docs/mosi_mosei.md)")
     data = _load_path(path)
     data.name = name
     if data.widths != WIDTHS[name]:
