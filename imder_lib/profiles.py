@@ -32,7 +32,7 @@ class Profile:
 
 PROFILES = MappingProxyType(
     {
-        # does everything run? Numbers mean nothing.
+        # checks that everything runs; its numbers mean nothing.
         "smoke": Profile(
             sizes={"train": 64, "valid": 32, "test": 48},
             model={"layers": 1, "unet_channels": (32, 64, 64, 64), "refiner_blocks": 2,
