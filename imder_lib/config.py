@@ -27,8 +27,10 @@ class Rules:
             modalities at once, the available ones as clean input channels; it serves every pattern.
         parameterisation: "score": the net gives std(t) * score. "edm": preconditioned (Karras et al., 2022, table 1).
         latents: "raw", or "standardised" per channel with training statistics.
-        train_condition: noise on it in training: "shared" with the target (the release), "independent", "clean".
-        sample_condition: and in sampling: "fresh" at every step (the release), "frozen" (one draw for all), "clean".
+        train_condition: noise on the condition in training: the target's ("shared", the release), "independent" or
+            none ("clean").
+        sample_condition: noise on the condition in sampling: "fresh" at every step (the release), one draw for all
+            steps ("frozen") or none ("clean").
         refine: let a refiner, trained on squared error, change each draw.
         condition_dropout: share of training samples that net "joint" sees without a condition; guidance needs them.
     """
@@ -70,7 +72,7 @@ class ModelConfig:
         heads, layers: of the fusion encoders.
         attention_dropout: by source modality, in the cross-modal encoders.
         embed_dropout: in all fusion encoders.
-        recoverer: what stands in for a missing modality: "zero", "mean", "regression" (linear), "network" (the U-Net in
+        recoverer: replaces missing modalities: "zero", "mean", "regression" (linear), "network" (the U-Net in
             one deterministic pass), "diffusion", or your own, see model/recoverers.py.
         rules: what the diffusion learns.
         sampler: how the diffusion draws.
@@ -80,7 +82,7 @@ class ModelConfig:
         sigma: base of the VE SDE.
         encoders: "learned": convolutions of three frames, trained with fusion, as in the release. "components":
             principal components of single frames, fixed; a modality no wider than ``dim`` loses nothing.
-        mask_padding: padding neither attends nor counts; False: it does, as in the release.
+        mask_padding: attention and averages ignore padding; False: they do not, as in the release.
         readout: a small readout of the latents' time averages beside the fusion's own prediction, fitted before the
             first stage; for labels that are numbers. The release has none.
         outputs: 1 for a label that is a number, else the number of classes.
@@ -145,8 +147,8 @@ class TrainConfig:
         average: of recipe staged: weights are averaged over about this share of a stage's steps; these are kept.
         cache_patterns: incomplete patterns that each training sample is recovered under, twice (0: every one).
         rate: missing rate of the released recipe's protocol, and of supervision "observed".
-        supervision: "full": training sees the true features of what it calls missing. "observed": each training sample
-            keeps only what a mask drawn once, protocol random at ``rate``, leaves; the rest is never read.
+        supervision: "full": training uses the true features of missing modalities. "observed": a mask drawn once for
+            each training sample (protocol random at ``rate``) hides modalities for good; they are never read.
     """
 
     recipe: str = "staged"

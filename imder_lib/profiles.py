@@ -32,7 +32,7 @@ class Profile:
 
 PROFILES = MappingProxyType(
     {
-        # does everything run? Numbers mean nothing.
+        # checks that everything runs; its numbers mean nothing.
         "smoke": Profile(
             sizes={"train": 64, "valid": 32, "test": 48},
             model={"layers": 1, "unet_channels": (32, 64, 64, 64), "refiner_blocks": 2,
@@ -49,7 +49,7 @@ PROFILES = MappingProxyType(
                    "cache_patterns": 2, "patience": 2, "early_stop": 5},
             draws=8,
         ),
-        # the released sizes and budgets: an hour for each seed on two cores under the kit's rules.
+        # the released sizes, trained until it no longer improves: hours on two cores, and the grid of the paper.
         "full": Profile(
             sizes={},
             model={},

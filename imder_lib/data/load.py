@@ -101,7 +101,7 @@ def _load_named(name: str, root: Path) -> MultimodalData:
     places = [root / name, root / name / "aligned_50.pkl", root / f"{name}.pkl"]
     path = next((p for p in places if p.is_file() or (p / MANIFEST).is_file()), None)
     if path is None:
-        raise UserError(f"{name} not found: put its aligned_50.pkl at {places[1]} (README: 'MOSI and MOSEI')")
+        raise UserError(f"{name} not found: put its aligned_50.pkl at {places[1]} (see docs/mosi_mosei.md)")
     data = _load_path(path)
     data.name = name
     if data.widths != WIDTHS[name]:
@@ -109,7 +109,7 @@ def _load_named(name: str, root: Path) -> MultimodalData:
     if data.sha256 != PUBLISHED_SHA256[name]:
         warnings.warn(
             f"{path}: its sha256 is {data.sha256}, that of the published {name} file is {PUBLISHED_SHA256[name]}; the "
-            "kit goes on with this file, but its results may not be comparable with published ones",
+            "kit continues with this file, but its results may not be comparable with published ones",
             stacklevel=3,
         )
     return data

@@ -1,6 +1,6 @@
 """Synthetic data sets: two recipes for the affect process of :mod:`imder_lib.data.process`.
 
-"synthetic" has three styles. Vision tells them apart by its tone, audio barely does, text not at all. "ironic" inverts
+"synthetic" has three styles. Vision distinguishes them by its tone, audio hardly, text not at all. "ironic" inverts
 the sign of the label, and its tone lies midway between the two others: the conditional mean of vision resembles an
 ironic sample, and a prediction from it gets the sign wrong. "gaussian" has one style.
 """

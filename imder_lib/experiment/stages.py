@@ -20,7 +20,7 @@ from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents, encode_split
 
 NONE_COMPLETE = "no training sample is complete: lower the rate of supervision 'observed'"
-LOSS_WEIGHT = 0.1  # of the score and refiner losses, relative to the prediction loss (section 7)
+LOSS_WEIGHT = 0.1  # of the score and refiner losses, relative to the prediction loss
 
 
 def in_batches(size: int, batch_size: int, loss: Callable[[Tensor], Tensor]) -> Tensor:

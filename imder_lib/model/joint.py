@@ -1,4 +1,4 @@
-"""The kit's recoverer: one net over all modalities, which draws everything that a sample misses at once."""
+"""The kit's recoverer: one net over all modalities draws all missing ones of a sample at once."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from imder_lib.nets.joint_net import JointNet
 
 
 class JointDiffusion(Standardised):
-    """One net over all modalities: draws everything that a sample misses at once, from one condition."""
+    """One net over all modalities draws all missing ones of a sample together, given the available ones."""
 
     stochastic = True
     trained = True
@@ -25,11 +25,11 @@ class JointDiffusion(Standardised):
         self.net = JointNet(M, D, config.joint_channels, config.joint_blocks)
 
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
-        """A denoiser of what is missing; the condition is :meth:`known`, or zero for none."""
-        gain = self.standardizer.gain()  # the net's input has variance 1 on average over its channels
+        """The denoiser of the missing modalities; its condition is :meth:`known`, or zero for none."""
+        gain = self.standardizer.gain()  # gives the net's input variance 1 on average over channels
 
         def net(noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
-            noisy = noisy * self.standardizer.varies  # a channel that never varies is not drawn
+            noisy = noisy * self.standardizer.varies  # no noise on channels that never vary
             noisy = noisy if valid is None else noisy * valid[:, None]
             return self.net(gain * noisy, level, gain * condition, available)
 
@@ -56,8 +56,8 @@ class JointDiffusion(Standardised):
         valid = self.missing_steps(latents, available)
         known = self.known(x, available)
         if self.training and self.config.rules.condition_dropout:
-            heard = uniform(x, generator) >= self.config.rules.condition_dropout
-            known = known * heard[:, None, None, None]
+            seen = uniform(x, generator) >= self.config.rules.condition_dropout
+            known = known * seen[:, None, None, None]
         error = edm_error(self.denoiser(available, valid), x, known, generator)
         weight = (~available if truth is None else ~available & truth).to(x)[
             :, :, None, None
@@ -81,16 +81,18 @@ class JointDiffusion(Standardised):
     def trajectory(
         self, latents: Latents, available: Tensor, noise: Noise = None, sampler: Sampler | None = None
     ) -> list[tuple[float, Latents, Latents]]:
-        """One draw step by step, for those who want to watch it.
+        """One draw, step by step.
 
         Args:
-            latents, available, noise, sampler: see :meth:`forward`; every sample misses something.
+            latents, available, noise, sampler: see :meth:`forward`; every sample misses at least one modality.
 
         Returns:
-            (sigma, noisy latents, denoised latents) of each network call from noise down; last (0, drawn, drawn)
+            (sigma, noisy latents, denoised latents) of each network call, sigma falling; last (0, drawn, drawn)
         """
         if available.all(dim=1).any():
-            raise UserError("a sample misses nothing: there is no trajectory")
+            raise UserError(
+                "expected samples that miss at least one modality, got a complete one: it has no trajectory"
+            )
         path = []
 
         def keep(step: int, sigma: Tensor, x: Tensor, denoised: Tensor) -> None:

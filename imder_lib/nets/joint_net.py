@@ -1,4 +1,4 @@
-"""One net over all modalities at once: what is missing as noisy channels, what is known as clean ones."""
+"""One net over all modalities: missing ones are noisy input channels, available ones clean ones."""
 
 import math
 
@@ -50,7 +50,7 @@ class JointNet(nn.Module):
         """Raw output F.
 
         Args:
-            x: (B, M, D, T), scaled noisy latents where missing; what stands where available is not seen.
+            x: (B, M, D, T), scaled noisy latents where missing; not read where available.
             level: (B,), a quarter of the logarithm of the noise level.
             known: (B, M, D, T), clean latents where available, zero where missing.
             available: bool (B, M).

@@ -143,7 +143,7 @@ def test_named_data_with_another_hash_give_a_warning(save, tmp_path, monkeypatch
     path = save(content(T=(2, 2, 2), D=widths))
     (tmp_path / name).mkdir()
     path = path.rename(tmp_path / name / "aligned_50.pkl")
-    with pytest.warns(UserWarning, match="goes on") as caught:
+    with pytest.warns(UserWarning, match="continues") as caught:
         data = load_data(name, root=tmp_path)
     assert data.name == name
     assert PUBLISHED_SHA256[name] in str(caught[0].message)
