@@ -145,7 +145,7 @@ class TrainConfig:
         diffusion_lr, diffusion_decay: of the score nets (recipe staged): peak of the cosine schedule, weight decay.
         weight_decay: of the other stages of recipe staged.
         average: of recipe staged: weights are averaged over about this share of a stage's steps; these are kept.
-        cache_patterns: incomplete patterns that each training sample is recovered under, twice (0: every one).
+        cache_patterns: number of incomplete patterns under which each training sample is recovered, twice; 0: all.
         rate: missing rate of the released recipe's protocol, and of supervision "observed".
         supervision: "full": training uses the true features of missing modalities. "observed": a mask drawn once for
             each training sample (protocol random at ``rate``) hides modalities for good; they are never read.
