@@ -56,8 +56,8 @@ def load_data(
     data set whose file differs from the published one gives a warning.
 
     Raises:
-        UserError: the data do not exist or fail a check; the message names split, key and row. Or widths, steps or
-            seed are given for data that have none.
+        UserError: the data do not exist or fail a check (the message names split, key and row), or take no such
+            widths, steps or seed.
     """
     name = str(source)
     takes = {"widths", "steps", "seed"} if name in RECIPES else {"seed"} if name in ("digits", "two_moons") else set()
@@ -173,12 +173,11 @@ def open_converted(folder: Path) -> MultimodalData:
     try:
         place = folder / MANIFEST
         manifest = json.loads(place.read_text())
-        sha256, entries, notes = str(manifest["sha256"]), manifest["splits"], list(manifest.get("notes", []))
-        content: dict = {}
+        sha256, entries, notes = manifest["sha256"] + "", manifest["splits"], manifest.get("notes", [])
+        content: dict = {"modalities": entries["train"]["modalities"]}
         for name in SPLITS:
-            place = folder / MANIFEST
-            entry = entries[name]
-            if entry["modalities"] != entries["train"]["modalities"]:
+            place, entry = folder / MANIFEST, entries[name]
+            if entry["modalities"] != content["modalities"]:
                 raise UserError(f"split {name!r} has other modalities than 'train': {entry['modalities']}")
             part = content[name] = {}
             for key, shape in entry["shapes"].items():
@@ -193,7 +192,6 @@ def open_converted(folder: Path) -> MultimodalData:
                 part[key.removeprefix("lengths.") + "_lengths"] = part.pop(key)
             labels = np.array(part.pop(LABELS[0]))
             part[LABELS[labels.dtype == np.int64]] = labels
-        content["modalities"] = entries["train"]["modalities"]
         splits, _ = check_content(content, folder, whole=False)
     except UserError as error:
         what = str(error).removeprefix(f"{folder}: ")

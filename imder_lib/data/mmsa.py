@@ -25,12 +25,9 @@ SIZES = {  # of the published files
 
 
 def check_content(content: Any, path: Path, whole: bool = True) -> tuple[dict[str, Split], list[str]]:
-    """Check the content of a file and return its splits and notes on what was read under another name.
+    """Check the content of a file; return its splits and notes on what was read under another name.
 
-    Args:
-        content: see the schema.
-        path: for messages.
-        whole: read every feature; False: only shapes, types, labels, lengths, ids and texts.
+    Unless ``whole``, features and text_bert are checked by shape and type only.
 
     Raises:
         UserError: names split, key and row of the first violation.
@@ -43,11 +40,12 @@ def check_content(content: Any, path: Path, whole: bool = True) -> tuple[dict[st
     if absent := [s for s in SPLITS if s not in content]:
         hint = did_you_mean(absent[0], content)
         raise UserError(f"{path}: split {absent[0]!r} is missing{hint}; found {[str(k) for k in content]}")
-    if wrong := [s for s in SPLITS if not isinstance(content[s], dict)]:
-        got = type(content[wrong[0]]).__name__
-        raise UserError(f"{path}: split {wrong[0]!r} must be a dict of arrays, got {got}")
+    for s in SPLITS:
+        if not isinstance(content[s], dict):
+            raise UserError(f"{path}: split {s!r} must be a dict of arrays, got {type(content[s]).__name__}")
     modalities = _modalities(content.get("modalities", MODALITIES), path)
-    target = _target(content, path)
+    # one kind of labels for the whole file: classes only if no split has the other key
+    target = LABELS[all(LABELS[0] not in content[s] for s in SPLITS) and any(LABELS[1] in content[s] for s in SPLITS)]
     splits = {name: _split(content[name], f"{path}: split {name!r}", modalities, target, whole) for name in SPLITS}
     seen: dict[str, str] = {}
     for name, split in splits.items():
@@ -76,30 +74,17 @@ def _modalities(names: Any, path: Path) -> tuple[str, ...]:
     return found
 
 
-def _target(content: dict, path: Path) -> str:
-    """The key of the labels: one for the whole file."""
-    have = [s for s in SPLITS if LABELS[0] in content[s]]
-    lack = [s for s in SPLITS if s not in have]
-    if have and lack:
-        what = f"key {LABELS[0]!r} is missing, but split {have[0]!r} has it"
-        raise UserError(f"{path}: split {lack[0]!r}: {what}; add it, or remove it from all splits to use classes")
-    return LABELS[0] if have or not any(LABELS[1] in content[s] for s in SPLITS) else LABELS[1]
-
-
 def _check_classes(splits: dict[str, Split], path: Path) -> None:
-    where, rows = f"key {LABELS[1]!r}", sum(map(len, splits.values()))
-    for name, s in splits.items():
-        i = int(s.labels.argmax())
-        if s.labels[i] >= rows:
-            got = f"class {s.labels[i]} in a file of {rows} samples"
-            raise UserError(f"{path}: split {name!r}, {where}, row {i}: {got}; number the classes from 0 without gaps")
-    trained = np.unique(splits["train"].labels)
+    rows, trained = sum(map(len, splits.values())), np.unique(splits["train"].labels)
     if len(trained) < 2:
-        raise UserError(f"{path}: split 'train', {where}: expected two or more classes, got only {trained[0]}")
+        raise UserError(f"{path}: split 'train', key {LABELS[1]!r}: only class {trained[0]}, expected two or more")
     for name, s in splits.items():
-        if len(unseen := np.flatnonzero(~np.isin(s.labels, trained))):
-            got = f"class {s.labels[unseen[0]]} is in no row of 'train': it cannot be learned ({len(unseen)} such rows)"
-            warnings.warn(f"{path}: split {name!r}, {where}, row {unseen[0]}: {got}", stacklevel=3)
+        if len(odd := np.flatnonzero((s.labels >= rows) | ~np.isin(s.labels, trained))):
+            i = max(odd, key=lambda i: s.labels[i] >= rows)  # the first too large one, or the first
+            what = f"{path}: split {name!r}, key {LABELS[1]!r}, row {i}: class {s.labels[i]}"
+            if s.labels[i] >= rows:
+                raise UserError(f"{what} in a file of {rows} samples; number the classes from 0 without gaps")
+            warnings.warn(f"{what} is in no row of 'train' and cannot be learned; {len(odd)} such rows", stacklevel=3)
 
 
 def _split(part: dict, where: str, modalities: tuple[str, ...], target: str, whole: bool) -> Split:
@@ -107,7 +92,9 @@ def _split(part: dict, where: str, modalities: tuple[str, ...], target: str, who
     unknown = sorted(str(k) for k in part if k not in known)
     if absent := [k for k in (*modalities, target, "id") if k not in part]:
         hint = did_you_mean(absent[0], unknown)
-        raise UserError(f"{where}: key {absent[0]!r} is missing{hint}; found {sorted(map(str, part))}")
+        raise UserError(
+            f"{where}: key {absent[0]!r} is missing{hint}, all splits need it; found {sorted(map(str, part))}"
+        )
     if unknown:
         warnings.warn(f"{where}: unknown keys are left out: {unknown}", stacklevel=2)
     ids, texts = (_strings(part.get(key, []), f"{where}, key {key!r}") for key in ("id", "raw_text"))

@@ -22,22 +22,17 @@ ALLOWED |= {
     for core in ("core", "_core")
     for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
 }
-OTHER_FORMATS = {  # first bytes -> what the file is and what to do
-    b"version https://git-lfs": "a pointer of git-lfs, without the data: run git lfs pull",
-    b"<": "a web page or XML, often saved in place of the file: download the file again",
-    b"\x1f\x8b": "compressed by gzip: run gunzip",
-    b"BZh": "compressed by bzip2: run bunzip2",
-    b"\xfd7zXZ": "compressed by xz: run unxz",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd: run unzstd",
-    b"PK": "a zip archive, as torch.save and np.savez write: load or unpack it, and pickle a dict of NumPy arrays",
-    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "written by torch.save: load it, and pickle a dict of NumPy arrays",
-    b"\x93NUMPY": "written by np.save: load it, and pickle a dict of NumPy arrays",
-    b"\x89HDF": "HDF5 (also .csd and .mat): read it with h5py, and pickle a dict of NumPy arrays",
-    b"MATLAB": "a MATLAB file: read it with scipy.io.loadmat, and pickle a dict of NumPy arrays",
-    b"{": "JSON or other text: read it, and pickle a dict of NumPy arrays",
-    b"[": "JSON or other text: read it, and pickle a dict of NumPy arrays",
-    bytes(16): "full of zeros: the download or copy is incomplete, repeat it",
-}
+READ = "read it with its own library, and pickle a dict of NumPy arrays"
+OTHER_FORMATS = (  # what a file is and what to do, its first bytes
+    ("a git-lfs pointer without the data: run git lfs pull", b"version https://git-lfs"),
+    ("a web page: download the file again", b"<"),
+    ("compressed: decompress it", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"),
+    (f"a file of torch.save or np.savez, or a zip archive: {READ}", b"PK", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."),
+    (f"a file of np.save: {READ}", b"\x93NUMPY"),
+    (f"HDF5 or MATLAB: {READ}", b"\x89HDF", b"MATLAB"),
+    (f"JSON: {READ}", b"{", b"["),
+    ("full of zeros, from an incomplete download or copy: repeat it", bytes(16)),
+)
 
 
 def _bytearray(value: Any = b"", *encoding: str) -> bytearray:
@@ -46,7 +41,7 @@ def _bytearray(value: Any = b"", *encoding: str) -> bytearray:
     return bytearray(value, *encoding)
 
 
-def _reconstruct(_: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def _reconstruct(_: None, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if shape != (0,):
         raise UserError(f"it asks for an array {shape} whose numbers are not in the file")
     return np.ndarray(shape, dtype)
@@ -58,9 +53,8 @@ class _SafeUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
             raise UserError(f"it contains {module}.{name}, but only NumPy arrays and plain containers are allowed")
-        if module == "numpy" and name == "ndarray":  # an argument of _reconstruct; a call of it would allocate any size
-            return None
-        return {"bytearray": _bytearray, "_reconstruct": _reconstruct}.get(name) or super().find_class(module, name)
+        own = {"bytearray": _bytearray, "_reconstruct": _reconstruct, "ndarray": None}  # no memory of any size
+        return own[name] if name in own else super().find_class(module, name)
 
 
 def read_pickle(path: Path) -> Any:
@@ -71,20 +65,17 @@ def read_pickle(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(512)
-            text = start.removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte-order mark
-            if what := next((v for k, v in OTHER_FORMATS.items() if start.startswith(k) or text.startswith(k)), None):
-                raise UserError(f"it is no pickle but {what}")
+            start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte-order mark
+            if what := [what for what, *heads in OTHER_FORMATS if start.startswith(tuple(heads))]:
+                raise UserError(f"it is no pickle but {what[0]}")
             if not start:
-                raise UserError("it is empty: the download or copy failed, repeat it")
+                raise UserError("it is empty, from a failed download or copy: repeat it")
             file.seek(0)
             return _SafeUnpickler(file, encoding="latin1").load()  # latin1: arrays written by Python 2
     except UserError as error:
         raise UserError(f"{path} is refused: {error}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except MemoryError:
-        raise UserError(f"{path} is truncated, or larger than the memory") from None
     except Exception as error:  # a broken pickle can raise nearly anything
         why = f"{type(error).__name__}: {error!s:.120}, it begins with {start[:16]!r}"
         raise UserError(f"{path} is truncated or not a pickle: {why}; download or copy it again") from None
