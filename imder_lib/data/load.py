@@ -173,7 +173,7 @@ def open_converted(folder: Path) -> MultimodalData:
     try:
         place = folder / MANIFEST
         manifest = json.loads(place.read_text())
-        sha256, entries, notes = manifest["sha256"] + "", manifest["splits"], manifest.get("notes", [])
+        sha256, entries, notes = manifest["sha256"] + "", manifest["splits"], list(manifest.get("notes", ()))
         content: dict = {"modalities": entries["train"]["modalities"]}
         for name in SPLITS:
             place, entry = folder / MANIFEST, entries[name]
@@ -190,8 +190,8 @@ def open_converted(folder: Path) -> MultimodalData:
             part |= {"id": meta["ids"], "raw_text": meta["texts"]}
             for key in [k for k in part if k.startswith("lengths.")]:
                 part[key.removeprefix("lengths.") + "_lengths"] = part.pop(key)
-            labels = np.array(part.pop(LABELS[0]))
-            part[LABELS[labels.dtype == np.int64]] = labels
+            if LABELS[0] in part and part[LABELS[0]].dtype == np.int64:
+                part[LABELS[1]] = part.pop(LABELS[0])
         splits, _ = check_content(content, folder, whole=False)
     except UserError as error:
         what = str(error).removeprefix(f"{folder}: ")

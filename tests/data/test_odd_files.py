@@ -180,6 +180,11 @@ DAMAGED = {
     "sha256 null": (manifest(lambda v: v.update(sha256=None)), "manifest.json"),
     "list": (text("manifest.json", "[]"), "manifest.json"),
     "null": (text("manifest.json", "null"), "manifest.json"),
+    "notes": (manifest(lambda v: v.update(notes=None)), "manifest.json"),
+    "no label": (
+        manifest(lambda v: v["splits"]["test"]["shapes"].pop("regression_labels") and None),
+        "split 'test': key 'regression_labels' is missing",
+    ),
     "deep": (text("manifest.json", "[" * 100_000), "manifest.json"),
     "0 bytes": (text("train.text.npy", ""), "train.text.npy"),
     "no array": (text("valid.audio.npy", "abc"), "valid.audio.npy"),
