@@ -80,9 +80,8 @@ def contents(splits: Mapping[str, "Split"], path: Path) -> list[str]:
             for i, h in enumerate(hashes):
                 h.update(np.ascontiguousarray(x[i], dtype=np.float32))
         found = [h.digest() for h in hashes]
-        for other in dict.fromkeys(seen.values()):
-            if same := [i for i, h in enumerate(found) if seen.get(h) == other]:
-                first = f"the first is row {same[0]}, id {split.ids[same[0]]!r}"
-                lines.append(f"split {name!r}: {len(same)} rows have the features of a row in {other!r}; {first}")
+        if same := [i for i, h in enumerate(found) if h in seen]:
+            first = f"the first is row {same[0]}, id {split.ids[same[0]]!r}, as in {seen[found[same[0]]]!r}"
+            lines.append(f"split {name!r}: {len(same)} rows have the features of a row in another split; {first}")
         seen = dict.fromkeys(found, name) | seen
     return lines

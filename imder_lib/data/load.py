@@ -103,9 +103,8 @@ def _training_scale(features: Mapping[str, np.ndarray]) -> dict[str, tuple[np.nd
 
 def _load_path(path: Path) -> MultimodalData:
     if not path.exists():
-        hint = did_you_mean(str(path), NAMES)
-        what = f"expected one of {NAMES} or the path of a file or converted folder"
-        raise UserError(f"no data at {str(path)!r}{hint}: {what}")
+        given = f"{str(path)!r}{did_you_mean(str(path), NAMES)}"
+        raise UserError(f"no data at {given}: expected one of {NAMES} or the path of a file or converted folder")
     data = open_converted(path) if path.is_dir() else _read(path)
     data.name = f"{path.stem} (file)" if path.stem in NAMES else path.stem
     return data

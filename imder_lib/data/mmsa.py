@@ -40,9 +40,8 @@ def check_content(content: Any, path: Path, whole: bool = True) -> tuple[dict[st
     if absent := [s for s in SPLITS if s not in content]:
         hint = did_you_mean(absent[0], content)
         raise UserError(f"{path}: split {absent[0]!r} is missing{hint}; found {[str(k) for k in content]}")
-    for s in SPLITS:
-        if not isinstance(content[s], dict):
-            raise UserError(f"{path}: split {s!r} must be a dict of arrays, got {type(content[s]).__name__}")
+    if wrong := [(s, type(content[s]).__name__) for s in SPLITS if not isinstance(content[s], dict)]:
+        raise UserError(f"{path}: split {wrong[0][0]!r} must be a dict of arrays, got {wrong[0][1]}")
     modalities = _modalities(content.get("modalities", MODALITIES), path)
     # one kind of labels for the whole file: classes only if no split has the other key
     target = LABELS[all(LABELS[0] not in content[s] for s in SPLITS) and any(LABELS[1] in content[s] for s in SPLITS)]
@@ -91,17 +90,15 @@ def _split(part: dict, where: str, modalities: tuple[str, ...], target: str, who
     known = KNOWN | set(modalities) | {f"{m}_lengths" for m in modalities}
     unknown = sorted(str(k) for k in part if k not in known)
     if absent := [k for k in (*modalities, target, "id") if k not in part]:
-        hint = did_you_mean(absent[0], unknown)
-        raise UserError(
-            f"{where}: key {absent[0]!r} is missing{hint}, all splits need it; found {sorted(map(str, part))}"
-        )
+        found = f"all splits need it; found {sorted(map(str, part))}"
+        raise UserError(f"{where}: key {absent[0]!r} is missing{did_you_mean(absent[0], unknown)}, {found}")
     if unknown:
         warnings.warn(f"{where}: unknown keys are left out: {unknown}", stacklevel=2)
     ids, texts = (_strings(part.get(key, []), f"{where}, key {key!r}") for key in ("id", "raw_text"))
     if not ids:
         raise UserError(f"{where} is empty: expected at least one sample")
     if texts and len(texts) != len(ids):
-        raise UserError(f"{where}, key 'raw_text': {len(texts)} texts, but there are {len(ids)} ids")
+        raise UserError(f"{where}, key 'raw_text': {len(texts)} texts for {len(ids)} ids: give one for each, or none")
     features = {m: _features(part[m], f"{where}, key {m!r}", len(ids), m, whole) for m in modalities}
     labels = _labels(part[target], f"{where}, key {target!r}", len(ids), target == LABELS[1])
     tokens = _tokens(part.get("text_bert"), where, len(ids), whole)
@@ -122,11 +119,8 @@ def _strings(values: Any, where: str) -> list[str]:
 
 
 def _numbers(value: Any, where: str) -> np.ndarray:
-    """An array of numbers; a list or object array of equal arrays is stacked."""
     try:
-        if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1:
-            value = list(value)
-        array = np.asanyarray(value)  # a memory-mapped array stays one
+        array = _stacked(value)
     except ValueError:
         shapes = [_shape(v) for v in value]
         i = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), 0)
@@ -134,6 +128,12 @@ def _numbers(value: Any, where: str) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         raise UserError(f"{where}: dtype {array.dtype}, expected numbers such as float32")
     return array
+
+
+def _stacked(value: Any) -> np.ndarray:
+    """An array, a memory-mapped one as it is; object arrays of equal arrays are stacked."""
+    nested = isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
+    return np.asanyarray(list(value) if nested else value)
 
 
 def _shape(value: Any) -> object:
@@ -177,7 +177,7 @@ def _tokens(value: Any, where: str, n: int, whole: bool) -> np.ndarray | None:
     if value is None:
         return None
     try:
-        tokens = np.asanyarray(value)
+        tokens = _stacked(value)
     except ValueError:  # lists of unequal length
         tokens = np.empty(0, dtype=object)
     if tokens.dtype.kind not in "fiu" or tokens.ndim != 3 or tokens.shape[:2] != (n, 3):

@@ -15,7 +15,6 @@ from imder_lib.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
-BEYOND = 1.01  # 1 and a margin for rounding
 
 
 @dataclass
@@ -185,7 +184,7 @@ class MultimodalData:
         """
         y = np.concatenate([s.labels for s in self.splits.values()])
         minority = min((y > 0).mean(), (y < 0).mean())
-        return bool(np.abs(y).max() <= 3 and y.min() < -BEYOND and y.max() > BEYOND and minority >= 0.1)
+        return bool(np.abs(y).max() <= 3 and min(y.max(), -y.min()) > 1.01 and minority >= 0.1)
 
     def describe(self) -> str:
         """A summary in a few lines: shapes, labels, origin; of a file also what is odd in its contents.

@@ -96,7 +96,8 @@ def test_unusual_numbers_and_other_oddities_are_described(save, tmp_path):
         assert lines[0] == "  split 'train', key 'text': 2 of 6 columns are constant"
         assert lines[1] == "  split 'train', key 'vision': 5 of 12 rows are all zero"
         assert lines[2].startswith("  split 'valid', key 'audio', row 3: reaches 1e+08, in a usual row ")
-        assert lines[3].startswith("  split 'test': 1 rows have the features of a row in 'train'; the first is row 4")
+        same = "  split 'test': 1 rows have the features of a row in another split; "
+        assert lines[3] == same + "the first is row 4, id 'test4', as in 'train'"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_numbers_of_a_folder_are_read_by_describe(save, tmp_path):
 def test_texts_and_tokens(save):
     value = content()
     value["valid"]["raw_text"] = ["a"] * 5
-    with pytest.raises(UserError, match="'valid', key 'raw_text': 5 texts, but there are 6 ids"):
+    with pytest.raises(UserError, match="'valid', key 'raw_text': 5 texts for 6 ids"):
         load_data(save(value))
     for row, number in ((0, np.nan), (0, -1), (0, 5_000_000), (0, 0.5), (1, 2), (2, np.inf)):
         value = content()
@@ -362,6 +363,8 @@ def test_object_arrays_of_equal_arrays_are_stacked(save):
     for rows in (list(want), [x.tolist() for x in want]):
         value["train"]["text"] = objects([*rows, None])[:-1]
         np.testing.assert_array_equal(load_data(save(value)).train.batch().features["text"], want)
+    value["train"]["text_bert"] = objects([*value["train"]["text_bert"], None])[:-1]
+    assert load_data(save(value)).train.text_bert.shape == (12, 3, 4)
     for rows in (list(want), [x.tolist() for x in want]):
         rows[3] = rows[3][:2]
         for unequal in (rows, objects(rows)):
