@@ -40,7 +40,9 @@ def check_numbers(x: np.ndarray, where: str) -> None:
         return
     index = tuple(map(int, np.unravel_index((~((x >= -LIMIT) & (x <= LIMIT))).argmax(), x.shape)))
     what = f"lie within +-{LIMIT:g} (training overflows)" if np.isfinite(x[index]) else "be finite"
-    raise UserError(f"{where}, row {index[0]}: {x[index]} at {index}; every number must {what}")
+    raise UserError(
+        f"{where}, row {index[0]}: {x[index]} at {index}; every number must {what}: correct it or leave the row out"
+    )
 
 
 def check_tokens(tokens: np.ndarray, where: str) -> None:

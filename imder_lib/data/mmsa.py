@@ -90,7 +90,7 @@ def _split(part: dict, where: str, modalities: tuple[str, ...], target: str, who
     known = KNOWN | set(modalities) | {f"{m}_lengths" for m in modalities}
     unknown = sorted(str(k) for k in part if k not in known)
     if absent := [k for k in (*modalities, target, "id") if k not in part]:
-        found = f"all splits need it; found {sorted(map(str, part))}"
+        found = f"all splits need it: add it; found {sorted(map(str, part))}"
         raise UserError(f"{where}: key {absent[0]!r} is missing{did_you_mean(absent[0], unknown)}, {found}")
     if unknown:
         warnings.warn(f"{where}: unknown keys are left out: {unknown}", stacklevel=2)

@@ -123,7 +123,9 @@ def test_one_kind_of_labels_in_the_whole_file(save, split):
     value[split]["classification_labels"] = np.arange(N[split])
     load_data(save(value))
     del value[split]["regression_labels"]
-    with pytest.raises(UserError, match=f"split '{split}': key 'regression_labels' is missing, all splits need it"):
+    with pytest.raises(
+        UserError, match=f"split '{split}': key 'regression_labels' is missing, all splits need it: add it"
+    ):
         load_data(save(value))
     value = classes()
     del value[split]["classification_labels"]
