@@ -137,7 +137,7 @@ class TrainConfig:
         early_stop: epochs without a better validation L1 before a stage ends.
         fusion_epochs: at most, for encoders and fusion on complete data.
         diffusion_epochs: for the score nets (recipe staged).
-        diffusion_steps: training steps of the score nets, at least: a small data set is seen in more epochs.
+        diffusion_steps: training steps of the score nets, at least: small data get up to three times the epochs.
         adapt_epochs: at most, for refiners and fusion on the cache (recipe staged).
         joint_epochs: at most, for joint training (recipe released).
         adapt_lr: learning rate of the adapt stage; small, because fusion is already trained.
