@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,26 +11,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from imder_lib.errors import UserError
+from imder_lib.runs.child import MARK, end_all
 from imder_lib.threads import set_waiting
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 PORT_CLASH = ("Address already in use", "ZMQError", "Kernel died before replying to kernel_info")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a traceback
-# Code of a child process, which can be killed with its kernel at the time limit and shares no sockets with other runs.
-# It ends with its parent, even if that is killed, so a resumed run does not find the old one still writing.
-CHILD = """
-import json, os, sys, threading, time, papermill
-job = json.load(sys.stdin)
-def watch():
-    while os.getppid() == job["parent"]:
-        time.sleep(0.5)
-    os._exit(1)  # the kernel ends with this process
-threading.Thread(target=watch, daemon=True).start()
-papermill.execute_notebook(job["notebook"], job["out"], parameters=job["parameters"], kernel_name="python3",
-                           progress_bar=False, cwd=job["cwd"], log_output=False)
-"""
+CHILD = Path(__file__).with_name("child.py")  # a process, which can be killed and shares no sockets with other runs
+LONGEST = 2e6  # seconds that a process can be waited for
 
 
 @dataclass(frozen=True)
@@ -92,6 +82,11 @@ def check_parameters(path: str | Path, given: dict[str, Any]) -> dict[str, Any]:
     return {k: parse_value(known[k], v) for k, v in given.items()}
 
 
+def check_timeout(seconds: float) -> None:
+    if not seconds > 0:  # NaN too
+        raise UserError(f"timeout must be a number of seconds above 0, got {seconds:g}")
+
+
 def run_notebook(
     path: str | Path, out: str | Path, parameters: dict[str, Any] | None = None, *, timeout: float = 3600
 ) -> None:
@@ -109,6 +104,7 @@ def run_notebook(
         UserError: bad parameters, ``out`` cannot be written, or the notebook raised a UserError.
         RuntimeError: the notebook failed or exceeded the time limit.
     """
+    check_timeout(timeout)
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(path, parameters or {})
     if "live" in notebook_parameters(path):
@@ -140,20 +136,26 @@ def run_notebook(
 
 
 def _child(job: str, timeout: float) -> tuple[int | None, str]:
-    """Exit code (None: timeout) and standard error of a papermill process; it is killed with its kernel if needed."""
+    """Exit code (None: timeout) and standard error of a papermill process; if needed, it is killed with all it has started."""
+    mark = uuid4().hex
     environment = os.environ | {
+        MARK: mark,
+        "PYTHONUTF8": "1",  # whatever the locale
+        "PYTHONIOENCODING": "utf-8",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
     set_waiting(environment, loaded=False)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-c", CHILD], env=environment, start_new_session=True, **pipes)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    pipes |= {"encoding": "utf-8", "errors": "backslashreplace"}
+    command = [sys.executable, "-P", str(CHILD)]  # -P: the modules beside the script are no top-level modules
+    process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
     try:
-        _, error = process.communicate(job, timeout=timeout)
+        _, error = process.communicate(job, timeout=min(timeout, LONGEST))
         return process.returncode, error
     except subprocess.TimeoutExpired:
         return None, ""
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            end_all(process.pid, mark)
             process.wait()

@@ -18,7 +18,7 @@ from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import PROFILES, find_profile
-from imder_lib.runs.notebook import check_parameters, run_notebook
+from imder_lib.runs.notebook import check_parameters, check_timeout, run_notebook
 from imder_lib.runs.report import write_report
 from imder_lib.runs.setup import Run, start_run
 from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
@@ -91,6 +91,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
         path of index.html
     """
     started = time.perf_counter()
+    check_timeout(settings.timeout)
     grid, recipes = find_profile(settings.profile).grid, parse_list(settings.recipe, list(RECIPES), "recipe")
     if not grid and recipes != ["staged"]:
         raise UserError(f"recipe {settings.recipe!r} needs the grid: choose profile full, or imder sweep")

@@ -5,6 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
+from imder_lib.runs import setup
+
 SPLITS = {"train": 12, "valid": 6, "test": 6}
 SHAPES = {"text": (4, 6), "audio": (4, 2), "vision": (4, 3)}
 
@@ -132,6 +134,17 @@ def test_an_output_folder_that_cannot_be_written(imder, file, tmp_path):
     for out in (file / "below" / "a_file", "/proc/none", "/proc/none/none"):
         refused(imder, tmp_path, ("reproduce", "--profile", "smoke", "--out", out), "cannot be written")
         refused(imder, tmp_path, ("convert", file, out), "cannot be written")
+
+
+@pytest.mark.parametrize("command", ["reproduce", "sweep"])
+def test_an_interruption_is_said_and_leaves_no_folder(imder, tmp_path, monkeypatch, command):
+    def load_data(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(setup, "load_data", load_data)
+    code, _, error = imder(command, "--out", tmp_path / "a" / "out")
+    assert (code, error) == (130, "imder: interrupted: continue with --resume\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_usage_errors(imder):
