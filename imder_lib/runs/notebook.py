@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, unknown
 from imder_lib.runs.child import MARK, end_all
 from imder_lib.threads import set_waiting
 
@@ -42,8 +42,8 @@ def code_cells(path: str | Path) -> list[tuple[str, str, list[str]]]:
         cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
         code = [c for c in cells if c["cell_type"] == "code"]
         return [(c.get("id", ""), "".join(c["source"]), c["metadata"].get("tags", [])) for c in code]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no notebook: {error!s:.120}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no notebook that can be read: {error!s:.120}") from None
 
 
 def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
@@ -52,12 +52,22 @@ def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
     if len(tagged) != 1:
         raise UserError(f"{path} has {len(tagged)} cells tagged 'parameters', expected one")
     lines, found = tagged[0].splitlines(), {}
-    for node in ast.parse(tagged[0]).body:
+    form = f"is not 'name: {'|'.join(TYPES)} = default  # help'"
+    try:
+        nodes = ast.parse(tagged[0]).body
+    except SyntaxError as error:
+        raise UserError(f"{path}: parameters line {error.lineno} {form}") from None
+    for node in nodes:
         if not isinstance(node, ast.AnnAssign) or ast.unparse(node.annotation) not in TYPES or node.value is None:
-            raise UserError(f"{path}: parameters line {node.lineno} is not 'name: {'|'.join(TYPES)} = default  # help'")
+            raise UserError(f"{path}: parameters line {node.lineno} {form}")
         name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
         text = lines[node.lineno - 1].partition("#")[2].strip()
-        found[name] = Parameter(name, kind, ast.literal_eval(node.value), text)
+        try:
+            default = ast.literal_eval(node.value)
+        except ValueError:
+            shown = ast.unparse(node.value)
+            raise UserError(f"{path}: the default of {name} must be one plain value, got {shown}") from None
+        found[name] = Parameter(name, kind, default, text)
     return found
 
 
@@ -77,8 +87,9 @@ def parse_value(parameter: Parameter, value: Any) -> Any:
 def check_parameters(path: str | Path, given: dict[str, Any]) -> dict[str, Any]:
     """Convert the given values to the declared types of the notebook's parameters; unknown names are errors."""
     known = notebook_parameters(path)
-    if unknown := [k for k in given if k not in known]:
-        raise UserError(f"{Path(path).name} has no parameter {unknown[0]!r}: expected one of {list(known)}")
+    for name in given:
+        if name not in known:
+            raise unknown(f"{Path(path).name} has no parameter", name, known)
     return {k: parse_value(known[k], v) for k, v in given.items()}
 
 
@@ -136,7 +147,7 @@ def run_notebook(
 
 
 def _child(job: str, timeout: float) -> tuple[int | None, str]:
-    """Exit code (None: timeout) and standard error of a papermill process; if needed, it is killed with all it has started."""
+    """Exit code (None: timeout) and standard error of a papermill process; at the end nothing of it is left."""
     mark = uuid4().hex
     environment = os.environ | {
         MARK: mark,

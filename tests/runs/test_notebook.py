@@ -1,6 +1,7 @@
 """Execution of notebooks: checked parameters, time limit, and output that is kept on failure."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,9 +74,23 @@ def test_a_parameters_cell_must_have_typed_defaults(write_notebook, cell):
 
 
 @pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("rate: float = 2 * 3", r"the default of rate must be one plain value, got 2 \* 3"),
+        ("rate: float = 2\n%matplotlib inline", r"parameters line 2 is not 'name: "),
+        ("rate: float = (2", "parameters line 1 is not 'name: "),
+    ],
+)
+def test_a_parameters_cell_that_cannot_be_read(imder, write_notebook, tmp_path, cell, message):
+    code, _, error = imder("run", write_notebook(cell), tmp_path / "out.ipynb")
+    assert (code, error.count("\n")) == (2, 1)
+    assert re.search(message, error)
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["nmae=b"], "has no parameter 'nmae': expected one of ['name', 'rate', 'steps', 'fast']"),
+        (["nmae=b"], "has no parameter 'nmae': did you mean name? expected one of ['name', 'rate', 'steps', 'fast']"),
         (["name=b", "Steps=3"], "has no parameter 'Steps'"),
         (["steps=many"], "parameter steps must be int, got 'many'"),
         (["fast=1"], "parameter fast must be bool"),
