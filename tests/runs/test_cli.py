@@ -179,8 +179,8 @@ def test_a_near_name_is_suggested(imder, tmp_path, option, message):
 
 
 def test_near_names_of_samplers_and_of_notebook_parameters():
-    with pytest.raises(UserError, match=r"unknown sampler 'eular': did you mean euler\?"):
-        Sampler("eular")
+    with pytest.raises(UserError, match=r"unknown sampler .dpmpp_2n.: did you mean dpmpp_2m\?"):
+        Sampler("dpmpp_2n")
     with pytest.raises(UserError, match=r"03_recovery.ipynb has no parameter 'mising_rate': did you mean missing\?"):
         check_parameters(NOTEBOOKS / "03_recovery.ipynb", {"mising_rate": 0.3})
 
