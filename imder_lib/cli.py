@@ -90,7 +90,8 @@ def main() -> None:
     restore()
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     for stream in (sys.stdout, sys.stderr):  # a locale without UTF-8 must not stop a command that has done its work
-        stream.reconfigure(errors="backslashreplace")
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if code := app(standalone_mode=False):  # typer catches an interruption and returns its code
             sys.exit(_fail(interrupted(), CODE) if code == CODE else code)

@@ -27,6 +27,6 @@ def restore() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_command = Path(sys.argv[0]).name == "imder" or (sys.argv[0] == "-m" and "imder_lib.cli" in sys.orig_argv)
+_command = Path(sys.argv[0]).stem == "imder" or (sys.argv[0] == "-m" and "imder_lib.cli" in sys.orig_argv)
 if _command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _stop)

@@ -14,29 +14,20 @@ MARK = "IMDER_RUN"  # an environment variable, which everything that a notebook 
 
 def end_all(pid: int, mark: str) -> None:
     """Kill a process, its descendants and every process with the mark; the caller itself is spared."""
-    for _ in range(20):  # what is started meanwhile is found in the next round
+    for _ in range(3):  # what is started meanwhile is found in the next round
         found = {p for p in psutil.process_iter() if _marked(p, mark)}
         with suppress(psutil.Error):
-            top = psutil.Process(pid)
-            found |= {top, *top.children(recursive=True)}
-        found = {p for p in found if p.pid != os.getpid() and _alive(p)}
-        if not found:
-            return
+            found |= {psutil.Process(pid), *psutil.Process(pid).children(recursive=True)}
         for process in found:
             with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(found, timeout=0.1)
+                if process.pid != os.getpid():
+                    process.kill()
+        time.sleep(0.05)
 
 
 def _marked(process: psutil.Process, mark: str) -> bool:
     with suppress(psutil.Error, OSError):
         return process.environ().get(MARK) == mark
-    return False
-
-
-def _alive(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):
-        return process.status() != psutil.STATUS_ZOMBIE
     return False
 
 

@@ -129,7 +129,7 @@ def run_notebook(
         raise UserError(f"{out} cannot be written: {error.strerror}") from None
     # papermill treats braces in paths as format fields; doubled braces are literal.
     safe = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
-    job = json.dumps(safe | {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()})
+    job = json.dumps(safe | {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()}, ensure_ascii=False)
     code, error = _child(job, timeout)
     if code and any(sign in error for sign in PORT_CLASH):
         print(f"{path.name}: the kernel's port was in use, trying once more", flush=True)
@@ -152,13 +152,13 @@ def _child(job: str, timeout: float) -> tuple[int | None, str]:
     environment = os.environ | {
         MARK: mark,
         "PYTHONUTF8": "1",  # whatever the locale
-        "PYTHONIOENCODING": "utf-8",
+        "PYTHONIOENCODING": "utf-8:surrogateescape",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
     set_waiting(environment, loaded=False)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    pipes |= {"encoding": "utf-8", "errors": "backslashreplace"}
+    pipes |= {"encoding": "utf-8", "errors": "surrogateescape"}  # the bytes of a path, in any locale
     command = [sys.executable, "-P", str(CHILD)]  # -P: the modules beside the script are no top-level modules
     process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
     try:

@@ -17,7 +17,7 @@ from typer import Argument, Option
 from imder_lib.data.load import NAMES
 from imder_lib.data.missing import RATES
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import write_text
+from imder_lib.experiment.checkpoint import CHECKPOINT, write_text
 from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import PROFILES, find_profile
 from imder_lib.runs.notebook import check_parameters, check_timeout, run_notebook
@@ -69,7 +69,7 @@ class ReproduceSettings(Settings):
 class SweepSettings(Settings):
     profile: ProfileName = "full"
     out: Folder = "results/sweep"
-    rates: Annotated[str, Option(help="of the random protocol, 0.1,0.5; empty: all eight")] = ""
+    rates: Annotated[str, Option(help="of the random protocol, 0.1,0.5; empty: all")] = ""
 
 
 @dataclass
@@ -129,9 +129,9 @@ def reproduce(settings: ReproduceSettings) -> Path:
 def sweep_alone(settings: SweepSettings) -> Path:
     """Run the paper's grid without the notebooks; write OUT/cells and OUT/tables. Returns the path of the tables."""
     recipes = parse_list(settings.recipe, list(RECIPES), "recipe")
-    rates = parse_list(settings.rates, RATES, "rate")
-    run = with_pretrained(open_run(settings, recipes, rates if settings.rates else ()))
-    sweep(run, recipes, rates if settings.rates else ())
+    rates = parse_list(settings.rates, RATES, "rate") if settings.rates else []
+    run = with_pretrained(open_run(settings, recipes, rates))
+    sweep(run, recipes, rates)
     return run.folder / "tables"
 
 
@@ -150,7 +150,7 @@ def pretrain_alone(settings: PretrainSettings) -> Path:
     with removed_on_error(folder):
         run = start_run(dataset, settings.profile, str(seed), folder, **given)
         check_start(run)
-    pretrain_run(run, seed, folder, path)
+        pretrain_run(run, seed, folder, path)
     shutil.rmtree(folder)
     return path
 
@@ -178,12 +178,12 @@ def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] 
 
 @contextmanager
 def removed_on_error(folder: Path) -> Iterator[None]:
-    """Remove a folder, and parents, that the block has created if it fails or is interrupted."""
+    """Remove a folder, and parents, that the block has created if it fails or is interrupted before a first epoch."""
     new = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         yield
     except BaseException:
-        if new:
+        if new and not (folder / CHECKPOINT).exists():
             shutil.rmtree(new[-1], ignore_errors=True)
         raise
 

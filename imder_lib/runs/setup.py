@@ -221,6 +221,7 @@ def check_start(run: Run, recipes: Sequence[str] = ("staged",), rates: Sequence[
                 "data of its pretraining"
             ) from None
     elif run.text == "bert-finetune":
+        run.data.train.tokens([0])  # raises if there are none
         find_bert("")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from imder_lib import UserError
 from imder_lib.diffusion.samplers import Sampler
@@ -239,6 +240,8 @@ def test_a_bad_bert_leaves_no_folder(imder, tmp_path, monkeypatch):
     (bert / "config.json").write_text('{"model_type": "bert"}')
     (bert / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
     monkeypatch.setattr(setup, "BERT_FOLDER", bert)
+    plain = write_file(tmp_path / "plain.pkl", TWO)
+    refused(imder, tmp_path, ("pretrain", plain, tmp_path / "p.st", "--text", "bert-finetune"), "no text_bert")
     for text in ("bert-frozen", "bert-finetune"):
         for command in (
             ("reproduce", "--dataset", path, "--out", tmp_path / "out"),
@@ -266,7 +269,18 @@ def test_a_full_disk_is_one_line_and_keeps_earlier_results(imder, tmp_path, monk
     assert [p.name for p in (out / "cells").iterdir()] == ["staged-all-seed1.csv"]
 
 
-def test_a_locale_without_utf_8(file, tmp_path):
+def test_a_figure_on_a_full_disk_leaves_no_part_of_it(tmp_path, monkeypatch):
+    def savefig(self, path, **_):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.raises(UserError, match=r"a\.png cannot be written: No space left"):
+        setup.Run(None, "smoke", [1], tmp_path).save_figure(Figure(), "a", "caption")
+    assert list((tmp_path / "figures").iterdir()) == []
+
+
+def test_a_locale_without_utf_8(file, tmp_path, write_notebook):
     path = tmp_path / "数据.pkl"
     path.write_bytes(file.read_bytes())
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
@@ -275,5 +289,10 @@ def test_a_locale_without_utf_8(file, tmp_path):
         done = subprocess.run([*command, *arguments], env=os.environ | plain, capture_output=True, text=True)
         assert "Traceback" not in done.stderr
         assert done.returncode == (2 if "没有" in str(arguments) else 0), done.stderr
+    source = write_notebook('text: str = ""  # any', "print(text, open(text).name)\nprint('数据')", name="笔记")
+    arguments = ["run", source, tmp_path / "完成.ipynb", "-p", f"text={path}"]
+    done = subprocess.run([*command, *arguments], env=os.environ | plain, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "数据\\n" in (tmp_path / "完成.ipynb").read_text(encoding="utf-8")
     write_text(tmp_path / "a.txt", os.fsencode("数据").decode("ascii", "surrogateescape"))
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "数据"
