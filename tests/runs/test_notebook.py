@@ -24,6 +24,11 @@ pipe.write("x")
 pipe.flush()
 while True:
     pass"""
+SLEEPER = """import subprocess
+pipe = open({!r}, "w")
+subprocess.Popen("sleep 1000 & echo x; exec sleep 1000", shell=True, stdout=pipe, start_new_session=True)
+while True:
+    pass"""
 
 
 def text_of(path):
@@ -178,8 +183,8 @@ def test_a_run_ends_at_the_time_limit_and_its_output_is_kept(write_notebook, tmp
     monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
     out = tmp_path / "out.ipynb"
     with pytest.raises(RuntimeError, match=r"ran out of its 123 s; .*out\.ipynb"):
-        run_notebook(write_notebook("", "print('first')", LOOP.format(str(pipe))), out, timeout=123)
-    assert reader[0].read() == ""  # returns only when the kernel has ended
+        run_notebook(write_notebook("", "print('first')", SLEEPER.format(str(pipe))), out, timeout=123)
+    assert reader[0].read() == "\n"  # returns only when kernel and sleepers have ended
     assert "first" in text_of(out)
 
 
@@ -203,13 +208,6 @@ def started(*arguments, **environment):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": os.environ | environment}
     # Shells without job control start a background command with Ctrl-C ignored.
     return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes)
-
-
-SLEEPER = """import subprocess
-pipe = open({!r}, "w")
-subprocess.Popen("sleep 1000 & echo x; exec sleep 1000", shell=True, stdout=pipe, start_new_session=True)
-while True:
-    pass"""
 
 
 def test_ctrl_c_ends_all_that_a_notebook_has_started(write_notebook, tmp_path, pipe):
