@@ -137,7 +137,7 @@ class TrainConfig:
         early_stop: epochs without a better validation L1 before a stage ends.
         fusion_epochs: at most, for encoders and fusion on complete data.
         diffusion_epochs: for the score nets (recipe staged).
-        diffusion_steps: training steps of the score nets, at least: a small data set is seen in more epochs.
+        diffusion_steps: training steps of the score nets, at least: small data get up to three times the epochs.
         adapt_epochs: at most, for refiners and fusion on the cache (recipe staged).
         joint_epochs: at most, for joint training (recipe released).
         adapt_lr: learning rate of the adapt stage; small, because fusion is already trained.
@@ -145,7 +145,7 @@ class TrainConfig:
         diffusion_lr, diffusion_decay: of the score nets (recipe staged): peak of the cosine schedule, weight decay.
         weight_decay: of the other stages of recipe staged.
         average: of recipe staged: weights are averaged over about this share of a stage's steps; these are kept.
-        cache_patterns: incomplete patterns that each training sample is recovered under, twice (0: every one).
+        cache_patterns: number of incomplete patterns under which each training sample is recovered, twice; 0: all.
         rate: missing rate of the released recipe's protocol, and of supervision "observed".
         supervision: "full": training uses the true features of missing modalities. "observed": a mask drawn once for
             each training sample (protocol random at ``rate``) hides modalities for good; they are never read.

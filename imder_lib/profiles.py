@@ -12,7 +12,7 @@ class Profile:
     """A budget.
 
     Attributes:
-        sizes: split -> at most so many samples; what is not named keeps all.
+        sizes: split -> maximum number of samples; a split that is not named keeps all.
         model: changes to the model preset.
         train: changes to the training preset.
         draws: recoveries of each sample in evaluation.

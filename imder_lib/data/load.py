@@ -3,15 +3,17 @@
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from imder_lib.config import WIDTHS
+from imder_lib.data.checks import did_you_mean
 from imder_lib.data.digits import digits
-from imder_lib.data.mmsa import check_content
+from imder_lib.data.mmsa import LABELS, check_content
 from imder_lib.data.pickles import new_path, read_pickle, sha256_of
-from imder_lib.data.schema import SPLITS, MultimodalData, Split
+from imder_lib.data.schema import SPLITS, MultimodalData, checked_sizes
 from imder_lib.data.synthetic import RECIPES, synthetic
 from imder_lib.data.two_moons import two_moons
 from imder_lib.errors import UserError
@@ -35,7 +37,7 @@ def load_data(
     sizes: Mapping[str, int] | None = None,
     widths: Mapping[str, int] | None = None,
     steps: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> MultimodalData:
     """Load and check a data set.
 
@@ -45,17 +47,24 @@ def load_data(
             or ROOT/NAME.pkl); or the path of a pickle in the MMSA schema or of a converted folder.
         root: folder of the named data sets.
         standardise: standardise each feature with the statistics of the training split; all-zero frames stay zero.
-        sizes: split -> N, of a process or of two moons; missing entries take the default.
+        sizes: split -> N, of a process or of two moons; missing entries take the default. Of other data: at most the
+            first N rows are used.
         widths, steps: modality -> D_m and T, of a process; the process's own if None.
-        seed: of a process, of two moons, or of the digits' splits.
+        seed: of a process, of two moons, or of the digits' splits; 0 if None.
 
     Data loaded from a path are never labelled MOSI or MOSEI, so published results are not shown beside them. A named
     data set whose file differs from the published one gives a warning.
 
     Raises:
-        UserError: the data do not exist or fail a check; the message names split, key and row.
+        UserError: the data do not exist or fail a check (the message names split, key and row), or take no such
+            widths, steps or seed.
     """
     name = str(source)
+    takes = {"widths", "steps", "seed"} if name in RECIPES else {"seed"} if name in ("digits", "two_moons") else set()
+    given = {k for k, v in {"widths": widths, "steps": steps, "seed": seed}.items() if v is not None}
+    if given - takes:
+        raise UserError(f"{name}: {', '.join(sorted(given - takes))} cannot be chosen for these data: leave them out")
+    seed = seed or 0
     if name in RECIPES:
         data = synthetic(sizes, widths, steps, seed, name)
     elif name == "digits":
@@ -68,7 +77,10 @@ def load_data(
         scale = _training_scale(data.train.features)
         for split in data.splits.values():
             split.scale = scale
-    return data
+    if name in (*RECIPES, "two_moons") or not sizes:
+        return data
+    sizes = checked_sizes(sizes, {k: len(s) for k, s in data.splits.items()})
+    return replace(data, splits={k: s.first(sizes[k]) for k, s in data.splits.items()})
 
 
 def _training_scale(features: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -91,7 +103,8 @@ def _training_scale(features: Mapping[str, np.ndarray]) -> dict[str, tuple[np.nd
 
 def _load_path(path: Path) -> MultimodalData:
     if not path.exists():
-        raise UserError(f"no data at {str(path)!r}: expected one of {NAMES} or the path of a file or converted folder")
+        given = f"{str(path)!r}{did_you_mean(str(path), NAMES)}"
+        raise UserError(f"no data at {given}: expected one of {NAMES} or the path of a file or converted folder")
     data = open_converted(path) if path.is_dir() else _read(path)
     data.name = f"{path.stem} (file)" if path.stem in NAMES else path.stem
     return data
@@ -116,7 +129,8 @@ def _load_named(name: str, root: Path) -> MultimodalData:
 
 
 def _read(path: Path) -> MultimodalData:
-    return MultimodalData(path.stem, check_content(read_pickle(path), path), sha256_of(path))
+    splits, notes = check_content(read_pickle(path), path)
+    return MultimodalData(path.stem, splits, sha256_of(path), path=path, notes=notes)
 
 
 def convert(path: str | Path, folder: str | Path) -> MultimodalData:
@@ -134,7 +148,7 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
     with new_path(folder) as part:
         data = _read(path)
         part.mkdir(parents=True)
-        manifest = {"source": path.name, "sha256": data.sha256, "splits": {}}
+        manifest = {"source": path.name, "sha256": data.sha256, "notes": data.notes, "splits": {}}
         for name, s in data.splits.items():
             arrays = {m: (x, np.float32) for m, x in s.features.items()}
             arrays |= {"regression_labels": (s.labels, s.labels.dtype)}
@@ -150,30 +164,38 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
 
 
 def open_converted(folder: Path) -> MultimodalData:
-    """Open a folder written by :func:`convert`; features and text_bert stay on disk, memory-mapped."""
+    """Open a folder written by :func:`convert`; features and text_bert stay on disk, memory-mapped and unread.
+
+    Raises:
+        UserError: the folder is incomplete, or shapes, types, labels, lengths, ids or texts do not fit.
+    """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        splits = {name: _open_split(folder, name, manifest["splits"][name]) for name in SPLITS}
-        return MultimodalData(folder.name, splits, manifest["sha256"])
-    except UserError:
-        raise
-    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder} is not a converted data set ({error!s:.120}): run imder convert again") from None
-
-
-def _open_split(folder: Path, name: str, entry: dict) -> Split:
-    arrays = {key: np.load(folder / f"{name}.{key}.npy", mmap_mode="r") for key in entry["shapes"]}
-    for key, shape in entry["shapes"].items():
-        if list(arrays[key].shape) != shape:
-            got = arrays[key].shape
-            raise UserError(f"{folder}: {name}.{key}.npy has shape {got}, the manifest says {shape}: convert again")
-    meta = json.loads((folder / f"{name}.json").read_text())
-    return Split(
-        {m: arrays[m] for m in entry["modalities"]},
-        np.array(arrays["regression_labels"]),
-        meta["ids"],
-        entry["steps"],
-        texts=meta["texts"],
-        lengths={m: np.array(arrays[f"lengths.{m}"]) for m in entry["modalities"] if f"lengths.{m}" in arrays},
-        text_bert=arrays.get("text_bert"),
-    )
+        place = folder / MANIFEST
+        manifest = json.loads(place.read_text())
+        sha256, entries, notes = manifest["sha256"] + "", manifest["splits"], list(manifest.get("notes", ()))
+        content: dict = {"modalities": entries["train"]["modalities"]}
+        for name in SPLITS:
+            place, entry = folder / MANIFEST, entries[name]
+            if entry["modalities"] != content["modalities"]:
+                raise UserError(f"split {name!r} has other modalities than 'train': {entry['modalities']}")
+            part = content[name] = {}
+            for key, shape in entry["shapes"].items():
+                place = folder / f"{name}.{key}.npy"
+                part[key] = np.load(place, mmap_mode="r")
+                if list(part[key].shape) != shape:
+                    raise UserError(f"{place.name} has shape {part[key].shape}, the manifest says {shape}")
+            place = folder / f"{name}.json"
+            meta = json.loads(place.read_text())
+            part |= {"id": meta["ids"], "raw_text": meta["texts"]}
+            for key in [k for k in part if k.startswith("lengths.")]:
+                part[key.removeprefix("lengths.") + "_lengths"] = part.pop(key)
+            if LABELS[0] in part and part[LABELS[0]].dtype == np.int64:
+                part[LABELS[1]] = part.pop(LABELS[0])
+        splits, _ = check_content(content, folder, whole=False)
+    except UserError as error:
+        what = str(error).removeprefix(f"{folder}: ")
+        raise UserError(f"{folder}: {what}; if the folder was changed, run imder convert again") from None
+    except Exception as error:  # a damaged file can raise nearly anything
+        why = f"{type(error).__name__}: {error!s:.120}"
+        raise UserError(f"{folder} is not a converted data set: {place} ({why}): run imder convert again") from None
+    return MultimodalData(folder.name, splits, sha256, path=folder, notes=notes)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from imder_lib.data.checks import check_names, check_numbers, check_tokens, did_you_mean
 from imder_lib.data.schema import SPLITS, Split
 from imder_lib.errors import UserError
 
@@ -16,24 +17,35 @@ MODALITIES = ("text", "audio", "vision")
 LABELS = ("regression_labels", "classification_labels")  # the second is read only if the first is absent
 KNOWN = {*MODALITIES, *LABELS, "id", "raw_text", "text_bert", "annotations", "audio_lengths", "vision_lengths"}
 KNOWN |= {"regression_labels_T", "regression_labels_A", "regression_labels_V"}
+OTHER_NAMES = ("val", "dev", "validation")  # of split valid
 SIZES = {  # of the published files
     "mosi": {"train": 1284, "valid": 229, "test": 686},
     "mosei": {"train": 16326, "valid": 1871, "test": 4659},
 }
 
 
-def check_content(content: Any, path: Path) -> dict[str, Split]:
-    """Check the content of a file and return its splits.
+def check_content(content: Any, path: Path, whole: bool = True) -> tuple[dict[str, Split], list[str]]:
+    """Check the content of a file; return its splits and notes on what was read under another name.
+
+    Unless ``whole``, features and text_bert are checked by shape and type only.
 
     Raises:
         UserError: names split, key and row of the first violation.
     """
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dict with {SPLITS}, got {type(content).__name__}")
+    other, notes = [k for k in OTHER_NAMES if k in content], []
+    if "valid" not in content and len(other) == 1:
+        content, notes = content | {"valid": content[other[0]]}, [f"split {other[0]!r} of the file is read as 'valid'"]
     if absent := [s for s in SPLITS if s not in content]:
-        raise UserError(f"{path}: split {absent[0]!r} is missing; found {[str(k) for k in content]}")
+        hint = did_you_mean(absent[0], content)
+        raise UserError(f"{path}: split {absent[0]!r} is missing{hint}; found {[str(k) for k in content]}")
+    if wrong := [(s, type(content[s]).__name__) for s in SPLITS if not isinstance(content[s], dict)]:
+        raise UserError(f"{path}: split {wrong[0][0]!r} must be a dict of arrays, got {wrong[0][1]}")
     modalities = _modalities(content.get("modalities", MODALITIES), path)
-    splits = {name: _split(content[name], f"{path}: split {name!r}", modalities) for name in SPLITS}
+    # one kind of labels for the whole file: classes only if no split has the other key
+    target = LABELS[all(LABELS[0] not in content[s] for s in SPLITS) and any(LABELS[1] in content[s] for s in SPLITS)]
+    splits = {name: _split(content[name], f"{path}: split {name!r}", modalities, target, whole) for name in SPLITS}
     seen: dict[str, str] = {}
     for name, split in splits.items():
         for i, sample in enumerate(split.ids):
@@ -45,7 +57,9 @@ def check_content(content: Any, path: Path) -> dict[str, Split]:
             want = splits["train"].features[m].shape[1:]
             if x.shape[1:] != want:
                 raise UserError(f"{path}: split {name!r}, key {m!r}: (T, D) is {x.shape[1:]}, in 'train' it is {want}")
-    return splits
+    if target == LABELS[1]:
+        _check_classes(splits, path)
+    return splits, notes
 
 
 def _modalities(names: Any, path: Path) -> tuple[str, ...]:
@@ -55,24 +69,39 @@ def _modalities(names: Any, path: Path) -> tuple[str, ...]:
         found = ()
     if len(found) < 2 or len(set(found)) < len(found) or set(found) & (KNOWN - set(MODALITIES)):
         raise UserError(f"{path}, key 'modalities': expected two or more distinct feature keys, got {names!r:.100}")
+    check_names(found, f"{path}, key 'modalities'")
     return found
 
 
-def _split(part: Any, where: str, modalities: tuple[str, ...]) -> Split:
-    if not isinstance(part, dict):
-        raise UserError(f"{where} must be a dict of arrays, got {type(part).__name__}")
-    target = LABELS[1] if LABELS[1] in part and LABELS[0] not in part else LABELS[0]
-    if absent := [k for k in (*modalities, target, "id") if k not in part]:
-        raise UserError(f"{where}: key {absent[0]!r} is missing; found {sorted(map(str, part))}")
+def _check_classes(splits: dict[str, Split], path: Path) -> None:
+    rows, trained = sum(map(len, splits.values())), np.unique(splits["train"].labels)
+    if len(trained) < 2:
+        raise UserError(f"{path}: split 'train', key {LABELS[1]!r}: only class {trained[0]}, expected two or more")
+    for name, s in splits.items():
+        if len(odd := np.flatnonzero((s.labels >= rows) | ~np.isin(s.labels, trained))):
+            i = max(odd, key=lambda i: s.labels[i] >= rows)  # the first too large one, or the first
+            what = f"{path}: split {name!r}, key {LABELS[1]!r}, row {i}: class {s.labels[i]}"
+            if s.labels[i] >= rows:
+                raise UserError(f"{what} in a file of {rows} samples; number the classes from 0 without gaps")
+            warnings.warn(f"{what} is in no row of 'train' and cannot be learned; {len(odd)} such rows", stacklevel=3)
+
+
+def _split(part: dict, where: str, modalities: tuple[str, ...], target: str, whole: bool) -> Split:
     known = KNOWN | set(modalities) | {f"{m}_lengths" for m in modalities}
-    if unknown := sorted(str(k) for k in part if k not in known):
+    unknown = sorted(str(k) for k in part if k not in known)
+    if absent := [k for k in (*modalities, target, "id") if k not in part]:
+        found = f"all splits need it: add it; found {sorted(map(str, part))}"
+        raise UserError(f"{where}: key {absent[0]!r} is missing{did_you_mean(absent[0], unknown)}, {found}")
+    if unknown:
         warnings.warn(f"{where}: unknown keys are left out: {unknown}", stacklevel=2)
     ids, texts = (_strings(part.get(key, []), f"{where}, key {key!r}") for key in ("id", "raw_text"))
     if not ids:
         raise UserError(f"{where} is empty: expected at least one sample")
-    features = {m: _features(part[m], f"{where}, key {m!r}", len(ids), m) for m in modalities}
+    if texts and len(texts) != len(ids):
+        raise UserError(f"{where}, key 'raw_text': {len(texts)} texts for {len(ids)} ids: give one for each, or none")
+    features = {m: _features(part[m], f"{where}, key {m!r}", len(ids), m, whole) for m in modalities}
     labels = _labels(part[target], f"{where}, key {target!r}", len(ids), target == LABELS[1])
-    tokens = _tokens(part.get("text_bert"), where, len(ids))
+    tokens = _tokens(part.get("text_bert"), where, len(ids), whole)
     _check_axes(features, tokens, where)
     lengths = _lengths(part, features, tokens, where)
     steps = features[modalities[0]].shape[1]  # the common T is that of text, in MMSA files
@@ -82,6 +111,8 @@ def _split(part: Any, where: str, modalities: tuple[str, ...]) -> Split:
 def _strings(values: Any, where: str) -> list[str]:
     """One string a sample; an id of several parts is joined by "/"."""
     try:
+        if isinstance(values, (str, bytes, dict)):  # their iteration gives characters or keys
+            raise TypeError
         return ["/".join(map(str, np.asarray(v).reshape(-1))) for v in values]
     except (TypeError, ValueError):
         raise UserError(f"{where}: expected a list of strings, got {values!r:.100}") from None
@@ -89,33 +120,40 @@ def _strings(values: Any, where: str) -> list[str]:
 
 def _numbers(value: Any, where: str) -> np.ndarray:
     try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise UserError(f"{where}: not an array: {error!s:.120}") from None
+        array = _stacked(value)
+    except ValueError:
+        shapes = [_shape(v) for v in value]
+        i = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), 0)
+        raise UserError(f"{where}, row {i}: shape {shapes[i]}, row 0 has {shapes[0]}: pad all to one shape") from None
     if array.dtype.kind not in "fiu":
-        raise UserError(f"{where}: dtype {array.dtype}, expected numbers")
+        raise UserError(f"{where}: dtype {array.dtype}, expected numbers such as float32")
     return array
 
 
-def _check_finite(x: np.ndarray, where: str) -> None:
-    """Every number must be finite as float32, which the model computes in."""
-    with np.errstate(over="ignore"):
-        if np.isfinite(np.float32([x.min(), x.max()])).all():  # NaN propagates; no copy of a large array
-            return
-        wrong = ~np.isfinite(x.astype(np.float32, copy=False))
-    index = tuple(int(i) for i in np.unravel_index(wrong.argmax(), x.shape))
-    raise UserError(f"{where}, row {index[0]}: {x[index]} at {index}; every number must be finite (in float32)")
+def _stacked(value: Any) -> np.ndarray:
+    """An array, a memory-mapped one as it is; object arrays of equal arrays are stacked."""
+    nested = isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
+    return np.asanyarray(list(value) if nested else value)
 
 
-def _features(value: Any, where: str, n: int, modality: str) -> np.ndarray:
+def _shape(value: Any) -> object:
+    try:
+        return np.shape(value)
+    except ValueError:
+        return "unequal"
+
+
+def _features(value: Any, where: str, n: int, modality: str, whole: bool) -> np.ndarray:
     x = _numbers(value, where)
     if x.ndim != 3 or 0 in x.shape[1:]:
         raise UserError(f"{where}: shape {x.shape}, expected (N, T, D)")
     if len(x) != n:
         raise UserError(f"{where}: {len(x)} rows, but there are {n} ids; expected (N, T, D) with N = {n}")
+    if not whole:
+        return x
     if modality == "audio" and (silent := np.isneginf(x)).any():  # COVAREP writes log(0); the release does the same
         x = np.where(silent, np.float32(0), x)
-    _check_finite(x, where)
+    check_numbers(x, where)
     return x
 
 
@@ -125,7 +163,7 @@ def _labels(value: Any, where: str, n: int, classes: bool) -> np.ndarray:
     if y.size != n or y.ndim > 2:
         raise UserError(f"{where}: shape {y.shape}, expected ({n},)")
     y = y.reshape(-1)
-    _check_finite(y, where)
+    check_numbers(y, where)
     y = y.astype(np.float32)
     if not classes:
         return y
@@ -134,18 +172,20 @@ def _labels(value: Any, where: str, n: int, classes: bool) -> np.ndarray:
     return y.astype(np.int64)
 
 
-def _tokens(value: Any, where: str, n: int) -> np.ndarray | None:
+def _tokens(value: Any, where: str, n: int, whole: bool) -> np.ndarray | None:
     """text_bert (N, 3, T): ids, mask, segments; None if absent or unusable."""
     if value is None:
         return None
     try:
-        tokens = np.asarray(value)
+        tokens = _stacked(value)
     except ValueError:  # lists of unequal length
         tokens = np.empty(0, dtype=object)
     if tokens.dtype.kind not in "fiu" or tokens.ndim != 3 or tokens.shape[:2] != (n, 3):
         got = f"{tokens.dtype} {tokens.shape}"
         warnings.warn(f"{where}: text_bert is left out: it is {got}, expected numbers ({n}, 3, T)", stacklevel=3)
         return None
+    if whole:
+        check_tokens(tokens, where)
     return tokens
 
 
@@ -167,7 +207,7 @@ def _lengths(part: dict, features: dict[str, np.ndarray], tokens: np.ndarray | N
         length = _numbers(part.get(key, of_text), f"{where}, key {key!r}").reshape(-1)
         if len(length) != n:
             raise UserError(f"{where}, key {key!r}: {len(length)} lengths for {n} samples")
-        _check_finite(length, f"{where}, key {key!r}")
+        check_numbers(length, f"{where}, key {key!r}")
         if wrong := int(((length < 1) | (length > T)).sum()):
             warnings.warn(f"{where}: {wrong} lengths of {m} are outside 1..{T} and are clipped", stacklevel=3)
         out[m] = np.clip(length, 1, T).astype(np.int64)

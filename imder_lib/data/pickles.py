@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imder_lib.errors import UserError
 
 ALLOWED = {
@@ -20,6 +22,29 @@ ALLOWED |= {
     for core in ("core", "_core")
     for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
 }
+READ = "read it with its own library, and pickle a dict of NumPy arrays"
+OTHER_FORMATS = (  # what a file is and what to do, its first bytes
+    ("a git-lfs pointer without the data: run git lfs pull", b"version https://git-lfs"),
+    ("a web page: download the file again", b"<"),
+    ("compressed: decompress it", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"),
+    (f"a file of torch.save or np.savez, or a zip archive: {READ}", b"PK", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."),
+    (f"a file of np.save: {READ}", b"\x93NUMPY"),
+    (f"HDF5 or MATLAB: {READ}", b"\x89HDF", b"MATLAB"),
+    (f"JSON: {READ}", b"{", b"["),
+    ("full of zeros, from an incomplete download or copy: repeat it", bytes(16)),
+)
+
+
+def _bytearray(value: Any = b"", *encoding: str) -> bytearray:
+    if isinstance(value, int):
+        raise UserError(f"it asks for a bytearray of {value} bytes that are not in the file")
+    return bytearray(value, *encoding)
+
+
+def _reconstruct(_: None, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    if shape != (0,):
+        raise UserError(f"it asks for an array {shape} whose numbers are not in the file")
+    return np.ndarray(shape, dtype)
 
 
 class _SafeUnpickler(pickle.Unpickler):
@@ -28,7 +53,8 @@ class _SafeUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
             raise UserError(f"it contains {module}.{name}, but only NumPy arrays and plain containers are allowed")
-        return super().find_class(module, name)
+        own = {"bytearray": _bytearray, "_reconstruct": _reconstruct, "ndarray": None}  # no memory of any size
+        return own[name] if name in own else super().find_class(module, name)
 
 
 def read_pickle(path: Path) -> Any:
@@ -39,13 +65,20 @@ def read_pickle(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
+            start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte-order mark
+            if what := [what for what, *heads in OTHER_FORMATS if start.startswith(tuple(heads))]:
+                raise UserError(f"it is no pickle but {what[0]}")
+            if not start:
+                raise UserError("it is empty, from a failed download or copy: repeat it")
+            file.seek(0)
             return _SafeUnpickler(file, encoding="latin1").load()  # latin1: arrays written by Python 2
     except UserError as error:
         raise UserError(f"{path} is refused: {error}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # a broken pickle can raise nearly anything
-        raise UserError(f"{path} is truncated or not a pickle: {error!s:.120} ({type(error).__name__})") from None
+        why = f"{type(error).__name__}: {error!s:.120}, it begins with {start[:16]!r}"
+        raise UserError(f"{path} is truncated or not a pickle: {why}; download or copy it again") from None
 
 
 @contextmanager

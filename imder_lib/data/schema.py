@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imder_lib.data.checks import contents
 from imder_lib.data.process import AffectProcess
 from imder_lib.errors import UserError
 
@@ -123,12 +125,16 @@ class MultimodalData:
         splits: "train", "valid", "test" -> Split.
         sha256: of the file, or of the parameters that generate the data.
         process: the process that generates the data; None unless they are synthetic.
+        path: the file or converted folder; None for generated data and digits.
+        notes: what was understood in another way than it is written, such as a split "dev" taken for valid.
     """
 
     name: str
     splits: dict[str, Split]
     sha256: str
     process: AffectProcess | None = None
+    path: Path | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for split in self.splits.values():
@@ -172,13 +178,20 @@ class MultimodalData:
 
     @property
     def sentiment_scale(self) -> bool:
-        """Whether labels are sentiments in [-3, 3] with both signs, so that ACC2, F1, ACC5 and ACC7 are meaningful."""
+        """Whether labels are sentiments in [-3, 3] with both signs, so that ACC2, F1, ACC5 and ACC7 are meaningful.
+
+        They must reach beyond [-1, 1], the scale of other data sets such as SIMS, on both sides.
+        """
         y = np.concatenate([s.labels for s in self.splits.values()])
         minority = min((y > 0).mean(), (y < 0).mean())
-        return bool(np.abs(y).max() <= 3 and y.min() <= -1 and y.max() >= 1 and minority >= 0.1)
+        return bool(np.abs(y).max() <= 3 and min(y.max(), -y.min()) > 1.01 and minority >= 0.1)
 
     def describe(self) -> str:
-        """A summary in a few lines: shapes, labels, origin."""
+        """A summary in a few lines: shapes, labels, origin; of a file also what is odd in its contents.
+
+        Raises:
+            UserError: a number that training cannot stand, in a converted folder; it names split, key and row.
+        """
         lines = [f"data set {self.name}, sha256 {self.sha256[:16]}..., common T {self.steps}"]
         for name, s in self.splits.items():
             shapes = ", ".join(f"{m} {'x'.join(map(str, x.shape))}" for m, x in s.features.items())
@@ -194,7 +207,8 @@ class MultimodalData:
             lines.append("  fake: random numbers in the shape of the original, for rehearsals only")
         if not self.classes and not self.sentiment_scale:
             lines.append("  labels are no sentiments in [-3, 3]: read MAE and correlation, not ACC2, F1, ACC5, ACC7")
-        return "\n".join(lines)
+        odd = [] if self.path is None else contents(self.splits, self.path)
+        return "\n".join(lines + [f"  {note}" for note in (*self.notes, *odd)])
 
 
 def align(x: Tensor, steps: int) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imder_lib.config import WIDTHS
+from imder_lib.data.checks import check_names
 from imder_lib.data.mmsa import SIZES
 from imder_lib.data.process import AFFECT, EXPLAINABLE, LABEL_STD, PHI, AffectProcess, correlation
 from imder_lib.data.schema import MultimodalData, Split, checked_sizes
@@ -86,6 +87,7 @@ def affect_process(
     widths, steps = dict(WIDTHS["mosi"] if widths is None else widths), recipe.steps if steps is None else steps
     if len(widths) < 2 or min(widths.values()) < 1 or steps < 1:
         raise UserError(f"expected at least two modalities, widths and steps >= 1; got {widths} and T = {steps}")
+    check_names(widths, "widths")
     prior, loadings, tones, noise = np.array(list(recipe.prior.values())), {}, {}, {}
     for i, (m, D) in enumerate(widths.items()):
         like = m if m in recipe.snr else list(recipe.snr)[i % len(recipe.snr)]

@@ -32,7 +32,7 @@ class SampleNoise:
     Args:
         seed: of the run.
         ids: sample ids, one per row.
-        stream: name of the use of the noise; two uses with different names get different numbers.
+        stream: what the noise is used for; different names get different numbers.
     """
 
     def __init__(self, seed: int, ids: Sequence[str], stream: str = "") -> None:

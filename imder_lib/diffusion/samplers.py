@@ -22,6 +22,7 @@ from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError, unknown
 
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]
+CONTRACT = ("denoise", "sigmas", "times", "x", "condition", "noise", "callback", "sde")
 
 
 @torch.no_grad()
@@ -197,9 +198,12 @@ class Sampler:
             raise UserError(f"steps must be a whole number of at least 1, got {self.steps!r}")
         if self.guidance < 0:
             raise UserError(f"guidance must be at least 0, got {self.guidance}")
-        own = [k for k in list(inspect.signature(SAMPLERS[self.name]).parameters)[6:] if k != "sde"]
-        if strange := [k for k in self.settings if k not in own]:
-            raise UserError(f"sampler {self.name!r} has no setting {strange[0]!r}: its settings are {own}")
+        own = [k for k in inspect.signature(SAMPLERS[self.name]).parameters if k not in CONTRACT]
+        for k, v in self.settings.items():
+            if k not in own:
+                raise UserError(f"sampler {self.name!r} has no setting {k!r}: its settings are {own}")
+            if isinstance(v, bool) or not isinstance(v, int | float):
+                raise UserError(f"setting {k!r} of sampler {self.name!r} must be a number, got {v!r}")
 
     def draw(
         self,

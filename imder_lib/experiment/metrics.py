@@ -1,4 +1,4 @@
-"""Metrics for sentiment, as in MMSA and the release (docs/architecture.md, section 8), metrics for classes, losses."""
+"""Metrics for sentiment, as in MMSA and the release, metrics for classes, losses."""
 
 import math
 from collections.abc import Callable

@@ -20,6 +20,7 @@ from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents, encode_split
 
 NONE_COMPLETE = "no training sample is complete: lower the rate of supervision 'observed'"
+MORE_EPOCHS = 3  # at most, of the diffusion on a small data set: every epoch validates and writes a checkpoint
 LOSS_WEIGHT = 0.1  # of the score and refiner losses, relative to the prediction loss
 
 
@@ -109,7 +110,7 @@ def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> 
         return in_batches(len(data.valid), config.batch_size, lambda rows: loss("valid", rows, generator))
 
     epochs, batches = config.diffusion_epochs, -(-len(data.train) // config.diffusion_batch)
-    epochs = max(epochs, -(-config.diffusion_steps // batches)) if epochs else 0
+    epochs = min(max(epochs, -(-config.diffusion_steps // batches)), MORE_EPOCHS * epochs)
     return Stage(
         "diffusion",
         [(model.recoverer, config.diffusion_lr)],

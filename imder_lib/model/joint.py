@@ -25,7 +25,10 @@ class JointDiffusion(Standardised):
         self.net = JointNet(M, D, config.joint_channels, config.joint_blocks)
 
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
-        """The denoiser of the missing modalities; its condition is :meth:`known`, or zero for none."""
+        """The denoiser of the missing modalities under a mask; its condition is :meth:`known`, or zero for none.
+
+        Samplers move all of x; the net does not read x where a modality is available, and :meth:`fill` discards it.
+        """
         gain = self.standardizer.gain()  # gives the net's input variance 1 on average over channels
 
         def net(noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""Notebooks: their form, exercises, and runs of solutions and course notebooks in profile smoke."""
+"""Notebooks: their form, exercises, and runs of the course with its solutions in profile smoke."""
 
+import ast
 import subprocess
 import sys
 
@@ -8,15 +9,14 @@ import pytest
 
 from imder_lib.errors import UserError
 from imder_lib.runs.exercises import follow
-from imder_lib.runs.notebook import run_notebook
-from imder_lib.runs.reproduce import NOTEBOOKS, ORDER
+from imder_lib.runs.notebook import code_cells as sources
+from imder_lib.runs.notebook import notebook_parameters, run_notebook
+from imder_lib.runs.reproduce import NOTEBOOKS
 from tools.course import SOLUTIONS, tagged, with_exercises
 from tools.form import form_problems
 
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 SOLVED = sorted(SOLUTIONS.glob("*.ipynb"))
-# Notebooks of the course that imder reproduce does not run.
-ALONE = ("00_start_here", "02_score_diffusion", "06_release_dissected", "07_fast_sampling", "08_your_own_data")
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
@@ -126,28 +126,41 @@ def shared(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
 
 
-def run_smoke(path, shared):
-    """Run a notebook in profile smoke; return the executed one."""
-    executed = shared / f"{path.parent.name}-{path.name}"
-    run_notebook(path, executed, {"profile": "smoke", "out": str(shared / "run")})
-    notebook = nbformat.read(executed, as_version=4)
-    assert all(c.execution_count for c in code_cells(notebook))
-    return notebook
+def run_smoke(path, executed, out):
+    """Run a notebook in profile smoke; check that every cell has run."""
+    run_notebook(path, executed, {"profile": "smoke", "out": str(out)})
+    assert all(c.execution_count for c in code_cells(nbformat.read(executed, as_version=4)))
 
 
-def test_all_notebooks_are_executed_by_a_test():
-    assert {p.stem for p in ALL} == {*ORDER, *ALONE}
+def test_every_notebook_has_solutions():
+    assert [p.name for p in SOLVED] == [p.name for p in ALL]
 
 
-@pytest.mark.parametrize("name", ALONE)
-def test_notebooks_outside_a_reproduction_run(shared, name):
-    run_smoke(NOTEBOOKS / f"{name}.ipynb", shared)
-    assert all(list((shared / "run" / folder).glob(f"{name[:2]}_*")) for folder in ("tables", "figures"))
+@pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
+def test_notebooks_run_and_their_solutions_assert_their_claims(shared, path):
+    """In one kernel: the answers stand in place of the exercises, so that the course's code runs once."""
+    notebook, solved = nbformat.read(path, as_version=4), nbformat.read(SOLUTIONS / path.name, as_version=4)
+    answers = [c for c in solved.cells if {"exercise", "solution"} & set(c.metadata.get("tags", []))]
+    notebook.cells = [c for c in notebook.cells if "exercise" not in c.metadata.get("tags", [])] + answers
+    nbformat.write(notebook, shared / path.name)
+    run_smoke(shared / path.name, shared / "executed" / path.name, shared / "run")
+    assert all(list((shared / "run" / folder).glob(f"{path.stem[:2]}_*")) for folder in ("tables", "figures"))
+
+
+def test_a_solution_notebook_runs(tmp_path):
+    run_smoke(SOLUTIONS / "02_score_diffusion.ipynb", tmp_path / "executed.ipynb", tmp_path / "run")
 
 
 @pytest.mark.parametrize("path", SOLVED, ids=lambda p: p.stem)
-def test_solutions_run_and_assert_their_claims(shared, path):
-    run_smoke(path, shared)
+def test_solutions_follow_their_notebook_with_its_parameters(path):
+    own, course = notebook_parameters(path), notebook_parameters(NOTEBOOKS / path.name)
+    follow_cell = sources(path)[1][1]
+    call = ast.parse(follow_cell).body[-1].value
+    given = {k.arg for k in call.keywords}
+    assert [ast.unparse(x) for x in call.args] == [repr(f"../{path.name}"), "globals()"]
+    assert own.keys() <= given <= course.keys()
+    assert all(own[k].type == course[k].type for k in own)
+    assert all((own[k].default == course[k].default) == (k != "out") for k in own)  # a folder deeper
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
