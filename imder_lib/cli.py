@@ -13,6 +13,7 @@ import typer
 from imder_lib.data import load
 from imder_lib.data.fake import write_fake
 from imder_lib.errors import UserError
+from imder_lib.interrupt import CODE, interrupted, restore
 from imder_lib.runs import reproduce as jobs
 from imder_lib.runs.notebook import run_notebook
 
@@ -86,17 +87,22 @@ def check(path: str) -> None:
 
 def main() -> None:
     """Entry point of the command imder."""
+    restore()
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    for stream in (sys.stdout, sys.stderr):  # a locale without UTF-8 must not stop a command that has done its work
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        if code := app(standalone_mode=False):  # typer catches an interruption and returns its code
+            sys.exit(_fail(interrupted(), CODE) if code == CODE else code)
     except UserError as error:
         sys.exit(_fail(str(error), 2))
     except RuntimeError as error:
         sys.exit(_fail(str(error), 1))
+    except OSError as error:  # a full disk, a file that may not be read
+        sys.exit(_fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1))
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_fail("interrupted: continue with --resume", 130))
+        sys.exit(_fail(interrupted(), CODE))
     except Exception as error:
         if hasattr(error, "format_message"):  # click's usage errors
             sys.exit(_fail(error.format_message(), 2))

@@ -1,5 +1,37 @@
 """The error for bad input. Its message says what was expected, what was given, and what to do."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from zipfile import is_zipfile
+
 
 class UserError(ValueError):
     """Bad input, a bad parameter or an unusable path. The command line prints it in one line and exits with code 2."""
+
+
+def unknown(
+    what: str, name: object, known: Iterable[object], expected: str = "expected one of", end: str = ""
+) -> UserError:
+    """The error for a name that is not known: "WHAT 'NAME': did you mean X? expected one of ..."."""
+    known = list(known)
+    names = {str(k).lower(): k for k in known}
+    near = get_close_matches(str(name).lower(), names, n=1)
+    hint = f"did you mean {names[near[0]]}? " if near else ""
+    return UserError(f"{what} {name!r}: {hint}{expected} {known}{end}")
+
+
+def file_fault(path: str | Path) -> str:
+    """Why a binary file cannot be read, and what to do. The reading library's own advice is not passed on."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        return str(error.strerror)
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer, not the file itself: run git lfs pull, or download the file"
+    if not head.strip(b"\0"):
+        return f"it {'holds only zeros' if head else 'is empty'}: copy or download it again"
+    if is_zipfile(path):  # written by torch.save
+        return "it is damaged, or holds objects other than tensors: save the state dict alone"
+    return "it is damaged or of another format: copy or download it again"

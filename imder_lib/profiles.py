@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from imder_lib.errors import UserError
+from imder_lib.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -65,5 +65,5 @@ PROFILES = MappingProxyType(
 def find_profile(name: str) -> Profile:
     """A profile by name."""
     if name not in PROFILES:
-        raise UserError(f"unknown profile {name!r}: expected one of {list(PROFILES)}")
+        raise unknown("unknown profile", name, PROFILES)
     return PROFILES[name]

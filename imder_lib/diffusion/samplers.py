@@ -19,7 +19,7 @@ from imder_lib.diffusion.noise import Noise, normal
 from imder_lib.diffusion.schedules import SCHEDULES, released_times
 from imder_lib.diffusion.schedules import sigmas as levels
 from imder_lib.diffusion.sde import VESDE
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, unknown
 
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]
 CONTRACT = ("denoise", "sigmas", "times", "x", "condition", "noise", "callback", "sde")
@@ -191,9 +191,9 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if self.name not in SAMPLERS:
-            raise UserError(f"unknown sampler {self.name!r}: expected one of {list(SAMPLERS)}")
+            raise unknown("unknown sampler", self.name, SAMPLERS)
         if self.schedule not in SCHEDULES:
-            raise UserError(f"unknown schedule {self.schedule!r}: expected one of {list(SCHEDULES)}")
+            raise unknown("unknown schedule", self.schedule, SCHEDULES)
         if isinstance(self.steps, bool) or int(self.steps) != self.steps or self.steps < 1:
             raise UserError(f"steps must be a whole number of at least 1, got {self.steps!r}")
         if self.guidance < 0:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from imder_lib.config import ModelConfig, Rules
 from imder_lib.diffusion.samplers import Sampler
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, file_fault
+from imder_lib.model.bert import check_finite
 from imder_lib.model.imder import IMDer
 
 CHECKPOINT = "checkpoint.pt"  # of a training run, in its folder
@@ -30,19 +31,24 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if not isinstance(error, OSError | SafetensorError | RuntimeError):
+            raise
+        # torch.save raises RuntimeError on a full disk
         raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, UTF-8."""
     with written_whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="surrogateescape")  # paths of a locale without UTF-8
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -62,9 +68,9 @@ def read_checkpoint(folder: Path, model: nn.Module) -> dict[str, Any]:
     try:
         state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
         weights = state["model"]
-    except Exception as error:  # missing, truncated or another format: the same remedy
+    except Exception:  # missing, truncated or another format: the same remedy
         raise UserError(
-            f"no checkpoint can be read in {folder} ({type(error).__name__}): name another folder"
+            f"no checkpoint can be read in {folder} ({file_fault(folder / CHECKPOINT)}), or name another folder"
         ) from None
     try:
         model.load_state_dict(weights)
@@ -88,7 +94,12 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> IMDer:
         config = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         config |= {"rules": Rules(**config["rules"]), "sampler": Sampler(**config["sampler"])}
         model = IMDer(ModelConfig(**config | {"unet_channels": tuple(config["unet_channels"])}))
-        model.load_state_dict(load_file(path))
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
+        try:
+            state = load_file(path)
+        except SafetensorError:
+            raise UserError(file_fault(path)) from None
+        model.load_state_dict(state)
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         raise UserError(f"no model can be read from {path} ({error!s:.200})") from None
+    check_finite(state, path)
     return model.to(device).eval()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imder_lib.config import KIT, RELEASED, RELEASED_SAMPLER, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
-from imder_lib.errors import UserError
+from imder_lib.errors import unknown
 from imder_lib.experiment.pretrain import load_pretrained
 from imder_lib.experiment.training import FitResult, fit
 from imder_lib.model.imder import IMDer
@@ -50,7 +50,7 @@ def train_compared(
         the model, with the history of all stages
     """
     if name not in COMPARED:
-        raise UserError(f"unknown recoverer {name!r}: expected one of {list(COMPARED)}")
+        raise unknown("unknown recoverer", name, COMPARED)
     first = IMDer(replace(model, recoverer="zero"), seed=train.seed)
     if pretrained is not None:
         load_pretrained(first, pretrained)

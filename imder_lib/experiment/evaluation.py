@@ -1,37 +1,32 @@
 """evaluate: a tidy table of metrics by protocol, case, method and seed."""
 
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
+from numbers import Real
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
-from imder_lib.data.missing import PROTOCOLS, RATES, availability, patterns, realised_rate
+from imder_lib.data.missing import availability, realised_rate
 from imder_lib.data.posterior import bayes_prediction
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
+from imder_lib.experiment.cases import Case, cases
 from imder_lib.experiment.metrics import class_metrics, coverage, metrics
-from imder_lib.model.imder import IMDer
+from imder_lib.model.imder import IMDer, check_widths
 from imder_lib.model.recovery import Latents, MeanFill, Recoverer, ZeroFill, encode_split
 
-Case = tuple[str, str | float]  # (protocol, pattern or nominal rate)
 
-
-def cases(protocols: Iterable[str | Case], modalities: Sequence[str]) -> list[Case]:
-    """Expand protocols to cases: "fixed" to all patterns, "random" and "released" to the eight rates."""
-    out: list[Case] = []
-    for entry in protocols:
-        if not isinstance(entry, str):
-            out.append((entry[0], entry[1] if isinstance(entry[1], str | float | int) else "+".join(entry[1])))
-        elif entry == "fixed":
-            out += [("fixed", "+".join(p)) for p in patterns(modalities)]
-        elif entry in PROTOCOLS:
-            out += [(entry, r) for r in RATES]
-        else:
-            raise UserError(f"unknown protocol {entry!r}: expected one of {PROTOCOLS}")
-    return out
+def _whole(name: str, value: object, least: int = 1) -> int:
+    """A whole number of any kind."""
+    if isinstance(value, bool) or not isinstance(value, Real) or value != value // 1 or value < least:
+        raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
 
 
 @torch.no_grad()
@@ -104,8 +99,8 @@ class Predictor:
 def evaluate(
     model: IMDer,
     split: Split,
-    protocols: Iterable[str | Case] = ("fixed", "random"),
-    seeds: Iterable[int] = (1,),
+    protocols: str | Iterable[str | Case] = ("fixed", "random"),
+    seeds: int | Iterable[int] = (1,),
     *,
     draws: int = 1,
     sampler: Sampler | None = None,
@@ -137,12 +132,45 @@ def evaluate(
         "zero" and "mean" fill missing latents and use the same fusion; "constant" predicts the training median; "bayes"
         is the limit, on synthetic data only. Where labels are classes, the prediction is the mean of the draws'
         probabilities, "constant" the classes' shares in training, and there are no intervals.
+
+    Raises:
+        UserError: bad settings, or data of other modalities or widths than the model's; nothing has run.
+
+    Warns:
+        The protocol "released" masks nothing, because the split has too few batches.
     """
-    if draws < 1:
-        raise UserError(f"draws must be at least 1, got {draws}")
+    draws, batch_size = _whole("draws", draws), _whole("batch_size", batch_size)
+    seeds = [_whole("seeds", s, 0) for s in ([seeds] if isinstance(seeds, Real) else seeds)]
+    check_widths(model.config.widths, {m: x.shape[-1] for m, x in split.features.items()})
+    mask_batch, todo, masks = _whole("mask_batch", mask_batch), cases(protocols, model.modalities), {}
+    for seed, (protocol, case) in product(seeds, todo):
+        kw = {"seed": seed, "ids": split.ids, "batch_size": mask_batch}
+        masks[seed, protocol, case] = availability(protocol, len(split), model.modalities, case, **kw)
+    if any(p == "released" and rate and mask.all() for (_, p, rate), mask in masks.items()):
+        warnings.warn(
+            f"protocol 'released' masks nothing here: it needs six batches or more, {len(split)} samples are "
+            f"{-(-len(split) // mask_batch)} of {mask_batch}; use protocol 'random', or a smaller mask_batch",
+            stacklevel=3,
+        )
     was_training = model.training
     model.eval()
-    todo = cases(protocols, model.modalities)
+    try:
+        return _table(model, split, masks, draws, sampler, batch_size, method, baselines)
+    finally:
+        model.train(was_training)
+
+
+def _table(
+    model: IMDer,
+    split: Split,
+    masks: Mapping[tuple[int, str, str | float], Tensor],
+    draws: int,
+    sampler: Sampler | None,
+    batch_size: int,
+    method: str,
+    baselines: bool,
+) -> pd.DataFrame:
+    """The rows of :func:`evaluate` for masks by seed, protocol and case, ordered by seed."""
     latents, data, n = encode_split(model, split, batch_size), split.data, len(split)
     methods = {method: model.recoverer}
     if baselines:
@@ -154,7 +182,7 @@ def evaluate(
     residual = float("nan") if classes else _residual(model, data)
     rows: list[dict[str, object]] = []
     predictors: dict[str, Predictor] = {}
-    for seed in seeds:
+    for seed in dict.fromkeys(seed for seed, *_ in masks):
         for name, recoverer in methods.items():
             if recoverer.stochastic or name not in predictors:  # without noise, one prediction serves every seed
 
@@ -163,10 +191,8 @@ def evaluate(
                     return predict(model, recoverer, part, ids, mask, seed, draws, sampler, batch_size)
 
                 predictors[name] = Predictor(run, n)
-        for protocol, case in todo:
-            available = availability(
-                protocol, n, model.modalities, case, seed=seed, ids=split.ids, batch_size=mask_batch
-            )
+        for protocol, case in (key[1:] for key in masks if key[0] == seed):
+            available = masks[seed, protocol, case]
             realised = realised_rate(available)
             nominal = realised if protocol == "fixed" else float(case)
             head = {"protocol": protocol, "case": str(case), "rate": nominal, "realised": realised}
@@ -183,7 +209,6 @@ def evaluate(
                 if name in predictors and not classes:
                     row |= coverage(mean, np.hypot(spread, residual), split.labels)
                 rows.append(row)
-    model.train(was_training)
     return pd.DataFrame(rows)
 
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from imder_lib.config import RELEASED, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, file_fault
 from imder_lib.experiment.checkpoint import CHECKPOINT, write_tensors, write_text
 from imder_lib.experiment.metrics import task_loss
 from imder_lib.experiment.stages import in_batches
 from imder_lib.experiment.trainer import Stage, Trainer
 from imder_lib.experiment.training import fit
-from imder_lib.model.bert import BERT_LR, check_fit, last_hidden
+from imder_lib.model.bert import BERT_LR, check_finite, check_fit, last_hidden
 from imder_lib.model.imder import KERNELS, IMDer
 from imder_lib.model.released import fill_released, read_released, released_bert
 
@@ -110,9 +110,11 @@ def read_pretrained(path: str | Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         return read_released(path)
     try:
-        return load_file(path)
-    except Exception as error:
-        raise UserError(f"no pretrained model can be read from {path} ({error!s:.120})") from None
+        state = load_file(path)
+    except Exception:
+        raise UserError(f"no pretrained model can be read from {path}: {file_fault(path)}") from None
+    check_finite(state, path)
+    return state
 
 
 def pretrained_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from imder_lib.data.schema import MultimodalData, Split
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, unknown
 from imder_lib.experiment.checkpoint import written_whole
 from imder_lib.model.bert import last_hidden, weights_hash
 
@@ -17,7 +17,7 @@ ROUTES = ("features", "bert-frozen", "bert-finetune")
 
 def check_route(route: str) -> None:
     if route not in ROUTES:
-        raise UserError(f"unknown text route {route!r}: expected one of {ROUTES}")
+        raise unknown("unknown text route", route, ROUTES)
 
 
 def bert_features(data: MultimodalData, bert: nn.Module, cache: str | Path, batch_size: int = 64) -> MultimodalData:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, file_fault
 
 HUB_NAME = "bert-base-uncased"
 HEAD_WIDTH = 64  # of all published BERTs; a checkpoint does not store the number of heads
@@ -81,6 +81,13 @@ def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...
         raise UserError(f"{what} does not fit: {'; '.join(problems[:SHOWN])}{more}")
 
 
+def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise a UserError that names the first tensor with a value that is not finite."""
+    for k, v in state.items():
+        if not torch.isfinite(v).all():
+            raise UserError(f"{path}: tensor {k} has values that are not finite (NaN): take another checkpoint")
+
+
 def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:
     """Load BERT from a local folder, in eval mode.
 
@@ -105,9 +112,19 @@ def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:
                 f"{HUB_NAME} cannot be downloaded ({error!s:.120}): get {FILES} elsewhere and put them into {folder}"
             ) from None
     try:
-        return _transformers().BertModel.from_pretrained(folder, local_files_only=True).eval()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no BERT that can be read ({error!s:.120}): expected {FILES}") from None
+        own = {"local_files_only": True, "output_loading_info": True}
+        bert, found = _transformers().BertModel.from_pretrained(folder, **own)
+    except UserError:
+        raise
+    except Exception as error:  # of several libraries, with their own advice
+        weights = [p for p in (folder / "model.safetensors", folder / "pytorch_model.bin") if p.is_file()]
+        known = weights and "config" not in str(error)
+        fault = f"{weights[0].name}: {file_fault(weights[0])}" if known else f"{error!s:.120}"
+        raise UserError(f"{folder} holds no BERT that can be read ({fault}): expected {FILES}") from None
+    if missing := sorted(k for k in found["missing_keys"] if not k.startswith("pooler.")):
+        raise UserError(f"{folder} holds no whole BERT: missing {', '.join(missing[:SHOWN])}, expected {FILES}")
+    check_finite(bert.state_dict(), folder)
+    return bert.eval()
 
 
 def last_hidden(bert: nn.Module, tokens: Tensor) -> Tensor:

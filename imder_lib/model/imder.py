@@ -20,6 +20,16 @@ from imder_lib.nets.refiner import Refiner
 KERNELS = {"learned": 3, "components": 1}  # kernel size of the encoders, without padding: T' = T - 2 or T
 
 
+def check_widths(expected: Mapping[str, int], found: Mapping[str, int]) -> None:
+    """Raise a UserError with a table of modality, expected and found width, unless they are equal."""
+    if dict(expected) != dict(found):
+        rows = [f"{m} {expected.get(m, 'none')} {found.get(m, 'none')}" for m in dict.fromkeys([*expected, *found])]
+        raise UserError(
+            f"the data do not fit the model. Widths (modality, expected, found): {'; '.join(rows)}. "
+            "Use data of these widths, or a model that was trained on such data"
+        )
+
+
 @dataclass
 class Output:
     """Result of a forward pass.
@@ -83,6 +93,7 @@ class IMDer(nn.Module):
                 are set to exactly zero, which marks them as padding. A latent step is valid if the encoder read no
                 padding for it; the first step always is.
         """
+        check_widths(self.config.widths, {m: x.shape[-1] for m, x in features.items() if m in self.modalities})
         lengths = lengths if self.config.mask_padding else None
         latents = {}
         for m in self.modalities:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from imder_lib.config import model_preset
-from imder_lib.errors import UserError
-from imder_lib.model.bert import check_fit
+from imder_lib.errors import UserError, file_fault
+from imder_lib.model.bert import check_finite, check_fit
 from imder_lib.model.imder import IMDer
 
 LETTER = {"text": "l", "audio": "a", "vision": "v"}
 MODALITY = "(text|audio|vision)"
 IGNORED = re.compile(r"(\.version|\._float_tensor|\.position_ids)$")  # buffers of fairseq and of BERT
+PREFIX = re.compile(r"^(module\.)?(Model\.)?")  # of DataParallel, and of the authors' wrapper
+NESTED = ("state_dict", "model_state_dict", "model")  # where training checkpoints keep the weights
 BERT = re.compile(r"^text_model\.(model\.)?")
 
 # Kit name -> released name, applied in order; {0}, {1} are the letters of the modalities.
@@ -96,8 +98,8 @@ def released_name(name: str, model: IMDer) -> str:
 def fill_released(model: IMDer, state: dict[str, Tensor]) -> None:
     """Load a released state dict into ``model``.
 
-    The prefix ``Model.``, buffers of the released code and BERT (``text_model.``, see :func:`released_bert`) may be
-    present or absent.
+    The prefixes ``module.`` and ``Model.``, buffers of the released code and BERT (``text_model.``, see
+    :func:`released_bert`) may be present or absent.
 
     Raises:
         UserError: missing or extra names, or wrong shapes; the model is unchanged.
@@ -116,25 +118,28 @@ def released_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    state = {k.removeprefix("Model."): v for k, v in state.items()}
+    state = {PREFIX.sub("", k): v for k, v in state.items()}
     return {k: v for k, v in state.items() if not IGNORED.search(k)}
 
 
 def read_released(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict written by torch.save, with weights_only=True.
+    """Read a state dict written by torch.save, alone or in a training checkpoint (:data:`NESTED`).
 
     Raises:
-        UserError: no such file, or not a state dict.
+        UserError: no such file, not a state dict, or values that are not finite.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: put the authors' file there (see pt/README.md)")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path} is not a checkpoint that loads with weights_only=True: {error!s:.200}") from error
+    except Exception:
+        raise UserError(f"{path} is no checkpoint that can be read: {file_fault(path)}") from None
+    for key in NESTED:  # a training checkpoint: weights beside the optimiser's state
+        state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path} holds no state dict: expected a dict of tensors by name")
+    check_finite(_plain(state), path)
     return state
 
 

@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,26 +11,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, unknown
+from imder_lib.runs.child import MARK, end_all
 from imder_lib.threads import set_waiting
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 PORT_CLASH = ("Address already in use", "ZMQError", "Kernel died before replying to kernel_info")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a traceback
-# Code of a child process, which can be killed with its kernel at the time limit and shares no sockets with other runs.
-# It ends with its parent, even if that is killed, so a resumed run does not find the old one still writing.
-CHILD = """
-import json, os, sys, threading, time, papermill
-job = json.load(sys.stdin)
-def watch():
-    while os.getppid() == job["parent"]:
-        time.sleep(0.5)
-    os._exit(1)  # the kernel ends with this process
-threading.Thread(target=watch, daemon=True).start()
-papermill.execute_notebook(job["notebook"], job["out"], parameters=job["parameters"], kernel_name="python3",
-                           progress_bar=False, cwd=job["cwd"], log_output=False)
-"""
+CHILD = Path(__file__).with_name("child.py")  # a process, which can be killed and shares no sockets with other runs
+LONGEST = 2e6  # seconds that a process can be waited for
 
 
 @dataclass(frozen=True)
@@ -52,8 +42,8 @@ def code_cells(path: str | Path) -> list[tuple[str, str, list[str]]]:
         cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
         code = [c for c in cells if c["cell_type"] == "code"]
         return [(c.get("id", ""), "".join(c["source"]), c["metadata"].get("tags", [])) for c in code]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no notebook: {error!s:.120}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no notebook that can be read: {error!s:.120}") from None
 
 
 def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
@@ -62,12 +52,22 @@ def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
     if len(tagged) != 1:
         raise UserError(f"{path} has {len(tagged)} cells tagged 'parameters', expected one")
     lines, found = tagged[0].splitlines(), {}
-    for node in ast.parse(tagged[0]).body:
+    form = f"is not 'name: {'|'.join(TYPES)} = default  # help'"
+    try:
+        nodes = ast.parse(tagged[0]).body
+    except SyntaxError as error:
+        raise UserError(f"{path}: parameters line {error.lineno} {form}") from None
+    for node in nodes:
         if not isinstance(node, ast.AnnAssign) or ast.unparse(node.annotation) not in TYPES or node.value is None:
-            raise UserError(f"{path}: parameters line {node.lineno} is not 'name: {'|'.join(TYPES)} = default  # help'")
+            raise UserError(f"{path}: parameters line {node.lineno} {form}")
         name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
         text = lines[node.lineno - 1].partition("#")[2].strip()
-        found[name] = Parameter(name, kind, ast.literal_eval(node.value), text)
+        try:
+            default = ast.literal_eval(node.value)
+        except ValueError:
+            shown = ast.unparse(node.value)
+            raise UserError(f"{path}: the default of {name} must be one plain value, got {shown}") from None
+        found[name] = Parameter(name, kind, default, text)
     return found
 
 
@@ -87,9 +87,15 @@ def parse_value(parameter: Parameter, value: Any) -> Any:
 def check_parameters(path: str | Path, given: dict[str, Any]) -> dict[str, Any]:
     """Convert the given values to the declared types of the notebook's parameters; unknown names are errors."""
     known = notebook_parameters(path)
-    if unknown := [k for k in given if k not in known]:
-        raise UserError(f"{Path(path).name} has no parameter {unknown[0]!r}: expected one of {list(known)}")
+    for name in given:
+        if name not in known:
+            raise unknown(f"{Path(path).name} has no parameter", name, known)
     return {k: parse_value(known[k], v) for k, v in given.items()}
+
+
+def check_timeout(seconds: float) -> None:
+    if not seconds > 0:  # NaN too
+        raise UserError(f"timeout must be a number of seconds above 0, got {seconds:g}")
 
 
 def run_notebook(
@@ -109,6 +115,7 @@ def run_notebook(
         UserError: bad parameters, ``out`` cannot be written, or the notebook raised a UserError.
         RuntimeError: the notebook failed or exceeded the time limit.
     """
+    check_timeout(timeout)
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(path, parameters or {})
     if "live" in notebook_parameters(path):
@@ -122,7 +129,7 @@ def run_notebook(
         raise UserError(f"{out} cannot be written: {error.strerror}") from None
     # papermill treats braces in paths as format fields; doubled braces are literal.
     safe = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
-    job = json.dumps(safe | {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()})
+    job = json.dumps(safe | {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()}, ensure_ascii=False)
     code, error = _child(job, timeout)
     if code and any(sign in error for sign in PORT_CLASH):
         print(f"{path.name}: the kernel's port was in use, trying once more", flush=True)
@@ -140,20 +147,26 @@ def run_notebook(
 
 
 def _child(job: str, timeout: float) -> tuple[int | None, str]:
-    """Exit code (None: timeout) and standard error of a papermill process; it is killed with its kernel if needed."""
+    """Exit code (None: timeout) and standard error of a papermill process; at the end nothing of it is left."""
+    mark = uuid4().hex
     environment = os.environ | {
+        MARK: mark,
+        "PYTHONUTF8": "1",  # whatever the locale
+        "PYTHONIOENCODING": "utf-8:surrogateescape",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
     set_waiting(environment, loaded=False)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-c", CHILD], env=environment, start_new_session=True, **pipes)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    pipes |= {"encoding": "utf-8", "errors": "surrogateescape"}  # the bytes of a path, in any locale
+    command = [sys.executable, "-P", str(CHILD)]  # -P: the modules beside the script are no top-level modules
+    process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
     try:
-        _, error = process.communicate(job, timeout=timeout)
+        _, error = process.communicate(job, timeout=min(timeout, LONGEST))
         return process.returncode, error
     except subprocess.TimeoutExpired:
         return None, ""
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            end_all(process.pid, mark)
             process.wait()

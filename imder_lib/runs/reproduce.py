@@ -5,6 +5,8 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +17,12 @@ from typer import Argument, Option
 from imder_lib.data.load import NAMES
 from imder_lib.data.missing import RATES
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import write_text
+from imder_lib.experiment.checkpoint import CHECKPOINT, write_text
 from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import PROFILES, find_profile
-from imder_lib.runs.notebook import check_parameters, run_notebook
+from imder_lib.runs.notebook import check_parameters, check_timeout, run_notebook
 from imder_lib.runs.report import write_report
-from imder_lib.runs.setup import Run, start_run
+from imder_lib.runs.setup import Run, check_start, start_run
 from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -67,7 +69,7 @@ class ReproduceSettings(Settings):
 class SweepSettings(Settings):
     profile: ProfileName = "full"
     out: Folder = "results/sweep"
-    rates: Annotated[str, Option(help="of the random protocol, 0.1,0.5; empty: all eight")] = ""
+    rates: Annotated[str, Option(help="of the random protocol, 0.1,0.5; empty: all")] = ""
 
 
 @dataclass
@@ -91,10 +93,11 @@ def reproduce(settings: ReproduceSettings) -> Path:
         path of index.html
     """
     started = time.perf_counter()
+    check_timeout(settings.timeout)
     grid, recipes = find_profile(settings.profile).grid, parse_list(settings.recipe, list(RECIPES), "recipe")
     if not grid and recipes != ["staged"]:
         raise UserError(f"recipe {settings.recipe!r} needs the grid: choose profile full, or imder sweep")
-    run, seconds = open_run(settings), {}
+    run, seconds = open_run(settings, recipes), {}
     parameters = {k: getattr(settings, k) for k in PASSED} | {"out": str(run.folder)}
     if grid:
         parameters["seeds"] = str(run.seeds[0])
@@ -116,7 +119,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
             print(f"{name} ...", flush=True)
             notebook = f"{name}.ipynb"
             run_notebook(NOTEBOOKS / notebook, done / notebook, parameters, timeout=settings.timeout)
-            (done / f".{name}.done").touch()
+            write_text(done / f".{name}.done", "")
         seconds[name] = round(time.perf_counter() - begun, 1)
         print(f"{name} done, {seconds[name]:.0f} s", flush=True)
     provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
@@ -126,8 +129,8 @@ def reproduce(settings: ReproduceSettings) -> Path:
 def sweep_alone(settings: SweepSettings) -> Path:
     """Run the paper's grid without the notebooks; write OUT/cells and OUT/tables. Returns the path of the tables."""
     recipes = parse_list(settings.recipe, list(RECIPES), "recipe")
-    rates = parse_list(settings.rates, RATES, "rate")
-    run = with_pretrained(open_run(settings))
+    rates = parse_list(settings.rates, RATES, "rate") if settings.rates else []
+    run = with_pretrained(open_run(settings, recipes, rates))
     sweep(run, recipes, rates)
     return run.folder / "tables"
 
@@ -144,13 +147,19 @@ def pretrain_alone(settings: PretrainSettings) -> Path:
         place = path if path.exists() else folder
         raise UserError(f"{place} exists already: name another result, remove it, or continue with --resume")
     given = {k: getattr(settings, k) for k in ("text", "epochs", "download_bert")}
-    pretrain_run(start_run(dataset, settings.profile, str(seed), folder, **given), seed, folder, path)
+    with removed_on_error(folder):
+        run = start_run(dataset, settings.profile, str(seed), folder, **given)
+        check_start(run)
+        pretrain_run(run, seed, folder, path)
     shutil.rmtree(folder)
     return path
 
 
-def open_run(settings: Settings) -> Run:
-    """Start a run in a new folder, or continue the run in an existing one with the same settings (run.json)."""
+def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] = ()) -> Run:
+    """Start a run in a new folder, or continue the run in an existing one with the same settings (run.json).
+
+    A new folder is removed if the run does not start.
+    """
     folder = Path(settings.out).resolve()
     path, new = folder / "run.json", not folder.exists()
     kept = {k: v for k, v in asdict(settings).items() if k not in ("out", "resume", "download_bert", "timeout")}
@@ -160,14 +169,23 @@ def open_run(settings: Settings) -> Run:
         raise UserError(f"{folder} holds a run with other settings: name another folder")
     if not os.access(next(p for p in (folder, *folder.parents) if p.exists()), os.W_OK):
         raise UserError(f"{folder} cannot be written: no permission")
-    try:
+    with removed_on_error(folder):
         run = start_run(out=folder, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})
-    except UserError:
-        if new:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    write_text(path, json.dumps(kept))
+        check_start(run, recipes, rates)
+        write_text(path, json.dumps(kept))
     return run
+
+
+@contextmanager
+def removed_on_error(folder: Path) -> Iterator[None]:
+    """Remove a folder, and parents, that the block has created if it fails or is interrupted before a first epoch."""
+    new = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        yield
+    except BaseException:
+        if new and not (folder / CHECKPOINT).exists():
+            shutil.rmtree(new[-1], ignore_errors=True)
+        raise
 
 
 def _read(path: Path) -> object:

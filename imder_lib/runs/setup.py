@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +22,14 @@ from imder_lib.config import WIDTHS, ModelConfig, TrainConfig, model_preset, tra
 from imder_lib.data.load import DATA_ROOT, NAMES, load_data
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import write_text
+from imder_lib.experiment.cases import rates_of
+from imder_lib.experiment.checkpoint import write_text, written_whole
 from imder_lib.experiment.comparison import train_compared
-from imder_lib.experiment.pretrain import like_pretrained, pretrained_bert, read_pretrained
+from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrained_bert, read_pretrained
 from imder_lib.experiment.text import bert_features, check_route
 from imder_lib.experiment.training import FitResult
 from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
+from imder_lib.model.imder import IMDer
 from imder_lib.profiles import find_profile
 from imder_lib.threads import WAITING
 
@@ -148,15 +151,14 @@ class Run:
     def save_table(self, table: pd.DataFrame, name: str) -> None:
         """Write tables/NAME.csv and .md."""
         folder = self.folder / "tables"
-        folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{name}.csv", table.to_csv(index=False))
         write_text(folder / f"{name}.md", table.to_markdown(index=False, floatfmt=".4g") + "\n")
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> None:
         """Write figures/NAME.png and its caption; in a notebook, show both, with the caption as alt text."""
         path = self.folder / "figures" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=FILE_DPI, bbox_inches="tight")
+        with written_whole(path) as part:
+            figure.savefig(part, format="png", dpi=FILE_DPI, bbox_inches="tight")
         plt.close(figure)
         write_text(path.with_suffix(".json"), json.dumps({"caption": caption}))
         if get_ipython() is not None:
@@ -195,6 +197,32 @@ def start_run(
     if download_bert:
         local_bert(BERT_FOLDER, download=True)
     return with_bert(run) if run.text == "bert-frozen" or (run.text == "bert-finetune" and run.pretrained) else run
+
+
+def check_start(run: Run, recipes: Sequence[str] = ("staged",), rates: Sequence[float] = ()) -> None:
+    """What later steps of a run need, checked before the first one.
+
+    Raises:
+        UserError: rates or a recipe that the number of modalities does not allow, a pretrained model of other sizes,
+            or no BERT to train.
+    """
+    M, allowed = len(run.data.modalities), rates_of("random", run.data.modalities)
+    if bad := [r for r in rates if r not in allowed]:
+        raise UserError(f"rate {bad[0]} is not possible for {M} modalities: expected one or more of {list(allowed)}")
+    if "released" in recipes and M != 3:
+        raise UserError(f"recipe 'released' needs three modalities, the data have {M}: choose recipe staged")
+    if run.pretrained:
+        weights = read_pretrained(run.pretrained)
+        try:
+            load_pretrained(IMDer(replace(like_pretrained(run.model_config(), weights), recoverer="zero")), weights)
+        except UserError as error:
+            raise UserError(
+                f"{run.pretrained} does not fit profile {run.profile} and these data: {error}; choose the profile and "
+                "data of its pretraining"
+            ) from None
+    elif run.text == "bert-finetune":
+        run.data.train.tokens([0])  # raises if there are none
+        find_bert("")
 
 
 def find_bert(pretrained: str) -> nn.Module:

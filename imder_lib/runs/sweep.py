@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from imder_lib.data.missing import RATES, patterns
-from imder_lib.errors import UserError
+from imder_lib.data.missing import patterns
+from imder_lib.errors import unknown
+from imder_lib.experiment.cases import Case, rates_of
 from imder_lib.experiment.checkpoint import write_text
-from imder_lib.experiment.evaluation import Case, evaluate
+from imder_lib.experiment.evaluation import evaluate
 from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrain, read_pretrained
 from imder_lib.experiment.training import fit
 from imder_lib.model.imder import IMDer
@@ -44,7 +45,7 @@ def parse_list(text: str, known: Sequence, what: str) -> list:
     except ValueError:
         chosen = [text]
     if bad := [x for x in chosen if x not in known]:
-        raise UserError(f"unknown {what} {bad[0]!r}: expected one or more of {list(known)}, joined by commas")
+        raise unknown(f"unknown {what}", bad[0], known, "expected one or more of", ", joined by commas")
     return list(dict.fromkeys(chosen))
 
 
@@ -70,19 +71,18 @@ def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> None:
     pretrain(model, run.data, run.train_config(seed), folder, path, bert=bert, resume=True)
 
 
-def sweep(run: Run, recipes: Sequence[str], rates: Sequence[float] = RATES) -> pd.DataFrame:
+def sweep(run: Run, recipes: Sequence[str], rates: Sequence[float] = ()) -> pd.DataFrame:
     """Train and evaluate all cells, then write the tables; cells/NAME.csv marks a finished cell.
 
     Args:
         run: run with a pretrained model, see :func:`with_pretrained`.
         recipes: "staged", "released" or both.
-        rates: of the random protocol.
+        rates: of the random protocol; empty: all that the number of modalities allows.
 
     Returns:
         the rows of all cells
     """
-    folder = run.folder / "cells"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, rates = run.folder / "cells", rates or rates_of("random", run.data.modalities)
     grid, tables = cells(recipes, rates, run.seeds), []
     for i, cell in enumerate(grid, start=1):
         path = folder / f"{cell.name}.csv"

@@ -1,5 +1,6 @@
 """evaluate: rows, rates, baselines, and independence of the batch."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from conftest import tiny_model
 
 from imder_lib import IMDer, ModelConfig, TrainConfig, UserError, evaluate, fit, load_data
-from imder_lib.data.schema import MultimodalData
+from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.samplers import Sampler
+from imder_lib.experiment.cases import rates_of
 from imder_lib.experiment.evaluation import predict
 from imder_lib.experiment.metrics import metrics
 from imder_lib.model.recovery import encode_split
@@ -80,3 +82,78 @@ def test_classes_from_training_to_table(tmp_path):
     np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-5)
     row = table[(table["case"] == "top+middle") & (table["method"] == "imder")].iloc[0]
     assert row["acc"] == np.mean(p.mean(0).argmax(-1) == small.test.labels)
+
+
+def test_settings_of_other_kinds_mean_the_same(data, model):
+    expected = evaluate(model, data.test, [("random", 0.3)], [1], draws=2)
+    for case in (("random", np.float32(0.3)), ("random", np.float64(0.3))):
+        pd.testing.assert_frame_equal(evaluate(model, data.test, [case], 1, draws=2.0), expected)
+    names = evaluate(model, data.test, [("fixed", ("text", "audio"))], np.int64(1))
+    pd.testing.assert_frame_equal(names, evaluate(model, data.test, [("fixed", "text+audio")]))
+    assert evaluate(model, data.test, "random", 1)["case"].nunique() == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"protocols": [("random", None)]}, "needs a missing rate as a number, got None"),
+        ({"protocols": "rendom"}, r"unknown protocol 'rendom': did you mean random\?"),
+        ({"protocols": ("random", 0.3)}, "expected names or pairs"),
+        ({"draws": 2.5}, "draws must be a whole number of at least 1, got 2.5"),
+        ({"draws": 0}, "draws must be"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"mask_batch": 0}, "mask_batch must be"),
+        ({"seeds": "1"}, "seeds must be"),
+    ],
+)
+def test_bad_settings_are_said_before_anything_runs(data, model, monkeypatch, settings, message):
+    monkeypatch.setattr(model, "encode", None)
+    with pytest.raises(UserError, match=message):
+        evaluate(model, data.test, **settings)
+
+
+@pytest.mark.parametrize(("M", "highest"), [(2, 0.5), (4, 0.7)])
+def test_rates_follow_the_number_of_modalities(M, highest):
+    widths = dict(zip(("text", "audio", "hand", "gaze"), (12, 5, 6, 4), strict=False))
+    widths = {m: widths[m] for m in list(widths)[:M]}
+    rng = np.random.default_rng(0)
+    features = {m: rng.standard_normal((24, 10, D)).astype(np.float32) for m, D in widths.items()}
+    split = Split(features, rng.uniform(-3, 3, 24).astype(np.float32), [str(i) for i in range(24)], 10)
+    table = evaluate(tiny_model(widths), split)
+    assert (table["protocol"] == "fixed").sum() == 2 * (2**M - 1)  # imder and zero
+    random = table[table["protocol"] == "random"]
+    assert random["rate"].max() == highest
+    assert ((random["realised"] - random["rate"]).abs() <= 1 / 24 / M + 1e-9).all()
+    assert rates_of("released", widths) == ()
+    with pytest.raises(UserError, match="'released' supports three modalities"):
+        evaluate(tiny_model(widths), split, ["released"])
+
+
+def test_data_of_other_widths_or_modalities(data):
+    model = tiny_model({"text": 12, "audio": 74, "vision": 35}).train()
+    table = r"\(modality, expected, found\): text 12 12; audio 74 5; vision 35 8\."
+    for call in (lambda: evaluate(model, data.test), lambda: encode_split(model, data.test)):
+        with pytest.raises(UserError, match=table):
+            call()
+    with pytest.raises(UserError, match="vision none 8"):
+        evaluate(tiny_model({"text": 12, "audio": 5}), data.test)
+    with pytest.raises(UserError, match="hand 3 none"):
+        evaluate(tiny_model({"text": 12, "audio": 5, "hand": 3}), data.test)
+    assert model.training
+
+
+def test_the_model_keeps_its_mode_after_an_error(data, model, monkeypatch):
+    model.train()
+    monkeypatch.setattr(model.fusion, "forward", None)
+    with pytest.raises(TypeError):
+        evaluate(model, data.test)
+    assert model.training
+
+
+def test_a_protocol_that_masks_nothing_is_said(data, model):
+    with pytest.warns(UserWarning, match="masks nothing here: it needs six batches or more, 24 samples are 5 of 5"):
+        evaluate(model, data.test, [("released", 0.7)], mask_batch=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(model, data.test, [("released", 0.7)], mask_batch=4)
+        evaluate(model, data.test, [("released", 0)])

@@ -6,6 +6,7 @@ import functools
 import pytest
 import torch
 from golden import released_state as _released_state
+from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 from imder_lib import UserError, load_released
@@ -81,3 +82,26 @@ def test_without_transformers_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"pip install 'imder-kit\[bert\]'"):
         build_bert(state)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (bytes(99), "only zeros"), (b"", "is empty")],
+)
+def test_weights_that_are_no_weights(tmp_path, name, content, message):
+    tiny_bert().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: it .*{message}") as stop:
+        local_bert(tmp_path)
+    assert "weights_only" not in str(stop.value)
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path):
+    bert = tiny_bert()
+    bert.save_pretrained(tmp_path)
+    kept = {k: v.clone() for k, v in bert.state_dict().items() if not k.startswith("encoder.layer.1.attention")}
+    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"no whole BERT: missing encoder\.layer\.1\.attention"):
+        local_bert(tmp_path)

@@ -2,19 +2,23 @@
 
 import json
 import re
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import tiny_model
 from golden import DATA, inputs, released_state
 
-from imder_lib import load_released
+from imder_lib import load_model, load_released
 from imder_lib.diffusion.denoiser import sample_condition
 from imder_lib.diffusion.losses import dsm_loss
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
+from imder_lib.experiment.checkpoint import read_checkpoint
+from imder_lib.experiment.pretrain import read_pretrained
 from imder_lib.model.released import LETTER, released_name
 
 GOLDEN = dict(np.load(DATA / "golden_mosi.npz"))
@@ -169,3 +173,51 @@ def test_old_buffers_are_ignored(tmp_path):
     assert any(k.endswith("._float_tensor") for k in state)
     torch.save(state, tmp_path / "x.pth")
     assert load_released(tmp_path / "x.pth", preset="mosi").config.layers == 4
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict"])
+def test_a_training_checkpoint_and_the_prefix_of_data_parallel(tmp_path, key):
+    state = released_state("mosi")
+    nested = {key: {f"module.Model.{k}": v for k, v in state.items()}, "optimizer": {"lr": 0.1}, "epoch": 3}
+    torch.save(nested, tmp_path / "x.pth")
+    torch.save(state, tmp_path / "plain.pth")
+    a, b = (load_released(tmp_path / name).state_dict() for name in ("x.pth", "plain.pth"))
+    assert all(torch.equal(a[k], b[k]) for k in b)
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    state = released_state("mosi")
+    state["proj_a.weight"][0, 0, 0] = float("nan")
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"x\.pth: tensor proj_a\.weight has values that are not finite"):
+        load_released(tmp_path / "x.pth")
+
+
+BAD_FILES = {
+    "git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 440\n",
+    "is empty": b"",
+    "holds only zeros": bytes(5000),
+    "is damaged": b"<html>not found</html>",
+}
+
+
+@pytest.mark.parametrize("message", BAD_FILES)
+def test_a_bad_file_is_named_without_the_advice_of_a_library(tmp_path, message):
+    for name, read in {
+        "x.pth": lambda p: read_pretrained(p),
+        "x.safetensors": lambda p: read_pretrained(p),
+        "checkpoint.pt": lambda p: read_checkpoint(p.parent, torch.nn.Linear(1, 1)),
+        "model.safetensors": load_model,
+    }.items():
+        path = tmp_path / name
+        path.write_bytes(BAD_FILES[message])
+        (tmp_path / "model.json").write_text(json.dumps(asdict(tiny_model().config)))
+        with pytest.raises(UserError, match=message) as stop:
+            read(path)
+        assert "weights_only" not in str(stop.value)
+
+
+def test_other_objects_in_a_checkpoint_are_refused(tmp_path):
+    torch.save({"model": torch.nn.Linear(1, 1)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"holds objects other than tensors: save the state dict alone$"):
+        load_released(tmp_path / "x.pth")

@@ -1,9 +1,23 @@
 """Bad input at the command line: one line on standard error, exit code 2, no files written."""
 
+import errno
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+
+from imder_lib import UserError
+from imder_lib.diffusion.samplers import Sampler
+from imder_lib.experiment.checkpoint import write_text
+from imder_lib.runs import setup
+from imder_lib.runs.notebook import check_parameters
+from imder_lib.runs.reproduce import NOTEBOOKS
 
 SPLITS = {"train": 12, "valid": 6, "test": 6}
 SHAPES = {"text": (4, 6), "audio": (4, 2), "vision": (4, 3)}
@@ -134,8 +148,151 @@ def test_an_output_folder_that_cannot_be_written(imder, file, tmp_path):
         refused(imder, tmp_path, ("convert", file, out), "cannot be written")
 
 
+@pytest.mark.parametrize("command", ["reproduce", "sweep"])
+def test_an_interruption_is_said_and_leaves_no_folder(imder, tmp_path, monkeypatch, command):
+    def load_data(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(setup, "load_data", load_data)
+    code, _, error = imder(command, "--out", tmp_path / "a" / "out")
+    assert (code, error) == (130, "imder: interrupted: continue with --resume\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_usage_errors(imder):
     assert "reproduce" in imder("--help")[1]
     for arguments in (["reproduec"], ["check"], ["check", "a", "b"]):
         code, _, error = imder(*arguments)
         assert (code, error.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--profile", "quik"), "unknown profile 'quik': did you mean quick? expected one of"),
+        (("--profile", "Full", "--seeds", "1"), "did you mean full?"),
+        (("--recipe", "relased"), "unknown recipe 'relased': did you mean released? expected one or more of"),
+        (("--text", "bert-frozn"), "unknown text route 'bert-frozn': did you mean bert-frozen?"),
+    ],
+)
+def test_a_near_name_is_suggested(imder, tmp_path, option, message):
+    refused(imder, tmp_path, ("reproduce", *option, "--out", tmp_path / "out"), message)
+
+
+def test_near_names_of_samplers_and_of_notebook_parameters():
+    with pytest.raises(UserError, match=r"unknown sampler .dpmpp_2n.: did you mean dpmpp_2m\?"):
+        Sampler("dpmpp_2n")
+    with pytest.raises(UserError, match=r"03_recovery.ipynb has no parameter 'mising_rate': did you mean missing\?"):
+        check_parameters(NOTEBOOKS / "03_recovery.ipynb", {"mising_rate": 0.3})
+
+
+def write_file(path, modalities, T=4):
+    rng, value = np.random.default_rng(0), {"modalities": list(modalities)}
+    for split, n in {"train": 24, "valid": 12, "test": 12}.items():
+        value[split] = {m: rng.standard_normal((n, T, D)).astype(np.float32) for m, D in modalities.items()}
+        value[split] |= {"regression_labels": rng.uniform(-3, 3, n), "id": [f"{split}{i}" for i in range(n)]}
+    path.write_bytes(pickle.dumps(value))
+    return path
+
+
+TWO = {"text": 6, "audio": 2}
+
+
+def test_a_sweep_with_two_modalities(imder, tmp_path):
+    path, out = write_file(tmp_path / "two.pkl", TWO), tmp_path / "a" / "out"
+    command = ("sweep", "--dataset", path, "--out", out, "--profile", "smoke", "--epochs", 1, "--steps", 2)
+    refused(imder, tmp_path, (*command, "--rates", "0.5,0.6"), "rate 0.6 is not possible for 2 modalities")
+    refused(imder, tmp_path, (*command, "--recipe", "released"), "recipe 'released' needs three modalities")
+    code, _, error = imder(*command, "--seeds", 1)
+    assert (code, error) == (0, "")
+    random = pd.read_csv(out / "tables" / "05_paper_random_staged.csv")
+    assert sorted(random["case"].unique()) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+
+
+def test_a_pretrained_model_that_does_not_fit_is_said_at_the_start(imder, file, tmp_path):
+    done = imder("pretrain", file, tmp_path / "p.safetensors", "--profile", "smoke", "--epochs", 1)
+    assert done[0] == 0, done
+    command = (
+        "reproduce",
+        "--dataset",
+        file,
+        "--out",
+        tmp_path / "a" / "out",
+        "--pretrained",
+        tmp_path / "p.safetensors",
+    )
+    refused(
+        imder, tmp_path, (*command, "--profile", "quick"), "p.safetensors does not fit profile quick and these data"
+    )
+    other = write_file(tmp_path / "two.pkl", TWO)
+    refused(imder, tmp_path, (*command[:2], other, *command[3:], "--profile", "smoke"), "does not fit profile smoke")
+    (tmp_path / "p.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    refused(imder, tmp_path, (*command, "--profile", "smoke"), "run git lfs pull")
+
+
+def test_a_bad_bert_leaves_no_folder(imder, tmp_path, monkeypatch):
+    content_, bert = content(), tmp_path / "bert"
+    for split, n in SPLITS.items():
+        content_[split]["text_bert"] = np.ones((n, 3, 4))
+    path = tmp_path / "mine.pkl"
+    path.write_bytes(pickle.dumps(content_))
+    bert.mkdir()
+    (bert / "config.json").write_text('{"model_type": "bert"}')
+    (bert / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    monkeypatch.setattr(setup, "BERT_FOLDER", bert)
+    plain = write_file(tmp_path / "plain.pkl", TWO)
+    refused(imder, tmp_path, ("pretrain", plain, tmp_path / "p.st", "--text", "bert-finetune"), "no text_bert")
+    for text in ("bert-frozen", "bert-finetune"):
+        for command in (
+            ("reproduce", "--dataset", path, "--out", tmp_path / "out"),
+            ("pretrain", path, tmp_path / "p.st"),
+        ):
+            profile = ("--profile", "smoke", "--text", text)
+            refused(imder, tmp_path, (*command, *profile), "model.safetensors: it is a git-lfs pointer")
+
+
+def test_a_full_disk_is_one_line_and_keeps_earlier_results(imder, tmp_path, monkeypatch):
+    path, out = write_file(tmp_path / "two.pkl", TWO), tmp_path / "out"
+    command = ("sweep", "--dataset", path, "--out", out, "--profile", "smoke", "--epochs", 1, "--steps", 2)
+    original = Path.write_text
+
+    def write_text(self, text, **kw):
+        if "seed2.csv" in self.name:
+            original(self, text[:10], **kw)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(self, text, **kw)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    code, _, error = imder(*command, "--seeds", "1,2")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "staged-all-seed2.csv cannot be written: No space left on device" in error
+    assert [p.name for p in (out / "cells").iterdir()] == ["staged-all-seed1.csv"]
+
+
+def test_a_figure_on_a_full_disk_leaves_no_part_of_it(tmp_path, monkeypatch):
+    def savefig(self, path, **_):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.raises(UserError, match=r"a\.png cannot be written: No space left"):
+        setup.Run(None, "smoke", [1], tmp_path).save_figure(Figure(), "a", "caption")
+    assert list((tmp_path / "figures").iterdir()) == []
+
+
+def test_a_locale_without_utf_8(file, tmp_path, write_notebook):
+    path = tmp_path / "数据.pkl"
+    path.write_bytes(file.read_bytes())
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "imder_lib.cli"]
+    for arguments in (["convert", path, tmp_path / "转换"], ["check", tmp_path / "转换"], ["check", tmp_path / "没有"]):
+        done = subprocess.run([*command, *arguments], env=os.environ | plain, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == (2 if "没有" in str(arguments) else 0), done.stderr
+    source = write_notebook('text: str = ""  # any', "print(text, open(text).name)\nprint('数据')", name="笔记")
+    arguments = ["run", source, tmp_path / "完成.ipynb", "-p", f"text={path}"]
+    done = subprocess.run([*command, *arguments], env=os.environ | plain, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "数据\\n" in (tmp_path / "完成.ipynb").read_text(encoding="utf-8")
+    write_text(tmp_path / "a.txt", os.fsencode("数据").decode("ascii", "surrogateescape"))
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "数据"

@@ -1,9 +1,11 @@
 """Execution of notebooks: checked parameters, time limit, and output that is kept on failure."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -20,6 +22,11 @@ LOOP = """pipe = open({!r}, "w")
 print("begun", flush=True)
 pipe.write("x")
 pipe.flush()
+while True:
+    pass"""
+SLEEPER = """import subprocess
+pipe = open({!r}, "w")
+subprocess.Popen("sleep 1000 & echo x; exec sleep 1000", shell=True, stdout=pipe, start_new_session=True)
 while True:
     pass"""
 
@@ -72,9 +79,23 @@ def test_a_parameters_cell_must_have_typed_defaults(write_notebook, cell):
 
 
 @pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("rate: float = 2 * 3", r"the default of rate must be one plain value, got 2 \* 3"),
+        ("rate: float = 2\n%matplotlib inline", r"parameters line 2 is not 'name: "),
+        ("rate: float = (2", "parameters line 1 is not 'name: "),
+    ],
+)
+def test_a_parameters_cell_that_cannot_be_read(imder, write_notebook, tmp_path, cell, message):
+    code, _, error = imder("run", write_notebook(cell), tmp_path / "out.ipynb")
+    assert (code, error.count("\n")) == (2, 1)
+    assert re.search(message, error)
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["nmae=b"], "has no parameter 'nmae': expected one of ['name', 'rate', 'steps', 'fast']"),
+        (["nmae=b"], "has no parameter 'nmae': did you mean name? expected one of ['name', 'rate', 'steps', 'fast']"),
         (["name=b", "Steps=3"], "has no parameter 'Steps'"),
         (["steps=many"], "parameter steps must be int, got 'many'"),
         (["fast=1"], "parameter fast must be bool"),
@@ -162,8 +183,8 @@ def test_a_run_ends_at_the_time_limit_and_its_output_is_kept(write_notebook, tmp
     monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
     out = tmp_path / "out.ipynb"
     with pytest.raises(RuntimeError, match=r"ran out of its 123 s; .*out\.ipynb"):
-        run_notebook(write_notebook("", "print('first')", LOOP.format(str(pipe))), out, timeout=123)
-    assert reader[0].read() == ""  # returns only when the kernel has ended
+        run_notebook(write_notebook("", "print('first')", SLEEPER.format(str(pipe))), out, timeout=123)
+    assert reader[0].read() == "\n"  # returns only when kernel and sleepers have ended
     assert "first" in text_of(out)
 
 
@@ -174,13 +195,47 @@ def test_a_time_limit_before_the_kernel_starts(write_notebook, tmp_path):
 
 def test_a_killed_runner_leaves_no_kernel(write_notebook, tmp_path, pipe):
     source = write_notebook("", LOOP.format(str(pipe)))
-    command = [sys.executable, "-m", "imder_lib.cli", "run", source, tmp_path / "out.ipynb"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = started("run", source, tmp_path / "out.ipynb")
     with pipe.open() as reader:
         assert reader.read(1) == "x"
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
         assert reader.read() == ""
+
+
+def started(*arguments, **environment):
+    command = [sys.executable, "-m", "imder_lib.cli", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": os.environ | environment}
+    # Shells without job control start a background command with Ctrl-C ignored.
+    return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes)
+
+
+def test_ctrl_c_ends_all_that_a_notebook_has_started(write_notebook, tmp_path, pipe):
+    process = started("run", write_notebook("", SLEEPER.format(str(pipe))), tmp_path / "out.ipynb")
+    with pipe.open() as reader:
+        assert reader.read(1) == "x"
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate()
+        assert (process.returncode, error) == (130, "imder: interrupted: run it again\n")
+        assert reader.read() == "\n"  # returns only when kernel and sleepers have ended
+
+
+def test_ctrl_c_while_the_command_imports(tmp_path, pipe):
+    (tmp_path / "pandas.py").write_text(f"open({str(pipe)!r}, 'w').write('x')\nwhile True: pass")
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    process = started("reproduce", PYTHONPATH=path)
+    assert pipe.open().read(1) == "x"
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert (process.returncode, error) == (130, "imder: interrupted: continue with --resume\n")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-5", "0"])
+def test_a_time_limit_must_be_positive(imder, write_notebook, tmp_path, seconds):
+    for command in (("run", write_notebook(""), tmp_path / "o.ipynb"), ("reproduce", "--out", tmp_path / "out")):
+        code, _, error = imder(*command, "--timeout", seconds)
+        assert (code, error) == (2, f"imder: timeout must be a number of seconds above 0, got {seconds}\n")
+    assert len(list(tmp_path.iterdir())) == 1  # the notebook's folder
 
 
 @pytest.mark.parametrize("sign", runner.PORT_CLASH)
