@@ -21,6 +21,7 @@ from imder_lib.experiment.checkpoint import CHECKPOINT, write_text
 from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import PROFILES, find_profile
 from imder_lib.runs.notebook import check_parameters, check_timeout, run_notebook
+from imder_lib.runs.progress import progress_shown
 from imder_lib.runs.report import write_report
 from imder_lib.runs.setup import Run, check_start, start_run
 from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
@@ -118,7 +119,8 @@ def reproduce(settings: ReproduceSettings) -> Path:
         if not (done / f".{name}.done").exists():
             print(f"{name} ...", flush=True)
             notebook = f"{name}.ipynb"
-            run_notebook(NOTEBOOKS / notebook, done / notebook, parameters, timeout=settings.timeout)
+            with progress_shown(run.folder / "models"):
+                run_notebook(NOTEBOOKS / notebook, done / notebook, parameters, timeout=settings.timeout)
             write_text(done / f".{name}.done", "")
         seconds[name] = round(time.perf_counter() - begun, 1)
         print(f"{name} done, {seconds[name]:.0f} s", flush=True)
