@@ -8,6 +8,7 @@ sigma, x, denoised) once per step.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +23,7 @@ from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError, unknown
 
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]
-CONTRACT = ("denoise", "sigmas", "times", "x", "condition", "noise", "callback", "sde")
+CONTRACT = ("denoise", "sigmas", "times", "x", "condition", "noise", "callback", "sde", "order")
 
 
 @torch.no_grad()
@@ -79,7 +80,8 @@ def heun(
     return x
 
 
-def dpmpp_3m_sde(
+@torch.no_grad()
+def dpmpp(
     denoise: Denoiser,
     sigmas: Tensor,
     x: Tensor,
@@ -87,52 +89,17 @@ def dpmpp_3m_sde(
     noise: Noise = None,
     callback: Callback | None = None,
     eta: float = 0.5,
+    order: int = 3,
 ) -> Tensor:
-    """SDE-DPM-Solver++(3M) (Lu et al., 2022): a parabola in log sigma through the last three denoised samples.
+    """(SDE-)DPM-Solver++, one call a step (Lu et al., 2022).
+
+    The denoised sample is extrapolated in log sigma, by a line (order 2) or a parabola (order 3) through the last ones,
+    and integrated exactly against the decay of x.
 
     Args:
         eta: amount of new noise, from 0 (the ODE) to 1 (the full SDE).
+        order: 2 or 3.
     """
-    return _dpmpp(3, denoise, sigmas, x, condition, noise, callback, eta)
-
-
-def dpmpp_2m_sde(
-    denoise: Denoiser,
-    sigmas: Tensor,
-    x: Tensor,
-    condition: Any = None,
-    noise: Noise = None,
-    callback: Callback | None = None,
-    eta: float = 0.5,
-) -> Tensor:
-    """SDE-DPM-Solver++(2M) (Lu et al., 2022): a line in log sigma through the last two denoised samples."""
-    return _dpmpp(2, denoise, sigmas, x, condition, noise, callback, eta)
-
-
-def dpmpp_2m(
-    denoise: Denoiser,
-    sigmas: Tensor,
-    x: Tensor,
-    condition: Any = None,
-    noise: Noise = None,
-    callback: Callback | None = None,
-) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al., 2022), an ODE solver: :func:`dpmpp_2m_sde` with eta 0."""
-    return _dpmpp(2, denoise, sigmas, x, condition, noise, callback, eta=0.0)
-
-
-@torch.no_grad()
-def _dpmpp(
-    order: int,
-    denoise: Denoiser,
-    sigmas: Tensor,
-    x: Tensor,
-    condition: Any,
-    noise: Noise,
-    callback: Callback | None,
-    eta: float,
-) -> Tensor:
-    """One call per step: extrapolates the denoised sample in log sigma and integrates its product with the decay."""
     if not 0 <= eta <= 1:
         raise UserError(f"eta must lie in [0, 1], got {eta}")
     ones, past = x.new_ones(len(x)), []  # (log(1 / sigma), denoised), latest first
@@ -160,9 +127,9 @@ def _dpmpp(
 SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "em": em,
     "heun": heun,
-    "dpmpp_2m": dpmpp_2m,
-    "dpmpp_2m_sde": dpmpp_2m_sde,
-    "dpmpp_3m_sde": dpmpp_3m_sde,
+    "dpmpp_2m": partial(dpmpp, order=2, eta=0.0),
+    "dpmpp_2m_sde": partial(dpmpp, order=2),
+    "dpmpp_3m_sde": dpmpp,
 }
 
 

@@ -9,8 +9,6 @@ from imder_lib.model.decoding import Decoder
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import encode_split
 
-BATCH = 1000
-
 
 def draws_of_theta(model: IMDer, observations: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Theta (O, draws, 2) given observations (O, 2). Each draw is a row with an id, and so noise, of its own."""
@@ -18,11 +16,7 @@ def draws_of_theta(model: IMDer, observations: np.ndarray, draws: int, seed: int
     ids = [f"two_moons/observation{i}/{j}" for i in range(len(observations)) for j in range(draws)]
     unknown = np.ones_like(x)  # missing, so never read; zeros would be padding
     latents = encode_split(model, Split({"theta": unknown, "x": x}, np.zeros(len(x), np.float32), ids, steps=1))
-    decode, out = Decoder(model, steps=1), []
     available = torch.tensor([[m != "theta" for m in model.modalities]], device=latents["x"].device)
-    for rows in torch.arange(len(x)).split(BATCH):
-        noise = SampleNoise(seed, [ids[i] for i in rows], "two_moons")
-        part = {m: v[rows.to(v.device)] for m, v in latents.items()}
-        drawn = model.recover(part, available.repeat(len(rows), 1), noise)["theta"][0]
-        out.append(decode({"theta": drawn})["theta"][:, 0].cpu().numpy())
-    return np.concatenate(out).reshape(len(observations), draws, 2)
+    drawn = model.recover(latents, available.repeat(len(x), 1), SampleNoise(seed, ids, "two_moons"))["theta"][0]
+    theta = Decoder(model, steps=1)({"theta": drawn})["theta"]
+    return theta[:, 0].cpu().numpy().reshape(len(observations), draws, 2)
