@@ -77,7 +77,6 @@ def pretrain(
     model.eval()
     tensors = {k: v for k, v in model.state_dict().items() if k.startswith(PARTS)}
     tensors |= {} if bert is None else {BERT + k: v for k, v in bert.eval().state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, tensors)
     note = {"data": data.name, "data_sha256": data.sha256, "model": asdict(model.config), "train": asdict(config)}
     write_text(path.with_suffix(".json"), json.dumps(note, indent=1))

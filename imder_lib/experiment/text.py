@@ -54,7 +54,6 @@ def bert_features(data: MultimodalData, bert: nn.Module, cache: str | Path, batc
 def _write(path: Path, split: Split, bert: nn.Module, batch_size: int) -> None:
     device, array = next(bert.parameters()).device, None
     print(f"BERT: {len(split)} samples, stored in {path}", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part:
         for start in range(0, len(split), batch_size):
             rows = np.arange(start, min(start + batch_size, len(split)))

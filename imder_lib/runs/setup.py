@@ -184,9 +184,7 @@ def start_run(
     Raises:
         UserError: bad data or settings, no BERT although the text route needs it, or ``out`` cannot be written.
     """
-    sizes = find_profile(profile).sizes
-    data = load_data(dataset, standardise=dataset not in NAMES, sizes=sizes)
-    data = replace(data, splits={k: split.first(sizes.get(k, len(split))) for k, split in data.splits.items()})
+    data = load_data(dataset, standardise=dataset not in NAMES, sizes=find_profile(profile).sizes)
     run = Run(data, profile, parse_seeds(seeds), Path(out).resolve(), **settings)
     if download_bert and run.text == "features":
         raise UserError("text 'features' needs no BERT: leave the download out, or choose another text route")
