@@ -62,9 +62,8 @@ class JointDiffusion(Standardised):
             seen = uniform(x, generator) >= self.config.rules.condition_dropout
             known = known * seen[:, None, None, None]
         error = edm_error(self.denoiser(available, valid), x, known, generator)
-        weight = (~available if truth is None else ~available & truth).to(x)[
-            :, :, None, None
-        ] * self.standardizer.varies
+        counts = ~available if truth is None else ~available & truth
+        weight = counts.to(x)[:, :, None, None] * self.standardizer.varies
         weight = (weight if valid is None else weight * valid[:, None]).expand_as(error)
         mean = (error * weight).sum(dim=(0, 2, 3)) / weight.sum(dim=(0, 2, 3)).clamp(min=1)
         return dict(zip(self.modalities, mean, strict=True))
