@@ -21,25 +21,19 @@ CLS, SEP = 101, 102
 def write_fake(
     name: str, path: str | Path, *, sizes: Mapping[str, int] | None = None, steps: int = STEPS, seed: int = 0
 ) -> Path:
-    """Write a pickle with every key of the published aligned_50.pkl, filled with random numbers.
+    """Write a pickle with every key of the published aligned_50.pkl of "mosi" or "mosei", filled with random numbers.
 
-    Args:
-        name: "mosi" or "mosei".
-        path: a new file.
-        sizes: split -> N; the published sizes if None.
-        steps: T.
-        seed: of the numbers.
+    ``sizes``, split -> N, are the published ones unless given; T = ``steps``.
 
     Raises:
         UserError: unknown name, or the file exists or cannot be written.
     """
     if name not in SIZES:
         raise UserError(f"unknown data set {name!r}: expected one of {sorted(SIZES)}")
-    sizes, path = SIZES[name] | dict(sizes or {}), Path(path)
+    path, content = Path(path), {}
     with new_path(path) as part:
-        content = {
-            s: _split(name, s, n, steps, np.random.default_rng([seed, i])) for i, (s, n) in enumerate(sizes.items())
-        }
+        for i, (split, n) in enumerate((SIZES[name] | dict(sizes or {})).items()):
+            content[split] = _split(name, split, n, steps, np.random.default_rng([seed, i]))
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             pickle.dump(content, file, protocol=5)  # protocol 5 writes arrays without copying them first
@@ -53,9 +47,10 @@ def _split(name: str, split: str, n: int, steps: int, rng: np.random.Generator) 
     valid = np.arange(steps) < words[:, None]  # (N, T)
     ids = rng.integers(1000, WORDS, (n, steps))
     ids[:, 0], ids[np.arange(n), words - 1] = CLS, SEP
-    features = {m: rng.standard_normal((n, steps, D), dtype=np.float32) for m, D in WIDTHS[name].items()}
-    for x in features.values():
-        x *= valid[..., None]
+    features = {}
+    for m, D in WIDTHS[name].items():
+        features[m] = rng.standard_normal((n, steps, D), dtype=np.float32)
+        features[m] *= valid[..., None]
     features["audio"][0, 0, 0] = -np.inf  # the published files have it too: log(0)
     return features | {
         "raw_text": np.array([f"fake sample {i}" for i in range(n)]),

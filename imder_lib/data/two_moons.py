@@ -66,8 +66,7 @@ def two_moons_posterior(x: np.ndarray, draws: int, rng: np.random.Generator) -> 
 
 def two_moons(sizes: Mapping[str, int] | None = None, seed: int = 0) -> MultimodalData:
     """Two moons as modalities theta (N, 1, 2) and x (N, 1, 2) with T = 1; the label (N,) is theta_1."""
-    sizes = checked_sizes(sizes, SIZES)
-    splits = {}
+    sizes, splits = checked_sizes(sizes, SIZES), {}
     for i, (name, n) in enumerate(sizes.items()):
         rng = np.random.default_rng([seed, i])
         theta = rng.uniform(-1, 1, (n, 2))
