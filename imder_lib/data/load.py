@@ -1,9 +1,11 @@
 """Single entry point for loading data: generated data, the named data sets, and any file in the MMSA schema."""
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,16 @@ from imder_lib.config import WIDTHS
 from imder_lib.data.checks import did_you_mean
 from imder_lib.data.digits import digits
 from imder_lib.data.mmsa import LABELS, check_content
-from imder_lib.data.pickles import new_path, read_pickle, sha256_of
+from imder_lib.data.pickles import new_path, read_pickle
 from imder_lib.data.schema import SPLITS, MultimodalData, checked_sizes
 from imder_lib.data.synthetic import RECIPES, synthetic
 from imder_lib.data.two_moons import two_moons
 from imder_lib.errors import UserError
 
 MANIFEST = "manifest.json"
-NAMES = (*RECIPES, "digits", "two_moons", *WIDTHS)
+MAKERS = {name: (partial(synthetic, name=name), {"sizes", "widths", "steps", "seed"}) for name in RECIPES}
+MAKERS |= {"digits": (digits, {"seed"}), "two_moons": (two_moons, {"sizes", "seed"})}  # and what each can be asked for
+NAMES = (*MAKERS, *WIDTHS)
 # SHA-256 of aligned_50.pkl as published by the makers of MMSA.
 PUBLISHED_SHA256 = {
     "mosi": "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9",
@@ -44,7 +48,9 @@ def load_data(
     Args:
         source: "synthetic" (a process with hidden styles) or "gaussian" (one without); "digits" (scikit-learn's, with
             classes); "two_moons"; "mosi" or "mosei" (a converted folder ROOT/NAME, or a file ROOT/NAME/aligned_50.pkl
-            or ROOT/NAME.pkl); or the path of a pickle in the MMSA schema or of a converted folder.
+            or ROOT/NAME.pkl); or the path of a pickle in the MMSA schema or of a converted folder. Data loaded from a
+            path are never labelled MOSI or MOSEI, so published results are not shown beside them. A named data set
+            whose file differs from the published one gives a warning.
         root: folder of the named data sets.
         standardise: standardise each feature with the statistics of the training split; all-zero frames stay zero.
         sizes: split -> N, of a process or of two moons; missing entries take the default. Of other data: at most the
@@ -52,32 +58,25 @@ def load_data(
         widths, steps: modality -> D_m and T, of a process; the process's own if None.
         seed: of a process, of two moons, or of the digits' splits; 0 if None.
 
-    Data loaded from a path are never labelled MOSI or MOSEI, so published results are not shown beside them. A named
-    data set whose file differs from the published one gives a warning.
-
     Raises:
         UserError: the data do not exist or fail a check (the message names split, key and row), or take no such
             widths, steps or seed.
     """
     name = str(source)
-    takes = {"widths", "steps", "seed"} if name in RECIPES else {"seed"} if name in ("digits", "two_moons") else set()
-    given = {k for k, v in {"widths": widths, "steps": steps, "seed": seed}.items() if v is not None}
-    if given - takes:
-        raise UserError(f"{name}: {', '.join(sorted(given - takes))} cannot be chosen for these data: leave them out")
-    seed = seed or 0
-    if name in RECIPES:
-        data = synthetic(sizes, widths, steps, seed, name)
-    elif name == "digits":
-        data = digits(seed)
-    elif name == "two_moons":
-        data = two_moons(sizes, seed)
+    make, takes = MAKERS.get(name, (None, set()))
+    choices = {"sizes": sizes, "widths": widths, "steps": steps, "seed": seed}
+    given = {k: v for k, v in choices.items() if v is not None}
+    if wrong := sorted(given.keys() - takes - {"sizes"}):
+        raise UserError(f"{name}: {', '.join(wrong)} cannot be chosen for these data: leave them out")
+    if make:
+        data = make(**{k: v for k, v in given.items() if k in takes})
     else:
         data = _load_named(name, Path(root)) if name in WIDTHS else _load_path(Path(source))
     if standardise:
         scale = _training_scale(data.train.features)
         for split in data.splits.values():
             split.scale = scale
-    if name in (*RECIPES, "two_moons") or not sizes:
+    if not sizes or "sizes" in takes:
         return data
     sizes = checked_sizes(sizes, {k: len(s) for k, s in data.splits.items()})
     return replace(data, splits={k: s.first(sizes[k]) for k, s in data.splits.items()})
@@ -130,7 +129,9 @@ def _load_named(name: str, root: Path) -> MultimodalData:
 
 def _read(path: Path) -> MultimodalData:
     splits, notes = check_content(read_pickle(path), path)
-    return MultimodalData(path.stem, splits, sha256_of(path), path=path, notes=notes)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return MultimodalData(path.stem, splits, digest.hexdigest(), path=path, notes=notes)
 
 
 def convert(path: str | Path, folder: str | Path) -> MultimodalData:
@@ -150,14 +151,13 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
         part.mkdir(parents=True)
         manifest = {"source": path.name, "sha256": data.sha256, "notes": data.notes, "splits": {}}
         for name, s in data.splits.items():
-            arrays = {m: (x, np.float32) for m, x in s.features.items()}
-            arrays |= {"regression_labels": (s.labels, s.labels.dtype)}
-            arrays |= {f"lengths.{m}": (n, n.dtype) for m, n in s.lengths.items()}
-            arrays |= {} if s.text_bert is None else {"text_bert": (s.text_bert, np.int32)}
-            for key, (array, dtype) in arrays.items():
-                np.save(part / f"{name}.{key}.npy", np.ascontiguousarray(array, dtype))
+            arrays = s.features | {LABELS[0]: s.labels} | {f"lengths.{m}": n for m, n in s.lengths.items()}
+            arrays |= {} if s.text_bert is None else {"text_bert": s.text_bert}
+            for key, x in arrays.items():
+                dtype = np.float32 if key in s.features else np.int32 if key == "text_bert" else x.dtype
+                np.save(part / f"{name}.{key}.npy", np.ascontiguousarray(x, dtype))
             (part / f"{name}.json").write_text(json.dumps({"ids": s.ids, "texts": s.texts}))
-            shapes = {key: array.shape for key, (array, _) in arrays.items()}
+            shapes = {key: x.shape for key, x in arrays.items()}
             manifest["splits"][name] = {"shapes": shapes, "modalities": list(s.features), "steps": s.steps}
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return open_converted(folder)

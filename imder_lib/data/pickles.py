@@ -1,6 +1,5 @@
-"""Files: safe reading of pickles, writing that leaves no partial output, checksums."""
+"""Files: safe reading of pickles, and writing that leaves no partial output."""
 
-import hashlib
 import os
 import pickle
 import shutil
@@ -100,8 +99,3 @@ def new_path(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
         with suppress(OSError):
             part.unlink()
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
