@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from imder_lib.config import WIDTHS
-from imder_lib.data.checks import did_you_mean
 from imder_lib.data.digits import digits
-from imder_lib.data.mmsa import LABELS, check_content
+from imder_lib.data.mmsa import LABELS, check_content, did_you_mean
 from imder_lib.data.pickles import new_path, read_pickle
 from imder_lib.data.schema import SPLITS, MultimodalData, checked_sizes
 from imder_lib.data.synthetic import RECIPES, synthetic

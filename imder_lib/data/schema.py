@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imder_lib.data.checks import check_numbers, check_tokens
 from imder_lib.data.process import AffectProcess
 from imder_lib.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
+LIMIT = np.float64(1e15)  # sums of squares of such numbers, over frames and channels, still fit in float32
+BELOW = np.array([[1 << 20], [2], [2]])  # of text_bert's ids (no published vocabulary is larger), mask and segments
 UNUSUAL = 1e6  # times the median over training rows of the largest number in a row
 
 
@@ -72,15 +73,10 @@ class Split:
 
     def first(self, n: int) -> "Split":
         """The first n samples, without a copy."""
-        return replace(
-            self,
-            features={m: x[:n] for m, x in self.features.items()},
-            lengths={m: x[:n] for m, x in self.lengths.items()},
-            text_bert=None if self.text_bert is None else self.text_bert[:n],
-            labels=self.labels[:n],
-            ids=self.ids[:n],
-            texts=self.texts[:n],
-        )
+        features, lengths = ({m: x[:n] for m, x in part.items()} for part in (self.features, self.lengths))
+        tokens = None if self.text_bert is None else self.text_bert[:n]
+        rest = {"labels": self.labels[:n], "ids": self.ids[:n], "texts": self.texts[:n], "text_bert": tokens}
+        return replace(self, features=features, lengths=lengths, **rest)
 
     def tokens(self, rows: Sequence[int] | np.ndarray) -> Tensor:
         """BERT's ids, mask and segments of the given rows: int64 (B, 3, T); a UserError if the file has none."""
@@ -215,3 +211,22 @@ def checked_sizes(sizes: Mapping[str, int] | None, defaults: Mapping[str, int]) 
     if set(out) != set(SPLITS) or min(out.values()) < 1:
         raise UserError(f"sizes must give train, valid and test at least one sample each, got {out}")
     return out
+
+
+def check_numbers(x: np.ndarray, where: str) -> None:
+    """A UserError with the row of the first number that is not finite or beyond LIMIT: training would overflow."""
+    if x.min() >= -LIMIT and x.max() <= LIMIT:  # false for NaN; no copy of a large array
+        return
+    index = tuple(map(int, np.unravel_index((~((x >= -LIMIT) & (x <= LIMIT))).argmax(), x.shape)))
+    what = f"lie within +-{LIMIT:g} (training overflows)" if np.isfinite(x[index]) else "be finite"
+    got = f"{x[index]} at {index}; every number must {what}: correct it or leave the row out"
+    raise UserError(f"{where}, row {index[0]}: {got}")
+
+
+def check_tokens(tokens: np.ndarray, where: str) -> None:
+    """A UserError with the row of the first number in text_bert (N, 3, T) that is no token id, mask or segment."""
+    wrong = ~((tokens >= 0) & (tokens < BELOW) & (tokens == np.floor(tokens)))
+    if wrong.any():
+        index = tuple(map(int, np.unravel_index(wrong.argmax(), wrong.shape)))
+        what = ("whole token ids from 0", "a mask of 0 and 1", "segments of 0 and 1")[index[1]]
+        raise UserError(f"{where}, key 'text_bert', row {index[0]}: {tokens[index]:g} at {index}; expected {what}")

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imder_lib.config import WIDTHS
-from imder_lib.data.checks import check_names
-from imder_lib.data.mmsa import SIZES
+from imder_lib.data.mmsa import SIZES, check_names
 from imder_lib.data.process import AFFECT, EXPLAINABLE, LABEL_STD, PHI, AffectProcess, correlation
 from imder_lib.data.schema import MultimodalData, Split, checked_sizes
 from imder_lib.errors import UserError
