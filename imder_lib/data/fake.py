@@ -1,7 +1,6 @@
 """Files of random numbers with the schema and size of MOSI and MOSEI: for rehearsals, never for results."""
 
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,13 @@ import numpy as np
 from imder_lib.config import WIDTHS
 from imder_lib.data.mmsa import SIZES
 from imder_lib.data.pickles import new_path
-from imder_lib.data.schema import FAKE
+from imder_lib.data.schema import FAKE, Numbers
 from imder_lib.errors import UserError
 
-STEPS = 50
-WORDS = 30522  # vocabulary of BERT-base-uncased
-CLS, SEP = 101, 102
+WORDS, CLS, SEP = 30522, 101, 102  # the vocabulary of BERT-base-uncased, and the ids of [CLS] and [SEP]
 
 
-def write_fake(
-    name: str, path: str | Path, *, sizes: Mapping[str, int] | None = None, steps: int = STEPS, seed: int = 0
-) -> Path:
+def write_fake(name: str, path: str | Path, *, sizes: Numbers = None, steps: int = 50, seed: int = 0) -> Path:
     """Write a pickle with every key of the published aligned_50.pkl of "mosi" or "mosei", filled with random numbers.
 
     ``sizes``, split -> N, are the published ones unless given; T = ``steps``.
@@ -47,10 +42,9 @@ def _split(name: str, split: str, n: int, steps: int, rng: np.random.Generator) 
     valid = np.arange(steps) < words[:, None]  # (N, T)
     ids = rng.integers(1000, WORDS, (n, steps))
     ids[:, 0], ids[np.arange(n), words - 1] = CLS, SEP
-    features = {}
-    for m, D in WIDTHS[name].items():
-        features[m] = rng.standard_normal((n, steps, D), dtype=np.float32)
-        features[m] *= valid[..., None]
+    features = {m: rng.standard_normal((n, steps, D), dtype=np.float32) for m, D in WIDTHS[name].items()}
+    for x in features.values():
+        x *= valid[..., None]
     features["audio"][0, 0, 0] = -np.inf  # the published files have it too: log(0)
     return features | {
         "raw_text": np.array([f"fake sample {i}" for i in range(n)]),

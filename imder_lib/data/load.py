@@ -14,7 +14,7 @@ from imder_lib.config import WIDTHS
 from imder_lib.data.digits import digits
 from imder_lib.data.mmsa import LABELS, check_content, did_you_mean
 from imder_lib.data.pickles import new_path, read_pickle
-from imder_lib.data.schema import SPLITS, MultimodalData, checked_sizes
+from imder_lib.data.schema import SPLITS, MultimodalData, Numbers, checked_sizes
 from imder_lib.data.synthetic import RECIPES, synthetic
 from imder_lib.data.two_moons import two_moons
 from imder_lib.errors import UserError
@@ -37,8 +37,8 @@ def load_data(
     *,
     root: str | Path = DATA_ROOT,
     standardise: bool = False,
-    sizes: Mapping[str, int] | None = None,
-    widths: Mapping[str, int] | None = None,
+    sizes: Numbers = None,
+    widths: Numbers = None,
     steps: int | None = None,
     seed: int | None = None,
 ) -> MultimodalData:
@@ -67,10 +67,7 @@ def load_data(
     given = {k: v for k, v in choices.items() if v is not None}
     if wrong := sorted(given.keys() - takes - {"sizes"}):
         raise UserError(f"{name}: {', '.join(wrong)} cannot be chosen for these data: leave them out")
-    if make:
-        data = make(**{k: v for k, v in given.items() if k in takes})
-    else:
-        data = _load_named(name, Path(root)) if name in WIDTHS else _load_path(Path(source))
+    data = make(**{k: given[k] for k in given.keys() & takes}) if make else _load_file(source, Path(root))
     if standardise:
         scale = _training_scale(data.train.features)
         for split in data.splits.values():
@@ -99,30 +96,27 @@ def _training_scale(features: Mapping[str, np.ndarray]) -> dict[str, tuple[np.nd
     return scale
 
 
-def _load_path(path: Path) -> MultimodalData:
-    if not path.exists():
-        given = f"{str(path)!r}{did_you_mean(str(path), NAMES)}"
-        raise UserError(f"no data at {given}: expected one of {NAMES} or the path of a file or converted folder")
+def _load_file(source: str | Path, root: Path) -> MultimodalData:
+    name, path = str(source), Path(source)
+    if name in WIDTHS:
+        places = [root / name, root / name / "aligned_50.pkl", root / f"{name}.pkl"]
+        path = next((p for p in places if p.is_file() or (p / MANIFEST).is_file()), None)
+        if path is None:
+            raise UserError(f"{name} not found: put its aligned_50.pkl at {places[1]} (see docs/mosi_mosei.md)")
+    elif not path.exists():
+        known = f"expected one of {NAMES} or the path of a file or converted folder"
+        raise UserError(f"no data at {name!r}{did_you_mean(name, NAMES)}: {known}")
     data = open_converted(path) if path.is_dir() else _read(path)
-    data.name = f"{path.stem} (file)" if path.stem in NAMES else path.stem
-    return data
-
-
-def _load_named(name: str, root: Path) -> MultimodalData:
-    places = [root / name, root / name / "aligned_50.pkl", root / f"{name}.pkl"]
-    path = next((p for p in places if p.is_file() or (p / MANIFEST).is_file()), None)
-    if path is None:
-        raise UserError(f"{name} not found: put its aligned_50.pkl at {places[1]} (see docs/mosi_mosei.md)")
-    data = _load_path(path)
+    if name not in WIDTHS:
+        data.name = f"{path.stem} (file)" if path.stem in NAMES else path.stem
+        return data
     data.name = name
     if data.widths != WIDTHS[name]:
         raise UserError(f"{path}: feature widths are {data.widths}, {name} has {WIDTHS[name]}")
     if data.sha256 != PUBLISHED_SHA256[name]:
-        warnings.warn(
-            f"{path}: its sha256 is {data.sha256}, that of the published {name} file is {PUBLISHED_SHA256[name]}; the "
-            "kit continues with this file, but its results may not be comparable with published ones",
-            stacklevel=3,
-        )
+        published = f"that of the published {name} file is {PUBLISHED_SHA256[name]}"
+        so = "the kit continues with this file, but its results may not be comparable with published ones"
+        warnings.warn(f"{path}: its sha256 is {data.sha256}, {published}; {so}", stacklevel=3)
     return data
 
 

@@ -65,7 +65,8 @@ def check_content(content: Any, path: Path, whole: bool = True) -> tuple[dict[st
         raise UserError(f"{where}: expected two or more distinct feature keys, got {named!r:.100}")
     check_names(modalities, where)
     # one kind of labels for the whole file: classes only if no split has the other key
-    target = LABELS[all(LABELS[0] not in content[s] for s in SPLITS) and any(LABELS[1] in content[s] for s in SPLITS)]
+    numbers, classes = (any(key in content[s] for s in SPLITS) for key in LABELS)
+    target = LABELS[1] if classes and not numbers else LABELS[0]
     splits = {name: _split(content[name], f"{path}: split {name!r}", modalities, target, whole) for name in SPLITS}
     seen: dict[str, str] = {}
     for name, split in splits.items():

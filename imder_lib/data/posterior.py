@@ -4,7 +4,7 @@ A missing modality m, flattened to (T*D,), is x = M_r z + h_r + s_m e, with M_r 
 A linear image of it is G x = G M_r z + G h_r + s_m G e. The posterior of both is a :class:`Posterior`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,14 +129,11 @@ def exact_draws(
     given: Iterable[str],
     draws: int,
     rng: np.random.Generator,
-    images: Mapping[str, np.ndarray] | None = None,
+    images: Features | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Joint draws of all missing modalities: all modalities of a draw share its style and its z.
 
-    Args:
-        features, given: as in :func:`exact_posterior`.
-        draws: number of independent draws of each sample.
-        images: missing modality -> G (K_m, T*D_m), to draw images in place of features.
+    ``images``, missing modality -> G (K_m, T*D_m), draws images in place of features, as in :func:`exact_posterior`.
 
     Returns:
         modality -> float32 (draws, N, T, D_m), or (draws, N, K_m) with an image; styles (draws, N)

@@ -14,6 +14,7 @@ from imder_lib.data.process import AffectProcess
 from imder_lib.errors import UserError
 
 SPLITS = ("train", "valid", "test")
+Numbers = Mapping[str, int] | None  # split -> N, or modality -> D_m; None: the defaults
 FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
 LIMIT = np.float64(1e15)  # sums of squares of such numbers, over frames and channels, still fit in float32
 BELOW = np.array([[1 << 20], [2], [2]])  # of text_bert's ids (no published vocabulary is larger), mask and segments
@@ -167,7 +168,6 @@ class MultimodalData:
         for name, split in self.splits.items():
             if split.text_bert is not None:
                 check_tokens(split.text_bert, f"{self.path}: split {name!r}")
-            hashes = [hashlib.blake2b(digest_size=16) for _ in split.ids]
             for m, x in split.features.items():
                 where = f"split {name!r}, key {m!r}"
                 check_numbers(x, f"{self.path}: {where}")
@@ -181,9 +181,9 @@ class MultimodalData:
                 if len(rows := np.flatnonzero(reach > UNUSUAL * usual[m])):
                     much = f"reaches {reach[rows[0]]:.3g}, in a usual row {usual[m]:.3g}"
                     lines.append(f"{where}, row {rows[0]}: {much}; {len(rows)} such rows")
-                for i, h in enumerate(hashes):
-                    h.update(np.ascontiguousarray(x[i], dtype=np.float32))
-            found = [h.digest() for h in hashes]
+            rows = zip(*split.features.values(), strict=True)
+            row_bytes = (b"".join(np.asarray(x, np.float32).tobytes() for x in row) for row in rows)
+            found = [hashlib.blake2b(row).digest() for row in row_bytes]
             if same := [i for i, h in enumerate(found) if h in seen]:
                 first = f"the first is row {same[0]}, id {split.ids[same[0]]!r}, as in {seen[found[same[0]]]!r}"
                 lines.append(f"split {name!r}: {len(same)} rows have the features of a row in another split; {first}")
@@ -205,7 +205,7 @@ def align(x: Tensor, steps: int) -> Tensor:
     return x.repeat(1, steps, 1) if T == 1 else F.pad(x, (0, 0, 0, steps - T))
 
 
-def checked_sizes(sizes: Mapping[str, int] | None, defaults: Mapping[str, int]) -> dict[str, int]:
+def checked_sizes(sizes: Numbers, defaults: Mapping[str, int]) -> dict[str, int]:
     """The defaults, split -> N, updated by ``sizes``; a UserError for an unknown split or one without samples."""
     out = {**defaults, **(sizes or {})}
     if set(out) != set(SPLITS) or min(out.values()) < 1:

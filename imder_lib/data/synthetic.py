@@ -6,7 +6,6 @@ ironic sample, and a prediction from it gets the sign wrong. "gaussian" has one 
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from imder_lib.config import WIDTHS
 from imder_lib.data.mmsa import SIZES, check_names
 from imder_lib.data.process import AFFECT, EXPLAINABLE, LABEL_STD, PHI, AffectProcess, correlation
-from imder_lib.data.schema import MultimodalData, Split, checked_sizes
+from imder_lib.data.schema import MultimodalData, Numbers, Split, checked_sizes
 from imder_lib.errors import UserError
 
 SHARES = np.array([0.313, 0.35, 0.25, 0.087])  # of the label's explainable variance, per direction of z
@@ -58,7 +57,7 @@ RECIPES = {
 
 
 def affect_process(
-    widths: Mapping[str, int] | None = None, steps: int | None = None, seed: int = 0, name: str = "synthetic"
+    widths: Numbers = None, steps: int | None = None, seed: int = 0, name: str = "synthetic"
 ) -> AffectProcess:
     """A process with random loadings, scaled so that features have variance 1 on average.
 
@@ -93,11 +92,7 @@ def affect_process(
 
 
 def synthetic(
-    sizes: Mapping[str, int] | None = None,
-    widths: Mapping[str, int] | None = None,
-    steps: int | None = None,
-    seed: int = 0,
-    name: str = "synthetic",
+    sizes: Numbers = None, widths: Numbers = None, steps: int | None = None, seed: int = 0, name: str = "synthetic"
 ) -> MultimodalData:
     """A data set drawn from :func:`affect_process`, with its process; sizes: split -> N, the recipe's if absent."""
     process = affect_process(widths, steps, seed, name)

@@ -6,11 +6,10 @@ x = (p_1 + .25 - |theta_1 + theta_2| / sqrt 2,   p_2 + (theta_2 - theta_1) / sqr
 """
 
 import hashlib
-from collections.abc import Mapping
 
 import numpy as np
 
-from imder_lib.data.schema import MultimodalData, Split, checked_sizes
+from imder_lib.data.schema import MultimodalData, Numbers, Split, checked_sizes
 from imder_lib.errors import UserError
 
 SIZES = {"train": 10000, "valid": 1000, "test": 1000}
@@ -64,7 +63,7 @@ def two_moons_posterior(x: np.ndarray, draws: int, rng: np.random.Generator) -> 
     return np.concatenate(kept)[:draws]
 
 
-def two_moons(sizes: Mapping[str, int] | None = None, seed: int = 0) -> MultimodalData:
+def two_moons(sizes: Numbers = None, seed: int = 0) -> MultimodalData:
     """Two moons as modalities theta (N, 1, 2) and x (N, 1, 2) with T = 1; the label (N,) is theta_1."""
     sizes, splits = checked_sizes(sizes, SIZES), {}
     for i, (name, n) in enumerate(sizes.items()):
