@@ -104,11 +104,9 @@ def _posteriors(
 def exact_posterior(
     process: AffectProcess, features: Features, modality: str, given: Iterable[str], image: np.ndarray | None = None
 ) -> Posterior:
-    """Posterior of one missing modality (T, D), or of a linear image (K,) of it, given other modalities.
+    """Posterior of one missing modality (T, D), given other modalities; only these are read from the features.
 
-    Args:
-        features: modality -> (N, T, D_m); only those in ``given`` are read.
-        image: G (K, T*D) for features flattened (T, D), see :func:`convolution_matrix`.
+    With an ``image`` G (K, T*D), such as a :func:`convolution_matrix`, it is that of G x (K,), for x flattened (T, D).
 
     Raises:
         UserError: unknown modalities, none given, or an image of another width.
@@ -169,7 +167,6 @@ def bayes_prediction(process: AffectProcess, features: Features, available: np.n
     label weights. Its median is optimal for MAE and for ACC2.
 
     Args:
-        features: modality -> (N, T, D_m).
         available: bool (N, M), columns in the order of the process.
         loss: "l1" for the median, "squared" for the mean, both clipped to [-3, 3]; "positive" for P(label > 0).
     """
