@@ -9,19 +9,17 @@ import numpy as np
 from imder_lib.config import WIDTHS
 from imder_lib.data.mmsa import SIZES
 from imder_lib.data.pickles import new_path
-from imder_lib.data.schema import FAKE, Numbers
+from imder_lib.data.schema import FAKE, Counts
 from imder_lib.errors import UserError
 
 WORDS, CLS, SEP = 30522, 101, 102  # the vocabulary of BERT-base-uncased, and the ids of [CLS] and [SEP]
 
 
-def write_fake(name: str, path: str | Path, *, sizes: Numbers = None, steps: int = 50, seed: int = 0) -> Path:
+def write_fake(name: str, path: str | Path, *, sizes: Counts = None, steps: int = 50, seed: int = 0) -> Path:
     """Write a pickle with every key of the published aligned_50.pkl of "mosi" or "mosei", filled with random numbers.
 
-    ``sizes``, split -> N, are the published ones unless given; T = ``steps``.
-
-    Raises:
-        UserError: unknown name, or the file exists or cannot be written.
+    ``sizes``, split -> N, are the published ones unless given; T = ``steps``. A UserError for another name, or a file
+    that exists or cannot be written.
     """
     if name not in SIZES:
         raise UserError(f"unknown data set {name!r}: expected one of {sorted(SIZES)}")

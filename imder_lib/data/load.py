@@ -14,7 +14,7 @@ from imder_lib.config import WIDTHS
 from imder_lib.data.digits import digits
 from imder_lib.data.mmsa import LABELS, check_content, did_you_mean
 from imder_lib.data.pickles import new_path, read_pickle
-from imder_lib.data.schema import SPLITS, MultimodalData, Numbers, checked_sizes
+from imder_lib.data.schema import SPLITS, Counts, MultimodalData, checked_sizes
 from imder_lib.data.synthetic import RECIPES, synthetic
 from imder_lib.data.two_moons import two_moons
 from imder_lib.errors import UserError
@@ -37,8 +37,8 @@ def load_data(
     *,
     root: str | Path = DATA_ROOT,
     standardise: bool = False,
-    sizes: Numbers = None,
-    widths: Numbers = None,
+    sizes: Counts = None,
+    widths: Counts = None,
     steps: int | None = None,
     seed: int | None = None,
 ) -> MultimodalData:
@@ -58,8 +58,7 @@ def load_data(
         seed: of a process, of two moons, or of the digits' splits; 0 if None.
 
     Raises:
-        UserError: the data do not exist or fail a check (the message names split, key and row), or take no such
-            widths, steps or seed.
+        UserError: the data do not exist, fail a check (it names split, key and row), or take no such parameter.
     """
     name = str(source)
     make, takes = MAKERS.get(name, (None, set()))
@@ -131,10 +130,8 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
     """Write the arrays of a pickle to a new folder that is memory-mapped when opened, and open it.
 
     The folder holds SPLIT.KEY.npy (float32 features), SPLIT.json (ids and texts) and a manifest with the shapes and the
-    SHA-256 of the pickle.
-
-    Raises:
-        UserError: as :func:`load_data`, or the folder exists or cannot be written; nothing is left behind.
+    SHA-256 of the pickle. Nothing is left behind by a UserError: as in :func:`load_data`, or for a folder that exists
+    or cannot be written.
     """
     path, folder = Path(path), Path(folder)
     if not path.is_file():
@@ -159,8 +156,7 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
 def open_converted(folder: Path) -> MultimodalData:
     """Open a folder written by :func:`convert`; features and text_bert stay on disk, memory-mapped and unread.
 
-    Raises:
-        UserError: the folder is incomplete, or shapes, types, labels, lengths, ids or texts do not fit.
+    A UserError if it is incomplete, or shapes, types, labels, lengths, ids or texts do not fit.
     """
     try:
         place = folder / MANIFEST

@@ -44,10 +44,8 @@ def check_names(names: Iterable[str], where: str) -> None:
 def check_content(content: Any, path: Path, whole: bool = True) -> tuple[dict[str, Split], list[str]]:
     """Check the content of a file; return its splits and notes on what was read under another name.
 
-    Unless ``whole``, features and text_bert are checked by shape and type only.
-
-    Raises:
-        UserError: names split, key and row of the first violation.
+    A UserError names split, key and row of the first violation. Unless ``whole``, features and text_bert are checked by
+    shape and type only.
     """
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dict with {SPLITS}, got {type(content).__name__}")
@@ -107,13 +105,25 @@ def _split(part: dict, where: str, modalities: list[str], target: str, whole: bo
     if unknown:
         warnings.warn(f"{where}: unknown keys are left out: {unknown}", stacklevel=2)
     ids, texts = (_strings(part.get(key, []), f"{where}, key {key!r}") for key in ("id", "raw_text"))
-    if not ids:
+    n, features = len(ids), {}
+    if not n:
         raise UserError(f"{where} is empty: expected at least one sample")
-    if texts and len(texts) != len(ids):
-        raise UserError(f"{where}, key 'raw_text': {len(texts)} texts for {len(ids)} ids: give one for each, or none")
-    features = {m: _features(part[m], f"{where}, key {m!r}", len(ids), m, whole) for m in modalities}
-    labels = _labels(part[target], f"{where}, key {target!r}", len(ids), target == LABELS[1])
-    tokens = _tokens(part.get("text_bert"), where, len(ids), whole)
+    if texts and len(texts) != n:
+        raise UserError(f"{where}, key 'raw_text': {len(texts)} texts for {n} ids: give one for each, or none")
+    for m in modalities:
+        place = f"{where}, key {m!r}"
+        x = _numbers(part[m], place)
+        if x.ndim != 3 or 0 in x.shape[1:]:
+            raise UserError(f"{place}: shape {x.shape}, expected (N, T, D)")
+        if len(x) != n:
+            raise UserError(f"{place}: {len(x)} rows, but there are {n} ids; expected (N, T, D) with N = {n}")
+        if whole and m == "audio" and (silent := np.isneginf(x)).any():
+            x = np.where(silent, np.float32(0), x)  # COVAREP writes log(0); the release does the same
+        if whole:
+            check_numbers(x, place)
+        features[m] = x
+    labels = _labels(part[target], f"{where}, key {target!r}", n, target == LABELS[1])
+    tokens = _tokens(part.get("text_bert"), where, n, whole)
     _check_axes(features, tokens, where)
     lengths = _lengths(part, features, tokens, where)
     steps = features[modalities[0]].shape[1]  # the common T is that of text, in MMSA files
@@ -149,19 +159,6 @@ def _shape(value: Any) -> object:
         return np.shape(value)
     except ValueError:
         return "unequal"
-
-
-def _features(value: Any, where: str, n: int, modality: str, whole: bool) -> np.ndarray:
-    x = _numbers(value, where)
-    if x.ndim != 3 or 0 in x.shape[1:]:
-        raise UserError(f"{where}: shape {x.shape}, expected (N, T, D)")
-    if len(x) != n:
-        raise UserError(f"{where}: {len(x)} rows, but there are {n} ids; expected (N, T, D) with N = {n}")
-    if whole and modality == "audio" and (silent := np.isneginf(x)).any():
-        x = np.where(silent, np.float32(0), x)  # COVAREP writes log(0); the release does the same
-    if whole:
-        check_numbers(x, where)
-    return x
 
 
 def _labels(value: Any, where: str, n: int, classes: bool) -> np.ndarray:

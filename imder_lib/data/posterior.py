@@ -107,9 +107,7 @@ def exact_posterior(
     """Posterior of one missing modality (T, D), given other modalities; only these are read from the features.
 
     With an ``image`` G (K, T*D), such as a :func:`convolution_matrix`, it is that of G x (K,), for x flattened (T, D).
-
-    Raises:
-        UserError: unknown modalities, none given, or an image of another width.
+    A UserError for unknown modalities, none given, or an image of another width.
     """
     return _posteriors(process, features, [modality], list(given), {modality: image})[modality]
 

@@ -14,7 +14,7 @@ from imder_lib.data.process import AffectProcess
 from imder_lib.errors import UserError
 
 SPLITS = ("train", "valid", "test")
-Numbers = Mapping[str, int] | None  # split -> N, or modality -> D_m; None: the defaults
+Counts = Mapping[str, int] | None  # split -> N, or modality -> D_m; None: the defaults
 FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
 LIMIT = np.float64(1e15)  # sums of squares of such numbers, over frames and channels, still fit in float32
 BELOW = np.array([[1 << 20], [2], [2]])  # of text_bert's ids (no published vocabulary is larger), mask and segments
@@ -141,8 +141,7 @@ class MultimodalData:
     def describe(self) -> str:
         """A summary in a few lines: shapes, labels, origin; of a file also what is odd in its contents.
 
-        Raises:
-            UserError: a number that training cannot stand, in a converted folder; it names split, key and row.
+        A UserError names split, key and row of a number that training cannot stand, in a converted folder.
         """
         lines = [f"data set {self.name}, sha256 {self.sha256[:16]}..., common T {self.steps}"]
         for name, s in self.splits.items():
@@ -192,11 +191,7 @@ class MultimodalData:
 
 
 def align(x: Tensor, steps: int) -> Tensor:
-    """(B, T_m, D) to (B, steps, D).
-
-    Longer sequences are averaged over ``steps`` windows, a single step is repeated, and shorter sequences are padded
-    with zeros at the end.
-    """
+    """(B, T_m, D) to (B, steps, D): averages over windows, repeats a single step, or pads with zeros at the end."""
     T = x.shape[1]
     if steps == T:
         return x
@@ -205,7 +200,7 @@ def align(x: Tensor, steps: int) -> Tensor:
     return x.repeat(1, steps, 1) if T == 1 else F.pad(x, (0, 0, 0, steps - T))
 
 
-def checked_sizes(sizes: Numbers, defaults: Mapping[str, int]) -> dict[str, int]:
+def checked_sizes(sizes: Counts, defaults: Mapping[str, int]) -> dict[str, int]:
     """The defaults, split -> N, updated by ``sizes``; a UserError for an unknown split or one without samples."""
     out = {**defaults, **(sizes or {})}
     if set(out) != set(SPLITS) or min(out.values()) < 1:

@@ -13,7 +13,7 @@ import numpy as np
 from imder_lib.config import WIDTHS
 from imder_lib.data.mmsa import SIZES, check_names
 from imder_lib.data.process import AFFECT, EXPLAINABLE, LABEL_STD, PHI, AffectProcess, correlation
-from imder_lib.data.schema import MultimodalData, Numbers, Split, checked_sizes
+from imder_lib.data.schema import Counts, MultimodalData, Split, checked_sizes
 from imder_lib.errors import UserError
 
 SHARES = np.array([0.313, 0.35, 0.25, 0.087])  # of the label's explainable variance, per direction of z
@@ -57,7 +57,7 @@ RECIPES = {
 
 
 def affect_process(
-    widths: Numbers = None, steps: int | None = None, seed: int = 0, name: str = "synthetic"
+    widths: Counts = None, steps: int | None = None, seed: int = 0, name: str = "synthetic"
 ) -> AffectProcess:
     """A process with random loadings, scaled so that features have variance 1 on average.
 
@@ -92,7 +92,7 @@ def affect_process(
 
 
 def synthetic(
-    sizes: Numbers = None, widths: Numbers = None, steps: int | None = None, seed: int = 0, name: str = "synthetic"
+    sizes: Counts = None, widths: Counts = None, steps: int | None = None, seed: int = 0, name: str = "synthetic"
 ) -> MultimodalData:
     """A data set drawn from :func:`affect_process`, with its process; sizes: split -> N, the recipe's if absent."""
     process = affect_process(widths, steps, seed, name)
