@@ -117,8 +117,8 @@ def _split(part: dict, where: str, modalities: list[str], target: str, whole: bo
             raise UserError(f"{place}: shape {x.shape}, expected (N, T, D)")
         if len(x) != n:
             raise UserError(f"{place}: {len(x)} rows, but there are {n} ids; expected (N, T, D) with N = {n}")
-        if whole and m == "audio" and (silent := np.isneginf(x)).any():
-            x = np.where(silent, np.float32(0), x)  # COVAREP writes log(0); the release does the same
+        if whole and m == "audio" and np.isneginf(x).any():
+            x = np.where(np.isneginf(x), np.float32(0), x)  # COVAREP writes log(0); the release does the same
         if whole:
             check_numbers(x, place)
         features[m] = x
@@ -169,10 +169,11 @@ def _labels(value: Any, where: str, n: int, classes: bool) -> np.ndarray:
     y = y.reshape(-1)
     check_numbers(y, where)
     y = y.astype(np.float32)
-    wrong = np.flatnonzero((y < 0) | (y != np.round(y))) if classes else ()
-    if len(wrong):
+    if not classes:
+        return y
+    if wrong := np.flatnonzero((y < 0) | (y != np.round(y))).tolist():
         raise UserError(f"{where}, row {wrong[0]}: {y[wrong[0]]:g}; classes are whole numbers from 0")
-    return y.astype(np.int64) if classes else y
+    return y.astype(np.int64)
 
 
 def _tokens(value: Any, where: str, n: int, whole: bool) -> np.ndarray | None:
@@ -204,8 +205,9 @@ def _lengths(
         of_text = np.where(tokens[:, 1] > 0, np.arange(1, text_steps + 1), 0).max(axis=1)
     out = {}
     for m, x in features.items():
-        n, T = x.shape[:2]
-        key, place = f"{m}_lengths", f"{where}, key '{m}_lengths'"
+        n, T, _ = x.shape
+        key = f"{m}_lengths"
+        place = f"{where}, key {key!r}"
         if key not in part and (of_text is None or text_steps != T):
             continue
         length = _numbers(part.get(key, of_text), place).reshape(-1)
