@@ -157,11 +157,9 @@ class Learner:
         self.model.eval()
         current = _copies(self.parameters)
         self.set_weights(self.average or current)
-        try:
-            with torch.no_grad(), seeded(derive_seed(self.config.seed, "default", self.stage.name, "valid")):
-                losses = self.stage.validate()
-        finally:
-            self.set_weights(current)
+        with torch.no_grad(), seeded(derive_seed(self.config.seed, "default", self.stage.name, "valid")):
+            losses = self.stage.validate()
+        self.set_weights(current)
         if not torch.isfinite(losses).all():
             row = int((~torch.isfinite(losses)).nonzero()[0])
             raise UserError(
@@ -185,12 +183,6 @@ class Trainer:
     """Runs stages on one model. A run that is killed after an epoch can be resumed with the same results.
 
     Random numbers of an epoch depend on (seed, stage, epoch) only, so no generator state is saved.
-
-    Args:
-        model: changed in place.
-        config: of the run; seeds, patience and averaging of all stages.
-        folder: of checkpoint.pt and history.csv.
-        resume: continue after the last finished epoch in the folder, if there is one.
 
     Attributes:
         done: names of finished stages.
