@@ -36,13 +36,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException as error:
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
+        raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        if not isinstance(error, OSError | SafetensorError | RuntimeError):
-            raise
-        # torch.save raises RuntimeError on a full disk
-        raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -26,20 +26,16 @@ def latent_posteriors(
         mean: modality -> (N, D, T')
         draws: modality -> (K, N, D, T'); the modalities of a draw share style and affect
     """
-    process, given = split.data.process, list(given)
-    weights = {m: _encoder_weight(model, m) for m in model.modalities if m not in given}
-    images = {m: convolution_matrix(w.astype(np.float64), process.steps) for m, w in weights.items()}
+    process, given, images = split.data.process, list(given), {}
+    for m in (m for m in model.modalities if m not in given):
+        weight = np.eye(model.config.dim)[:, :, None]  # of a modality without encoder: its latents are its features
+        if m in model.encoders:
+            weight = model.encoders[m].weight.detach().cpu().double().numpy()  # (D, D_m, k)
+        images[m] = convolution_matrix(weight, process.steps)
     mean = {m: exact_mean(process, split.features, m, given, image) for m, image in images.items()}
     sampled, _ = exact_draws(process, split.features, given, draws, np.random.default_rng(seed), images)
     shape = (len(split), model.config.dim, -1)
     return {m: x.reshape(shape) for m, x in mean.items()}, {m: x.reshape(draws, *shape) for m, x in sampled.items()}
-
-
-def _encoder_weight(model: IMDer, modality: str) -> np.ndarray:
-    """(D, D_m, k) of a modality's encoder; a modality that is D wide has none, its latents are its features."""
-    if modality not in model.encoders:
-        return np.eye(model.config.dim)[:, :, None]
-    return model.encoders[modality].weight.detach().cpu().numpy()
 
 
 def latent_posterior(

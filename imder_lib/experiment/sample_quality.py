@@ -14,12 +14,6 @@ RESAMPLES = 200
 PROJECTIONS = 64
 
 
-def conditional_mean(truth: np.ndarray, condition: np.ndarray) -> np.ndarray:
-    """Estimate of E[truth | condition], (N, P) given (N, Q): out-of-fold predictions of ridge regression."""
-    folds = min(5, len(truth))
-    return cross_val_predict(RidgeCV(10.0 ** np.arange(-1, 6)), condition, truth, cv=folds).reshape(truth.shape)
-
-
 def sample_quality(
     recovered: np.ndarray,
     truth: np.ndarray,
@@ -81,8 +75,10 @@ def _resampled(
     varies = y.std(axis=0) > 1e-6 * y.std()
     if not varies.any():
         raise UserError("truth is the same for every sample: expected some variance")
-    mean = conditional_mean(y, np.asarray(condition).reshape(N, -1)) if posterior is None else posterior
-    mean = np.asarray(mean, dtype=np.float64).reshape(N, -1)[:, varies]
+    if posterior is None:  # out-of-fold predictions
+        ridge = RidgeCV(10.0 ** np.arange(-1, 6))
+        posterior = cross_val_predict(ridge, np.asarray(condition).reshape(N, -1), y, cv=min(5, N))
+    mean = np.asarray(posterior, dtype=np.float64).reshape(N, -1)[:, varies]
     x, y = x[..., varies], y[:, varies]
     rng = np.random.default_rng(seed)
     rows = np.stack([np.arange(N), *rng.integers(0, N, (RESAMPLES, N))])
