@@ -68,7 +68,9 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: 
         features = batch.features
         if bert is not None:
             features = features | {"text": last_hidden(bert, split.tokens(rows.numpy()).to(device))}
-        return task_loss(model.fusion(model.encode(features, batch.lengths))[0], batch.labels, reduction)
+        latents = model.encode(features, batch.lengths)
+        latents = {m: x.detach() for m, x in latents.items()} if fixed else latents  # no gradient of fixed encoders
+        return task_loss(model.fusion(latents)[0], batch.labels, reduction)
 
     def validate() -> Tensor:
         reduction = "mean" if plain else "none"

@@ -60,7 +60,7 @@ class Learner:
 
     def __init__(self, stage: Stage, model: nn.Module, config: TrainConfig) -> None:
         self.stage, self.model, self.config = stage, model, config
-        self.optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay)
+        self.optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay, fused=True)
         self.parameters: list[nn.Parameter] = [p for group in stage.groups() for p in group["params"]]
         self.steps = stage.epochs * -(-stage.size // stage.batch_size)  # in all epochs
         if stage.cosine:
@@ -128,18 +128,11 @@ class Learner:
         generator = torch.Generator().manual_seed(derive_seed(seed, name, self.epoch))
         batches = torch.randperm(self.stage.size, generator=generator).split(size)
         masks = self.stage.masks(generator).split(size) if self.stage.masks else [None] * len(batches)
-        horizon, total = 1 + self.config.average * self.steps, 0.0
+        horizon, losses = 1 + self.config.average * self.steps, []
         with seeded(derive_seed(seed, "default", name, self.epoch)):  # dropout uses torch's default generator
             shown = tqdm(batches, name, leave=False, disable=not sys.stderr.isatty())
             for step, (rows, mask) in enumerate(zip(shown, masks, strict=True), (self.epoch - 1) * len(batches) + 1):
                 loss = self.stage.loss(rows, generator, mask)
-                value = loss.item()
-                if not math.isfinite(value):
-                    first = ", ".join(map(str, rows[:3].tolist()))
-                    raise UserError(
-                        f"stage {name}, epoch {self.epoch}: the loss is {value} on training samples {first}, ...: look "
-                        "for extreme numbers there (imder check), or lower the learning rate"
-                    )
                 self.optimiser.zero_grad()
                 if loss.requires_grad:  # a complete batch has no diffusion loss
                     loss.backward()
@@ -147,10 +140,18 @@ class Learner:
                     self.optimiser.step()
                 if self.stage.cosine:
                     self.schedule.step()
-                for a, p in zip(self.average, self.parameters, strict=False):
-                    a.lerp_(p.detach(), max(1 / horizon, 9 / (9 + step)))
-                total += value * len(rows)
-        return total / self.stage.size
+                if self.average:
+                    weight = max(1 / horizon, 9 / (9 + step))
+                    torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], weight)
+                losses.append(loss.detach())
+        values = torch.stack(losses).double().cpu()  # once an epoch, so that a GPU need not wait for the host
+        if bad := (~torch.isfinite(values)).nonzero()[:1].flatten().tolist():
+            first = ", ".join(map(str, batches[bad[0]][:3].tolist()))
+            raise UserError(
+                f"stage {name}, epoch {self.epoch}: the loss is {values[bad[0]]} on training samples {first}, ...: "
+                "look for extreme numbers there (imder check), or lower the learning rate"
+            )
+        return sum(float(v) * len(rows) for v, rows in zip(values, batches, strict=True)) / self.stage.size
 
     def _validate(self) -> Tensor:
         """Validation losses of the averaged weights, or of the weights without averaging."""
