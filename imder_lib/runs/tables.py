@@ -1,14 +1,12 @@
 """Result tables: one metric for all methods, and results beside published numbers."""
 
-from importlib.resources import files
-from typing import IO, cast
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from imder_lib.config import WIDTHS
-
+PUBLISHED = Path(__file__).parents[1] / "data" / "published_results.csv"
 LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # pattern letters of the published tables, in their order
 METHODS = ("bayes", "imder", "released", "network", "regression", "dropout", "mean", "zero", "constant")
 
@@ -30,14 +28,9 @@ def metric_table(table: pd.DataFrame, protocol: str, metric: str) -> pd.DataFram
 
 
 def published(dataset: str) -> pd.DataFrame:
-    """Published results of a data set, with the source of each row; unknown values are blank.
-
-    Empty except for mosi and mosei.
-    """
-    resource = files("imder_lib.data").joinpath("published_results.csv")
-    with resource.open("r", encoding="utf-8") as file:
-        table = pd.read_csv(cast("IO[str]", file), dtype={"case": str})
-    return table[table["dataset"] == dataset] if dataset in WIDTHS else table.iloc[:0]
+    """Published results of mosi or mosei, with the source of each row; unknown values are blank. Empty for others."""
+    table = pd.read_csv(PUBLISHED, dtype={"case": str})
+    return table[table["dataset"] == dataset]
 
 
 def pattern_letters(pattern: str) -> str:
