@@ -4,8 +4,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,12 +15,12 @@ from typer import Argument, Option
 from imder_lib.data.load import NAMES
 from imder_lib.data.missing import RATES
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import CHECKPOINT, write_text
+from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import PROFILES, find_profile
 from imder_lib.runs.notebook import check_parameters, check_timeout, progress_shown, run_notebook
 from imder_lib.runs.report import write_report
-from imder_lib.runs.setup import Run, check_start, start_run
+from imder_lib.runs.setup import Run, check_start, load_run
 from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -138,23 +137,21 @@ def pretrain_alone(settings: PretrainSettings) -> Path:
     name = settings.dataset if settings.dataset in NAMES else Path(settings.dataset).stem
     path = (settings.path or NOTEBOOKS.parent / "pt" / f"pretrained-{name}.safetensors").resolve()
     folder = path.with_suffix(".run")
-    if path.exists() or (folder.exists() and not settings.resume):
+    begun = folder.exists() and any(folder.iterdir())  # an empty folder was left before a first epoch
+    if path.exists() or (begun and not settings.resume):
         place = path if path.exists() else folder
         raise UserError(f"{place} exists already: name another result, remove it, or continue with --resume")
     given = {k: getattr(settings, k) for k in ("dataset", "profile", "text", "epochs", "download_bert")}
-    with removed_on_error(folder):
-        run = start_run(seeds=str(settings.seed), out=folder, **given)
-        check_start(run)
-        pretrain_run(run, settings.seed, folder, path)
+    run = load_run(seeds=str(settings.seed), out=folder, **given)
+    check_start(run)
+    run.create_folder()
+    pretrain_run(run, settings.seed, folder, path)
     shutil.rmtree(folder)  # the checkpoints
     return path
 
 
 def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] = ()) -> Run:
-    """Start a run in a new folder, or continue the run in an existing one with the same settings (run.json).
-
-    A new folder is removed if the run does not start.
-    """
+    """Start a run in a new folder, or continue the run in an existing one with the same settings (run.json)."""
     folder = Path(settings.out).resolve()
     path, kept = folder / "run.json", {k: v for k, v in asdict(settings).items() if k not in NOT_KEPT}
     if folder.exists() and not settings.resume:
@@ -166,23 +163,10 @@ def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] 
             raise UserError(f"{folder} is no run of this kit (no readable run.json): name another folder") from None
         if before != kept:
             raise UserError(f"{folder} holds a run with other settings: name another folder")
-    with removed_on_error(folder):
-        run = start_run(out=folder, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})
-        check_start(run, recipes, rates)
-        write_text(path, json.dumps(kept))
+    run = load_run(out=folder, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})
+    check_start(run, recipes, rates)
+    write_text(path, json.dumps(kept))  # creates the folder: from here the run can be continued
     return run
-
-
-@contextmanager
-def removed_on_error(folder: Path) -> Iterator[None]:
-    """Remove a folder, and parents, that the block has created if it fails or is interrupted before a first epoch."""
-    new = [p for p in (folder, *folder.parents) if not p.exists()]
-    try:
-        yield
-    except BaseException:
-        if new and not (folder / CHECKPOINT).exists():
-            shutil.rmtree(new[-1], ignore_errors=True)
-        raise
 
 
 def _notes(run: Run) -> list[str]:

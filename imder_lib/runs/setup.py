@@ -115,6 +115,12 @@ class Run:
         folder, train = self.model_folder(seed), self.train_config(seed)
         return train_compared(name, self.data, model, train, folder, default_device(), until, weights)
 
+    def create_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written: {error.strerror}") from None
+
     def model_folder(self, seed: int) -> Path:
         return self.folder / "models" / self.data.name / f"seed{seed}"
 
@@ -166,37 +172,36 @@ class Run:
             display(Picture(path.read_bytes(), alt=caption, width=width), Markdown(f"*{caption}*"))
 
 
-def start_run(
-    dataset: str, profile: str, seeds: str, out: str | Path, *, download_bert: bool = False, **settings: object
-) -> Run:
-    """Load the data of a run and create its folder ``out``; ``settings`` are text, pretrained, epochs and steps.
-
-    Named data sets are used as stored, as in the release; features of other files are standardised. If it is asked for,
-    BERT is downloaded to pt/.
+def start_run(dataset: str, profile: str, seeds: str, out: str | Path, **settings: object) -> Run:
+    """Load the data of a run and create its folder ``out``.
 
     Raises:
         UserError: bad data or settings, no BERT although the text route needs it, or ``out`` cannot be written.
+    """
+    run = load_run(dataset, profile, seeds, out, **settings)
+    run.create_folder()
+    return run
+
+
+def load_run(
+    dataset: str, profile: str, seeds: str, out: str | Path, *, download_bert: bool = False, **settings: object
+) -> Run:
+    """Load the data of a run; ``settings`` are text, pretrained, epochs and steps. The folder ``out`` is left alone.
+
+    Named data sets are used as stored, as in the release; features of other files are standardised. If it is asked for,
+    BERT is downloaded to pt/.
     """
     data = load_data(dataset, standardise=dataset not in NAMES, sizes=find_profile(profile).sizes)
     run = Run(data, profile, parse_seeds(seeds), Path(out).resolve(), **settings)
     if download_bert and run.text == "features":
         raise UserError("text 'features' needs no BERT: leave the download out, or choose another text route")
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{run.folder} cannot be written: {error.strerror}") from None
     if download_bert:
         local_bert(BERT_FOLDER, download=True)
     return run.with_bert()
 
 
 def check_start(run: Run, recipes: Sequence[str] = ("staged",), rates: Sequence[float] = ()) -> None:
-    """What later steps of a run need, checked before the first one.
-
-    Raises:
-        UserError: rates or a recipe that the number of modalities does not allow, a pretrained model of other sizes,
-            or no BERT to train.
-    """
+    """Raise a UserError if a later step would fail: for its rates, recipe, pretrained model, or BERT to train."""
     M, allowed = len(run.data.modalities), rates_of("random", run.data.modalities)
     if bad := [r for r in rates if r not in allowed]:
         raise UserError(f"rate {bad[0]} is not possible for {M} modalities: expected one or more of {list(allowed)}")

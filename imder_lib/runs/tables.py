@@ -46,20 +46,16 @@ def interval(values: pd.Series) -> tuple[float, float, float, float]:
 
 
 def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentiment: bool = True) -> pd.DataFrame:
-    """Results of the kit beside published ones: one row per metric, case and published method.
+    """Results of method "imder" beside published ones: one row per metric, case and published method.
 
     Columns: metric, case, realised, seeds, ours, std, low, high (95 % interval over seeds), method, published,
     difference (ours - published), source; unknown values are blank. ACC2, F1 and ACC7 in percent. Fixed tables end with
-    the averages over the incomplete patterns and over all.
+    the averages over the incomplete patterns and over all. Empty if the table has no rows of the method and protocol.
 
     Args:
-        table: rows of :func:`imder_lib.evaluate` for one recipe and any number of seeds; only method "imder" is used.
-        dataset: name of the data set; only mosi and mosei have published results.
+        table: rows of :func:`imder_lib.evaluate` for one recipe and any number of seeds.
         protocol: "fixed" or "random".
         sentiment: False: only MAE and correlation.
-
-    Returns:
-        the table; empty if there are no rows of method "imder"
     """
     kit = table[(table["protocol"] == protocol) & (table["method"] == "imder")]
     if kit.empty:
