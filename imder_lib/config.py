@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError, unknown
 
 
-def _check_choice(config: object, name: str, *allowed: str) -> None:
-    if getattr(config, name) not in allowed:
-        raise UserError(f"{name} must be one of {allowed}, got {getattr(config, name)!r}")
+def _check_choices(config: object) -> None:
+    """Raise a UserError for a field of type Literal with another value."""
+    for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            raise UserError(f"{name} must be one of {get_args(kind)}, got {getattr(config, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -19,23 +22,19 @@ class Rules:
 
     # "unet": the release's, one for each modality, condition by cross-attention. "joint": one net over all modalities
     # at once, the available ones as clean input channels; it serves every pattern.
-    net: str = "joint"
+    net: Literal["unet", "joint"] = "joint"
     # "score": the net gives std(t) * score. "edm": preconditioned (Karras et al., 2022, table 1).
-    parameterisation: str = "edm"
-    latents: str = "standardised"  # or "raw"; standardised per channel with training statistics
-    # Noise on the condition in training: the target's ("shared", the release), "independent" or none ("clean").
-    train_condition: str = "clean"
+    parameterisation: Literal["score", "edm"] = "edm"
+    latents: Literal["raw", "standardised"] = "standardised"  # per channel with training statistics
+    # Noise on the condition in training: the target's ("shared", the release), its own, or none ("clean").
+    train_condition: Literal["shared", "independent", "clean"] = "clean"
     # ... and in sampling: "fresh" at every step (the release), one draw for all steps ("frozen") or none ("clean").
-    sample_condition: str = "clean"
+    sample_condition: Literal["fresh", "frozen", "clean"] = "clean"
     refine: bool = False  # let a refiner, trained on squared error, change each draw
     condition_dropout: float = 0.1  # share of training samples that net "joint" sees without a condition, for guidance
 
     def __post_init__(self) -> None:
-        _check_choice(self, "net", "unet", "joint")
-        _check_choice(self, "parameterisation", "score", "edm")
-        _check_choice(self, "latents", "raw", "standardised")
-        _check_choice(self, "train_condition", "shared", "independent", "clean")
-        _check_choice(self, "sample_condition", "fresh", "frozen", "clean")
+        _check_choices(self)
         if not 0 <= self.condition_dropout < 1:
             raise UserError(f"condition_dropout must lie in [0, 1), got {self.condition_dropout}")
         if self.net == "joint" and (self.parameterisation, self.latents) != ("edm", "standardised"):
@@ -73,7 +72,7 @@ class ModelConfig:
     sigma: float = 25.0  # base of the VE SDE
     # "learned": convolutions of three frames, trained with fusion, as in the release. "components": principal
     # components of single frames, fixed; a modality no wider than ``dim`` loses nothing.
-    encoders: str = "learned"
+    encoders: Literal["learned", "components"] = "learned"
     mask_padding: bool = False  # attention and averages ignore padding; in the release they do not
     # A small readout of the latents' time averages beside the fusion's own prediction, fitted before stage 1;
     # for labels that are numbers. The release has none.
@@ -81,13 +80,13 @@ class ModelConfig:
     outputs: int = 1  # for a label that is a number, else the number of classes
 
     def __post_init__(self) -> None:
+        _check_choices(self)
         if len(self.widths) < 2:
             raise UserError(f"a model needs at least two modalities, got {list(self.widths)}")
         if bad := [m for m in self.widths if not m or set(m) & set(".+<")]:
             raise UserError(f"modality names may not be empty or hold '.', '+' or '<': {bad}")
         if self.sampler.guidance != 1 and (self.rules.net != "joint" or not self.rules.condition_dropout):
             raise UserError("guidance other than 1 needs net 'joint' and condition_dropout > 0")
-        _check_choice(self, "encoders", "learned", "components")
         if self.unet_channels[0] != self.dim:
             raise UserError(f"unet_channels start with {self.unet_channels[0]}, expected dim = {self.dim}")
 
@@ -102,7 +101,7 @@ class TrainConfig:
 
     # "staged": complete data, then score nets, then refiners and fusion on a cache of recovered latents. "released":
     # complete data, then everything jointly with the sampler in the loop.
-    recipe: str = "staged"
+    recipe: Literal["staged", "released"] = "staged"
     seed: int = 1111  # of initialisation, masks, noise and batch order
     batch_size: int = 32
     lr: float = 2e-3  # of Adam
@@ -124,11 +123,10 @@ class TrainConfig:
     rate: float = 0.3  # missing rate of recipe released, and of supervision "observed"
     # "full": training uses the true features of missing modalities. "observed": a mask drawn once for each training
     # sample (protocol random at ``rate``) hides modalities for good; they are never read.
-    supervision: str = "full"
+    supervision: Literal["full", "observed"] = "full"
 
     def __post_init__(self) -> None:
-        _check_choice(self, "recipe", "staged", "released")
-        _check_choice(self, "supervision", "full", "observed")
+        _check_choices(self)
         if self.batch_size < 1 or self.lr <= 0:
             raise UserError(f"batch_size must be >= 1 and lr > 0, got {self.batch_size} and {self.lr}")
 

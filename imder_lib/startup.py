@@ -35,13 +35,12 @@ def restore_interrupt() -> None:
 def set_waiting(environment: MutableMapping[str, str], loaded: bool) -> str:
     """Make waiting OpenMP threads sleep, unless the user has set a wait policy; return the policy in effect.
 
-    By default, waiting OpenMP threads spin and keep their cores busy. If other processes use the machine, threads with
-    work then wait for these cores, and a training step can take many times as long (see benchmarks/threads.py). OpenMP
-    reads the variables when PyTorch is imported; later changes have no effect.
+    By default they spin and keep their cores busy. If other processes use the machine, threads with work then wait for
+    these cores, and a training step can take many times as long (see benchmarks/threads.py).
 
     Args:
         environment: of this process, or of a process to be started.
-        loaded: whether PyTorch is imported in that process.
+        loaded: PyTorch is imported there, so OpenMP has read the variables already.
     """
     if own := [f"{k}={environment[k]}" for k in VARIABLES if k in environment]:
         return ", ".join(own)

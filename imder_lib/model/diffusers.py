@@ -19,9 +19,13 @@ from imder_lib.nets.score_net import ScoreNet
 ORDER = {"text": 0, "vision": 1, "audio": 2}  # of the release's combined conditions; other modalities follow
 
 
-class UNets(Standardised):
-    """One U-Net per modality. Its condition: the only available latent, or a 1x1 convolution of all available ones."""
+class Diffusion(Standardised):
+    """One U-Net per modality. Its condition: the only available latent, or a 1x1 convolution of all available ones.
 
+    The released rules reproduce the release (1e-5 per network, 1e-3 for 100 steps).
+    """
+
+    stochastic = True
     trained = True
 
     def __init__(self, config: ModelConfig) -> None:
@@ -112,14 +116,10 @@ def _mean(error: Tensor, valid: Tensor | None) -> Tensor:
     return error.mean() if valid is None else (error * valid).sum() / valid.expand_as(error).sum()
 
 
-class Diffusion(UNets):
-    """Diffusion with U-Nets; the released rules reproduce the release (1e-5 per network, 1e-3 for 100 steps)."""
-
-    stochastic = True
-
-
-class Network(UNets):
+class Network(Diffusion):
     """Deterministic recovery: the same U-Nets, trained on squared error, in one pass from a zero input."""
+
+    stochastic = False
 
     def loss(self, m, x0, condition, valid, generator) -> Tensor:
         return _mean((self.draw(m, condition, valid) - x0).square(), valid)

@@ -1,4 +1,4 @@
-"""Execution of notebooks by papermill: parameters are checked before anything runs, progress is shown meanwhile."""
+"""Execution of notebooks: parameters are checked before anything runs, progress is shown meanwhile."""
 
 import ast
 import json
@@ -180,14 +180,14 @@ def progress_shown(folder: Path, every: float = 5.0) -> Iterator[None]:
     """Inside the block, print the newest epoch of each training below a folder, looked up every few seconds."""
     done, seen = threading.Event(), newest_epochs(folder)  # epochs of before are not repeated
 
-    def follow() -> None:
+    def watch() -> None:
         while not done.wait(every):
             for line in newest_epochs(folder):
                 if line not in seen:
                     print(line, flush=True)
                     seen.append(line)
 
-    thread = threading.Thread(target=follow, daemon=True)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
         yield

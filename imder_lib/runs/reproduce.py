@@ -20,7 +20,7 @@ from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import PROFILES, find_profile
 from imder_lib.runs.notebook import check_parameters, check_timeout, progress_shown, run_notebook
 from imder_lib.runs.report import write_report
-from imder_lib.runs.setup import Run, check_start, load_run
+from imder_lib.runs.setup import Run, check_start, start_run
 from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -103,6 +103,8 @@ def reproduce(settings: ReproduceSettings) -> Path:
         if grid:
             sweep(run, recipes)
         seconds["sweep"] = round(time.perf_counter() - begun, 1)
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    provenance = run.provenance() | {"command": command, "parameters": asdict(settings), "notes": _notes(run)}
     for name in ORDER if "staged" in recipes else ORDER[:1]:  # 03 to 05 show the model of recipe "staged"
         begun, executed = time.perf_counter(), run.folder / "notebooks" / f"{name}.ipynb"
         done = executed.with_name(f".{name}.done")
@@ -113,13 +115,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
             write_text(done, "")
         seconds[name] = round(time.perf_counter() - begun, 1)
         print(f"{name} done, {seconds[name]:.0f} s", flush=True)
-    provenance = run.provenance() | {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "parameters": asdict(settings),
-        "notes": _notes(run),
-        "seconds": round(time.perf_counter() - started, 1),
-        "seconds_each": seconds,
-    }
+    provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
     return write_report(run.folder, provenance)
 
 
@@ -142,7 +138,7 @@ def pretrain_alone(settings: PretrainSettings) -> Path:
         place = path if path.exists() else folder
         raise UserError(f"{place} exists already: name another result, remove it, or continue with --resume")
     given = {k: getattr(settings, k) for k in ("dataset", "profile", "text", "epochs", "download_bert")}
-    run = load_run(seeds=str(settings.seed), out=folder, **given)
+    run = start_run(seeds=str(settings.seed), out=folder, create=False, **given)
     check_start(run)
     run.create_folder()
     pretrain_run(run, settings.seed, folder, path)
@@ -163,7 +159,7 @@ def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] 
             raise UserError(f"{folder} is no run of this kit (no readable run.json): name another folder") from None
         if before != kept:
             raise UserError(f"{folder} holds a run with other settings: name another folder")
-    run = load_run(out=folder, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})
+    run = start_run(out=folder, create=False, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})
     check_start(run, recipes, rates)
     write_text(path, json.dumps(kept))  # creates the folder: from here the run can be continued
     return run

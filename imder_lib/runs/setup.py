@@ -172,29 +172,35 @@ class Run:
             display(Picture(path.read_bytes(), alt=caption, width=width), Markdown(f"*{caption}*"))
 
 
-def start_run(dataset: str, profile: str, seeds: str, out: str | Path, **settings: object) -> Run:
-    """Load the data of a run and create its folder ``out``.
+def start_run(
+    dataset: str,
+    profile: str,
+    seeds: str,
+    out: str | Path,
+    *,
+    create: bool = True,
+    download_bert: bool = False,
+    **settings: object,
+) -> Run:
+    """Load the data of a run; ``settings`` are text, pretrained, epochs and steps of :class:`Run`.
+
+    Named data sets are used as stored, as in the release; features of other files are standardised.
+
+    Args:
+        dataset: see :func:`imder_lib.load_data`.
+        seeds: "1" or "1,2,3".
+        create: create the folder ``out``.
+        download_bert: download BERT if it is not in pt/.
 
     Raises:
         UserError: bad data or settings, no BERT although the text route needs it, or ``out`` cannot be written.
-    """
-    run = load_run(dataset, profile, seeds, out, **settings)
-    run.create_folder()
-    return run
-
-
-def load_run(
-    dataset: str, profile: str, seeds: str, out: str | Path, *, download_bert: bool = False, **settings: object
-) -> Run:
-    """Load the data of a run; ``settings`` are text, pretrained, epochs and steps. The folder ``out`` is left alone.
-
-    Named data sets are used as stored, as in the release; features of other files are standardised. If it is asked for,
-    BERT is downloaded to pt/.
     """
     data = load_data(dataset, standardise=dataset not in NAMES, sizes=find_profile(profile).sizes)
     run = Run(data, profile, parse_seeds(seeds), Path(out).resolve(), **settings)
     if download_bert and run.text == "features":
         raise UserError("text 'features' needs no BERT: leave the download out, or choose another text route")
+    if create:
+        run.create_folder()
     if download_bert:
         local_bert(BERT_FOLDER, download=True)
     return run.with_bert()
