@@ -1,4 +1,4 @@
-"""Result tables: one metric for all methods, and results beside published numbers."""
+"""Result tables: results beside published numbers."""
 
 from pathlib import Path
 
@@ -8,23 +8,6 @@ from scipy import stats
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published_results.csv"
 LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # pattern letters of the published tables, in their order
-METHODS = ("bayes", "imder", "released", "network", "regression", "dropout", "mean", "zero", "constant")
-
-
-def metric_table(table: pd.DataFrame, protocol: str, metric: str) -> pd.DataFrame:
-    """Table of one metric under one protocol: one row per case with nominal and realised rate, one column per method.
-
-    Entries for several seeds are "mean ± standard deviation".
-    """
-    rows = []
-    for case, group in table[table["protocol"] == protocol].groupby("case", sort=False):
-        row = {"case": case, "rate": f"{group['rate'].iloc[0]:.3g}", "realised": f"{group['realised'].mean():.4f}"}
-        for method in METHODS:
-            values = group.loc[group["method"] == method, metric]
-            if len(values):
-                row[method] = f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def published(dataset: str) -> pd.DataFrame:
