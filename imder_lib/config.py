@@ -161,7 +161,6 @@ def model_preset(
     """Sizes of the released model for "mosi" or "mosei" (any other data: "mosi" with its own widths).
 
     Args:
-        name: "mosi" or "mosei".
         widths: replaces the data set's own feature widths.
         preset: "kit" or "released": rules, sampler, encoders, readout and padding.
         changes: any field of :class:`ModelConfig`.

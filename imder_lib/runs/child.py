@@ -15,7 +15,7 @@ MARK = "IMDER_RUN"  # an environment variable, which everything that a notebook 
 def end_all(pid: int, mark: str) -> None:
     """Kill a process, its descendants and every process with the mark; the caller itself is spared."""
     for _ in range(3):  # what is started meanwhile is found in the next round
-        found = {p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get(MARK) == mark}
+        found = {p for p in psutil.process_iter() if _marked(p, mark)}
         with suppress(psutil.Error):
             found |= {psutil.Process(pid), *psutil.Process(pid).children(recursive=True)}
         for process in found:
@@ -23,6 +23,12 @@ def end_all(pid: int, mark: str) -> None:
                 if process.pid != os.getpid():
                     process.kill()
         time.sleep(0.05)
+
+
+def _marked(process: psutil.Process, mark: str) -> bool:
+    with suppress(psutil.Error, OSError):
+        return process.environ().get(MARK) == mark
+    return False
 
 
 def _watch(parent: int) -> None:

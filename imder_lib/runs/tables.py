@@ -1,4 +1,4 @@
-"""Result tables: results beside published numbers."""
+"""Results beside published numbers."""
 
 from pathlib import Path
 
