@@ -140,7 +140,6 @@ def pretrain_alone(settings: PretrainSettings) -> Path:
     given = {k: getattr(settings, k) for k in ("dataset", "profile", "text", "epochs", "download_bert")}
     run = start_run(seeds=str(settings.seed), out=folder, create=False, **given)
     check_start(run)
-    run.create_folder()
     pretrain_run(run, settings.seed, folder, path)
     shutil.rmtree(folder)  # the checkpoints
     return path

@@ -115,12 +115,6 @@ class Run:
         folder, train = self.model_folder(seed), self.train_config(seed)
         return train_compared(name, self.data, model, train, folder, default_device(), until, weights)
 
-    def create_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{self.folder} cannot be written: {error.strerror}") from None
-
     def model_folder(self, seed: int) -> Path:
         return self.folder / "models" / self.data.name / f"seed{seed}"
 
@@ -199,8 +193,11 @@ def start_run(
     run = Run(data, profile, parse_seeds(seeds), Path(out).resolve(), **settings)
     if download_bert and run.text == "features":
         raise UserError("text 'features' needs no BERT: leave the download out, or choose another text route")
-    if create:
-        run.create_folder()
+    try:
+        if create:
+            run.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{run.folder} cannot be written: {error.strerror}") from None
     if download_bert:
         local_bert(BERT_FOLDER, download=True)
     return run.with_bert()
