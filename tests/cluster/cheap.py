@@ -10,7 +10,10 @@ from typing import Any
 
 
 def body(settings: Mapping[str, Any], folder: Path, stage: Path | None) -> None:
-    """Sleep, count the call in RUNS beside the sweep, and write numbers that the settings alone decide."""
+    """Note the start in a file, sleep, and write numbers that the settings alone decide."""
+    if settings.get("log"):
+        with open(settings["log"], "a") as file:
+            file.write(f"{settings['number']} {time.time()}\n")
     time.sleep(settings["sleep"])
     if settings.get("error"):
         raise ValueError(settings["error"] + "\nsecond line")
