@@ -12,7 +12,7 @@ endif
 # The nets of the course are small: two threads that wait for each other take twice as long as one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help test test-browser reproduce notebooks lab site lint lock clean
+.PHONY: help test test-browser reproduce notebooks lab site lint audit lock clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml requirements.lock
@@ -46,6 +46,12 @@ site: $(READY)  ## build the executed notebooks as a static book: build/site/ind
 lint: $(READY)  ## check code and notebooks with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+audit:  ## look for known weaknesses of the packages in requirements.lock; needs the network
+	rm -rf .venv-audit && $(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --no-deps --disable-pip --requirement requirements.lock
+	rm -rf .venv-audit
 
 # Renew the lock: the newest versions that pyproject.toml admits, without a build's local label.
 lock:  ## renew requirements.lock

@@ -32,6 +32,9 @@ HERE = Path(__file__).resolve().parent
 FILES = {"metrics.json", "settings.json", "provenance.json"}  # of every finished cell
 
 
+KINDS = ("sweep", "scheduler", "nanny", "worker", "server", "cell")
+
+
 def cells_of(args: argparse.Namespace, log: str) -> list[Cell]:
     """Cells with a first stage; cheap ones write their starts to ``log``."""
     if args.smoke:
@@ -43,10 +46,10 @@ def cells_of(args: argparse.Namespace, log: str) -> list[Cell]:
     ]
 
 
-def sweep(folder: Path, cells: list[Cell], scheduler_file: str, smoke: bool) -> None:
+def sweep(folder: Path, cells: list[Cell], scheduler_file: str, smoke: bool, workers: int) -> None:
     """One sweep in this process, which will be killed."""
     how = How(str(folder), BODY if smoke else "cheap:body", threads=1)
-    with pool_of(0 if scheduler_file else 2, scheduler_file=scheduler_file) as pool:
+    with pool_of(0 if scheduler_file else workers, scheduler_file=scheduler_file) as pool:
         run_cells(pool, cells, how, lambda result, left: print(result["name"], result["state"], result["error"], left))
 
 
@@ -68,7 +71,13 @@ class Machine:
                              "--death-timeout", "60", "--local-directory", str(self.folder.parent)] for i in (0, 1)},
         }  # fmt: skip
         own = [sys.executable, __file__, "--sweep", str(self.folder), "--cells", str(self.args.cells)]
-        own += ["--sleep", str(self.args.sleep), *(["--smoke"] if self.args.smoke else [])]
+        own += [
+            "--workers",
+            str(self.args.workers),
+            "--sleep",
+            str(self.args.sleep),
+            *(["--smoke"] if self.args.smoke else []),
+        ]
         own += ["--file", str(self.file)] if self.args.by_hand else []
         for name, command in ((by_hand if self.args.by_hand else {}) | {"sweep": own}).items():
             if name not in self.processes or self.processes[name].poll() is not None:
@@ -129,7 +138,14 @@ def disturbed(
     try:
         while True:
             machine.start()
-            end = time.monotonic() + (rng.uniform(1, args.within) if sum(count.values()) < kills else 600)
+            if rng.random() < 0.7:  # else the kill may come while processes start
+                before, end = len(list(folder.glob(f"{CELLS}/*"))), time.monotonic() + 60
+                while time.monotonic() < end and machine.processes["sweep"].poll() is None:
+                    if len(list(folder.glob(f"{CELLS}/*"))) > before:
+                        break
+                    time.sleep(0.05)
+            killed = sum(count[k] for k in KINDS)
+            end = time.monotonic() + (rng.uniform(0, args.within) if killed < kills else 600)
             while time.monotonic() < end and machine.processes["sweep"].poll() is None:
                 time.sleep(0.05)
             count["wrong"] += len(wrong(folder, cells, reference, seen))
@@ -187,15 +203,16 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--cells", type=int, default=64)
     parser.add_argument("--sleep", type=float, default=0.2)
-    parser.add_argument("--within", type=float, default=25.0, help="seconds from a start to the kill, at most")
+    parser.add_argument("--within", type=float, default=6.0, help="seconds until the next kill, at most")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="0: one cell after the other")
     parser.add_argument("--by-hand", action="store_true")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--sweep", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--file", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.sweep:
-        sweep(args.sweep, cells_of(args, str(args.sweep.with_name("starts"))), args.file, args.smoke)
+        sweep(args.sweep, cells_of(args, str(args.sweep.with_name("starts"))), args.file, args.smoke, args.workers)
         return
     rng, total, begun = random.Random(args.seed), Counter(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -213,8 +230,6 @@ def main() -> None:
     print(f"{dict(total)} in {time.monotonic() - begun:.0f} s")
     sys.exit(any(total[k] for k in ("wrong", "twice", "orphans")))
 
-
-KINDS = ("sweep", "scheduler", "nanny", "worker", "server", "cell")
 
 if __name__ == "__main__":
     main()
