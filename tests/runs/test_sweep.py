@@ -1,5 +1,6 @@
 """The paper's grid: cells, resuming, and tables beside published results."""
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -185,6 +186,25 @@ def test_sweep_from_the_command_line(tmp_path, monkeypatch, capsys):
         main()
     assert stop.value.code == 2
     assert "relased" in capsys.readouterr().err
+
+
+def test_a_grid_from_the_command_line(imder, tmp_path):
+    grid, out = tmp_path / "grid.yaml", tmp_path / "out"
+    grid.write_text("profile: smoke\nseeds: 1\nrecoverers: [dropout]\nepochs: 1\nsteps: 2\nprotocols: fixed\n")
+    assert imder("sweep", grid, "--out", out, "--seeds", 3)[0] == 2
+    code, text, _ = imder("sweep", grid, "--out", out, "--dry-run")
+    assert (code, text.splitlines()[-1]) == (0, "2 of 2 cells would run")
+    assert not out.exists()
+    code, text, error = imder("sweep", grid, "--out", out)
+    assert (code, error) == (0, "")
+    assert text.splitlines()[-1] == f"tables: {out / 'tables'}"
+    assert imder("status", out)[1] == "2 cells: 2 done, 0 running, 0 failed, 0 left\n"
+    assert json.loads(imder("status", out, "--json")[1])["done"] == 2
+    assert imder("compare", out, out, "--out", tmp_path / "c.csv")[1].startswith("| dataset")
+    assert (tmp_path / "c.csv").exists()
+    table = pd.read_csv(out / "tables" / "05_paper_fixed_staged_dropout.csv", keep_default_na=False)
+    (over,) = set(table.loc[table["case"] == "average of 6 incomplete", "over"])
+    assert over == "text, audio, vision, text+audio, text+vision, audio+vision"
 
 
 def test_interval_against_scipy():
