@@ -24,6 +24,7 @@ from imder_lib.profiles import find_profile
 from imder_lib.runs.cells import CHANGED, Cell, environment_hash
 from imder_lib.runs.setup import Run, check_start, parse_seeds, start_run
 
+LARGEST = 100_000  # characters of a grid
 KINDS = {"model": ModelConfig, "train": TrainConfig, "sampler": Sampler}
 # Fields that other keys of the grid, the data or the recoverer set.
 SET_ELSEWHERE = {"model": {"widths", "recoverer", "rules", "sampler", "outputs"}, "train": {"seed", "recipe"}}
@@ -117,9 +118,17 @@ def axis(default: object, value: object) -> list:
 def read_grid(path: str | Path) -> Grid:
     """Read a grid from a YAML file; paths in it are relative to the current folder."""
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise UserError(f"{path} is no grid: it has more than {LARGEST} characters")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+            raise UserError(f"{path}: write values out, aliases (*name) are not read")  # a few lines can hold terabytes
+        found = yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"no grid can be read from {path}: {error.strerror}") from None
+    except UserError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split()):.200}") from None
     if not isinstance(found, dict):

@@ -90,6 +90,8 @@ def test_the_identity_of_a_cell_is_what_it_computes(data, tmp_path):
         ("recipe: released\nstage1: seed", "stage1 must be seed or shared, and shared for recipe released"),
         ("- a", "expected lines such as"),
         ("a: [", "is no YAML"),
+        ("a: &x [1]\nseeds: *x", "aliases (*name) are not read"),
+        ("#" * 100_001, "more than 100000 characters"),
         ("a: !!python/object/apply:os.getcwd []", "is no YAML"),
         ("", "expected lines such as"),
     ],
