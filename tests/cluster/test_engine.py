@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -98,6 +99,27 @@ def test_a_full_disk_is_an_error_of_the_cell_and_the_sweep_goes_on_later(tmp_pat
         assert {r["error"].split(": ")[-1] for r in results.values()} == {"No space left on device"}
     assert content(tmp_path) == before
     assert {r["state"] for r in run(tmp_path, cells).values()} == {"done"}
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no small disk can be mounted: this needs root on Linux")
+    try:
+        cells = cheap(60)
+        results = run(disk, cells)
+        before = content(disk)
+        assert 10 < len(before) < 60
+        failed = {r["error"].split(": ")[-1] for r in results.values() if r["state"] == "failed"}
+        assert failed == {"No space left on device"}
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+        assert {r["state"] for r in run(disk, cells).values()} == {"done"}
+        assert before.items() <= content(disk).items()
+        assert len(content(disk)) == 60
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_two_sweeps_on_one_folder_run_no_cell_twice(tmp_path):
