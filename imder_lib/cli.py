@@ -72,9 +72,13 @@ def convert(path: Path, folder: Path) -> None:
 
 
 @app.command()
-def fake(name: Annotated[str, typer.Argument(help="mosi or mosei")], path: Path) -> None:
+def fake(
+    name: Annotated[str, typer.Argument(help="mosi or mosei")],
+    path: Path,
+    missing: Annotated[float, typer.Option(help="share of modalities that samples lack")] = 0.0,
+) -> None:
     """Write random numbers in the exact schema and size of MOSI or MOSEI: for rehearsals, never for results."""
-    written = write_fake(name, path)
+    written = write_fake(name, path, missing=missing)
     print(f"{written}: {written.stat().st_size / 1e6:.0f} MB of fake data")
 
 

@@ -48,17 +48,29 @@ class Split:
     texts: list[str] = field(default_factory=list)  # raw texts, or empty
     lengths: dict[str, np.ndarray] = field(default_factory=dict)  # modality -> (N,), valid steps of T_m, if known
     text_bert: np.ndarray | None = field(default=None, repr=False)  # (N, 3, T): BERT's ids, mask and segments
+    available: np.ndarray | None = None  # bool (N, M), what each sample has, in the order of features; None: everything
     data: "MultimodalData | None" = field(default=None, repr=False)  # that the split belongs to
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def given(self, modalities: Sequence[str]) -> Tensor:
+        """What each sample has: bool (N, M), columns in the order of ``modalities``."""
+        if self.available is None:
+            return torch.ones(len(self), len(modalities), dtype=torch.bool)
+        return torch.from_numpy(self.available[:, [list(self.features).index(m) for m in modalities]])
+
     def batch(self, rows: Sequence[int] | np.ndarray | None = None) -> Batch:
-        """The given rows (all if None) as tensors with one common T, standardised if there is a scale."""
+        """The given rows (all if None) as tensors with one common T, standardised if there is a scale.
+
+        Features of a modality that a sample does not have are zero.
+        """
         rows = np.arange(len(self)) if rows is None else np.asarray(rows)
         features, lengths = {}, {}
-        for m, stored in self.features.items():
+        for i, (m, stored) in enumerate(self.features.items()):
             x = np.array(stored[rows], dtype=np.float32)  # a copy, never a view of the file
+            if self.available is not None:
+                x[~self.available[rows, i]] = 0
             if self.scale and m in self.scale:
                 mean, std = self.scale[m]  # all-zero frames are padding and stay zero
                 x = np.where(x.any(axis=-1, keepdims=True), (x - mean) / std, 0).astype(np.float32)
@@ -75,8 +87,8 @@ class Split:
     def first(self, n: int) -> "Split":
         """The first n samples, without a copy."""
         features, lengths = ({m: x[:n] for m, x in part.items()} for part in (self.features, self.lengths))
-        tokens = None if self.text_bert is None else self.text_bert[:n]
-        rest = {"labels": self.labels[:n], "ids": self.ids[:n], "texts": self.texts[:n], "text_bert": tokens}
+        names = ("labels", "ids", "texts", "text_bert", "available")
+        rest = {k: None if getattr(self, k) is None else getattr(self, k)[:n] for k in names}
         return replace(self, features=features, lengths=lengths, **rest)
 
     def tokens(self, rows: Sequence[int] | np.ndarray) -> Tensor:
@@ -149,7 +161,9 @@ class MultimodalData:
             y = s.labels
             label = f"label {y.min():.2f}..{y.max():.2f}, mean {y.mean():.2f}"
             label = f"classes {y.min()} to {y.max()}" if self.classes else label
-            lines.append(f"{name:5} N {len(s):5}: {shapes}; {label}")
+            counts = zip(s.features, (~s.given(s.features)).sum(dim=0).tolist(), strict=True)
+            lacking = ", ".join(f"{n} lack {m}" for m, n in counts if n)
+            lines.append(f"{name:5} N {len(s):5}: {shapes}; {label}" + (lacking and f"; {lacking}"))
         if self.process is not None:
             styles = ", ".join(f"{s} {p:g}" for s, p in zip(self.process.styles, self.process.prior, strict=True))
             styles = f"; hidden styles: {styles}" if len(self.process.styles) > 1 else ""
@@ -167,12 +181,13 @@ class MultimodalData:
         for name, split in self.splits.items():
             if split.text_bert is not None:
                 check_tokens(split.text_bert, f"{self.path}: split {name!r}")
-            for m, x in split.features.items():
+            for m, x, has in zip(split.features, split.features.values(), split.given(split.features).T, strict=True):
                 where = f"split {name!r}, key {m!r}"
                 check_numbers(x, f"{self.path}: {where}")
                 reach = np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2)).astype(np.float64))
-                if zero := int((reach == 0).sum()):
-                    lines.append(f"{where}: {zero} of {len(x)} rows are all zero")
+                if zero := int((has.numpy() & (reach == 0)).sum()):
+                    hint = f"if they have no {m}, say so in key 'available' (docs/your_data.md)"
+                    lines.append(f"{where}: {zero} of {len(x)} rows are all zero: {hint}")
                 if name == "train":
                     usual[m] = np.median(reach[reach > 0]) if reach.any() else np.inf
                     if constant := int((x.min(axis=(0, 1)) == x.max(axis=(0, 1))).sum()):
