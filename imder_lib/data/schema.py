@@ -61,10 +61,7 @@ class Split:
         return torch.from_numpy(self.available[:, [list(self.features).index(m) for m in modalities]])
 
     def batch(self, rows: Sequence[int] | np.ndarray | None = None) -> Batch:
-        """The given rows (all if None) as tensors with one common T, standardised if there is a scale.
-
-        Features of a modality that a sample does not have are zero.
-        """
+        """The given rows (all if None) with one common T, standardised if there is a scale; 0 for what samples lack."""
         rows = np.arange(len(self)) if rows is None else np.asarray(rows)
         features, lengths = {}, {}
         for i, (m, stored) in enumerate(self.features.items()):
@@ -86,10 +83,21 @@ class Split:
 
     def first(self, n: int) -> "Split":
         """The first n samples, without a copy."""
-        features, lengths = ({m: x[:n] for m, x in part.items()} for part in (self.features, self.lengths))
-        names = ("labels", "ids", "texts", "text_bert", "available")
-        rest = {k: None if getattr(self, k) is None else getattr(self, k)[:n] for k in names}
-        return replace(self, features=features, lengths=lengths, **rest)
+        return self._part(slice(n))
+
+    def complete(self) -> "Split":
+        """The samples that have every modality, without a copy if all do; a UserError if none does."""
+        rows = np.arange(len(self)) if self.available is None else np.flatnonzero(self.available.all(axis=1))
+        if not len(rows):
+            raise UserError(f"no sample has all of {list(self.features)}: the truth about what they lack is unknown")
+        return self if len(rows) == len(self) else self._part(rows)
+
+    def _part(self, rows: slice | np.ndarray) -> "Split":
+        features, lengths = ({m: x[rows] for m, x in part.items()} for part in (self.features, self.lengths))
+        arrays = {k: getattr(self, k) for k in ("labels", "text_bert", "available")}
+        arrays = {k: x[rows] for k, x in arrays.items() if x is not None}
+        ids, texts = (np.array(names, dtype=object)[rows].tolist() if names else [] for names in (self.ids, self.texts))
+        return replace(self, features=features, lengths=lengths, ids=ids, texts=texts, **arrays)
 
     def tokens(self, rows: Sequence[int] | np.ndarray) -> Tensor:
         """BERT's ids, mask and segments of the given rows: int64 (B, 3, T); a UserError if the file has none."""

@@ -57,7 +57,7 @@ def posterior_check(
     limit: int = 0,
     samplers: Mapping[str, Sampler] | None = None,
 ) -> pd.DataFrame:
-    """:func:`sample_quality` of recovered latents on the test split, for each incomplete pattern.
+    """:func:`sample_quality` of recovered latents on the complete samples of the test split, by incomplete pattern.
 
     The missing modalities of a pattern are joined. Latents are standardised per channel with training statistics. On
     synthetic data the conditional mean is exact, and rows "exact" are for draws of the exact posterior.
@@ -82,7 +82,8 @@ def posterior_check(
     if "exact" in samplers:
         raise UserError('the sampler name "exact" is reserved for draws of the exact posterior: use another name')
     model.eval()
-    split = data.test if not limit else data.test.first(limit)
+    split = data.test.complete()
+    split = split.first(limit) if limit else split
     scale = Standardizer(model.modalities, model.config.dim)
     scaled = lambda latents: scale({m: x.cpu() for m, x in latents.items()}).numpy()  # noqa: E731  (N, M, D, T')
     scale.fit({m: x.cpu() for m, x in encode_split(model, data.train).items()})

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from imder_lib.data.missing import available_columns, patterns
+from imder_lib.data.missing import available_columns, patterns, restrict
 from imder_lib.diffusion.noise import SampleNoise, derive_seed
 from imder_lib.experiment.parallel import over_batches
 from imder_lib.model.imder import IMDer
@@ -53,8 +53,7 @@ def choose_patterns(
     chosen = table[torch.stack(picks)]
     if observed is None:
         return chosen
-    kept = chosen & observed[:, None].cpu()
-    return torch.where(kept.any(dim=2, keepdim=True), kept, observed[:, None].cpu())
+    return restrict(chosen, observed[:, None].cpu())
 
 
 @torch.no_grad()
