@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
@@ -113,27 +112,6 @@ def _released(n: int, M: int, rate: float, seed: int, batch_size: int) -> Tensor
         k = 2 if 10 * i < two * divisor else 1 if 10 * i < (two + one) * divisor else 0
         out[start : start + batch_size, rng.choice(M, size=k, replace=False).tolist()] = False
     return out
-
-
-def check_available(value: Any, where: str, n: int, modalities: Sequence[str]) -> np.ndarray | None:
-    """What a file says each sample has: bool (n, M), columns in the order of ``modalities``; None if all have all.
-
-    A UserError, beginning with ``where``, for other shapes, types and values, or a sample without any modality.
-    """
-    if value is None:
-        return None
-    expected = f"expected bool or 0 and 1, {(n, len(modalities))}, with a column for each of {list(modalities)}"
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise UserError(f"{where}: rows of unequal length, {expected}") from None
-    if array.shape != (n, len(modalities)) or array.dtype.kind not in "biu":
-        raise UserError(f"{where}: {array.dtype} {array.shape}, {expected}")
-    if len(wrong := np.argwhere((array != 0) & (array != 1))):
-        raise UserError(f"{where}, row {wrong[0, 0]}: {array[tuple(wrong[0])]}, {expected}")
-    if len(empty := np.flatnonzero(~array.any(axis=1))):
-        raise UserError(f"{where}, row {empty[0]}: no modality is available, one must be: leave the row out")
-    return None if array.all() else array.astype(bool)
 
 
 def restrict(available: Tensor, given: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from imder_lib.data.missing import check_available
-from imder_lib.data.schema import SPLITS, Split, check_numbers, check_tokens
+from imder_lib.data.checks import check_available, check_numbers, check_tokens
+from imder_lib.data.schema import SPLITS, Split
 from imder_lib.errors import UserError
 
 MODALITIES = ("text", "audio", "vision")

@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imder_lib.data.checks import check_numbers, check_tokens
 from imder_lib.data.process import AffectProcess
 from imder_lib.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 Counts = Mapping[str, int] | None  # split -> N, or modality -> D_m; None: the defaults
 FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
-LIMIT = np.float64(1e15)  # sums of squares of such numbers, over frames and channels, still fit in float32
-BELOW = np.array([[1 << 20], [2], [2]])  # of text_bert's ids (no published vocabulary is larger), mask and segments
 UNUSUAL = 1e6  # times the median over training rows of the largest number in a row
 
 
@@ -125,6 +124,10 @@ class MultimodalData:
         for split in self.splits.values():
             split.data = self
 
+    def complete(self) -> "MultimodalData":
+        """The data of samples that have every modality, see :meth:`Split.complete`."""
+        return replace(self, splits={name: replace(s.complete()) for name, s in self.splits.items()})
+
     @property
     def fake(self) -> bool:
         """Whether the data are random numbers written by `imder fake`."""
@@ -229,22 +232,3 @@ def checked_sizes(sizes: Counts, defaults: Mapping[str, int]) -> dict[str, int]:
     if set(out) != set(SPLITS) or min(out.values()) < 1:
         raise UserError(f"sizes must give train, valid and test at least one sample each, got {out}")
     return out
-
-
-def check_numbers(x: np.ndarray, where: str) -> None:
-    """A UserError with the row of the first number that is not finite or beyond LIMIT: training would overflow."""
-    if x.min() >= -LIMIT and x.max() <= LIMIT:  # false for NaN; no copy of a large array
-        return
-    index = tuple(map(int, np.unravel_index((~((x >= -LIMIT) & (x <= LIMIT))).argmax(), x.shape)))
-    what = f"lie within +-{LIMIT:g} (training overflows)" if np.isfinite(x[index]) else "be finite"
-    got = f"{x[index]} at {index}; every number must {what}: correct it or leave the row out"
-    raise UserError(f"{where}, row {index[0]}: {got}")
-
-
-def check_tokens(tokens: np.ndarray, where: str) -> None:
-    """A UserError with the row of the first number in text_bert (N, 3, T) that is no token id, mask or segment."""
-    wrong = ~((tokens >= 0) & (tokens < BELOW) & (tokens == np.floor(tokens)))
-    if wrong.any():
-        index = tuple(map(int, np.unravel_index(wrong.argmax(), wrong.shape)))
-        what = ("whole token ids from 0", "a mask of 0 and 1", "segments of 0 and 1")[index[1]]
-        raise UserError(f"{where}, key 'text_bert', row {index[0]}: {tokens[index]:g} at {index}; expected {what}")
