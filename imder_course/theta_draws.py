@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
+from imder_course.decoding import Decoder
 from imder_lib.data.schema import Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.errors import UserError
-from imder_lib.model.decoding import Decoder
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import encode_split
 
