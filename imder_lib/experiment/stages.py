@@ -70,8 +70,8 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: 
         ridge = fit_encoders(model, data, complete)
         if readout:
             x, valid = (model.fusion.averages(encode_split(model, s)).cpu().numpy() for s in (data.train, data.valid))
-            train = (x[complete], data.train.labels[complete])
-            fit_readout(model, ridge, train, (valid[checked], data.valid.labels[checked]))
+            a, b = complete.numpy(), checked.numpy()
+            fit_readout(model, ridge, (x[a], data.train.labels[a]), (valid[b], data.valid.labels[b]))
 
     def error(split: Split, rows: Tensor, reduction: str = "mean") -> Tensor:
         batch = split.batch(rows.numpy()).to(device)

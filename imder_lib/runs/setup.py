@@ -210,6 +210,8 @@ def check_start(run: Run, recipes: Sequence[str] = ("staged",), rates: Sequence[
         raise UserError(f"rate {bad[0]} is not possible for {M} modalities: expected one or more of {list(allowed)}")
     if "released" in recipes and M != 3:
         raise UserError(f"recipe 'released' needs three modalities, the data have {M}: choose recipe staged")
+    if "released" in recipes and not all(s.given(run.data.modalities).all() for s in (run.data.train, run.data.valid)):
+        raise UserError("recipe 'released' needs samples with all modalities, some lack one: choose recipe staged")
     if run.pretrained:
         weights = read_pretrained(run.pretrained)
         try:
