@@ -17,7 +17,7 @@ from imder_lib.experiment.recovered_cache import fill_cache
 from imder_lib.experiment.trainer import Stage
 from imder_lib.model.bert import BERT_LR, last_hidden
 from imder_lib.model.imder import IMDer
-from imder_lib.model.recovery import encode_split
+from imder_lib.model.recovery import Latents, encode_split
 
 LEAST = 2  # complete samples in training and in validation
 MORE_EPOCHS = 3  # at most, of the diffusion on a small data set: every epoch validates and writes a checkpoint
@@ -30,12 +30,9 @@ def _in_batches(size: int, batch_size: int, loss: Callable[[Tensor], Tensor]) ->
 
 
 def _observed(model: IMDer, data: MultimodalData, config: TrainConfig) -> dict[str, Tensor]:
-    """Modalities that may be read: bool (N, M) for "train" and "valid".
+    """Modalities of "train" and "valid" that may be read, bool (N, M): those that supervision does not hide.
 
-    These are the modalities that a sample has; in "train" of supervision "observed", less than these.
-
-    Raises:
-        UserError: a split has fewer than LEAST samples with all modalities, or any without, under recipe "released".
+    A UserError if a split has fewer than LEAST complete samples, or under recipe "released" any incomplete one.
     """
     observed = {k: data.splits[k].given(model.modalities) for k in ("train", "valid")}
     if config.recipe == "released" and not all(x.all() for x in observed.values()):
@@ -46,11 +43,18 @@ def _observed(model: IMDer, data: MultimodalData, config: TrainConfig) -> dict[s
         observed["train"] = restrict(hidden, observed["train"])
     for name, x in observed.items():
         if (complete := int(x.all(dim=1).sum())) < min(LEAST, len(x)):
-            raise UserError(
-                f"split {name!r}: {complete} samples are complete, training needs {LEAST}: add samples that have all "
-                "modalities, or lower the rate of supervision 'observed'"
-            )
+            hint = "add such samples, or lower the rate of supervision 'observed'"
+            raise UserError(f"split {name!r}: {complete} samples are complete, training needs {LEAST}: {hint}")
     return {k: x.to(next(model.parameters()).device) for k, x in observed.items()}
+
+
+def _latents(model: IMDer, split: Split, observed: Tensor) -> Latents:
+    """Latents of a split, zero where ``observed`` (N, M) does not let them be read.
+
+    The joint net then reads noise around 0 for a modality whose truth is unknown, as in MissDiff (Ouyang et al., 2023).
+    """
+    latents = encode_split(model, split)
+    return {m: latents[m] * observed[:, c, None, None] for c, m in enumerate(model.modalities)}
 
 
 def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: nn.Module | None = None) -> Stage:
@@ -104,7 +108,7 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: 
 def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
     """Train the recoverer with its own loss on latents of fixed encoders, with a random pattern per sample."""
     observed = _observed(model, data, config)
-    latents = {name: encode_split(model, data.splits[name]) for name in observed}
+    latents = {name: _latents(model, data.splits[name], seen) for name, seen in observed.items()}
     device = next(model.parameters()).device
     table = available_columns(patterns(model.modalities, complete=False), model.modalities).to(device)
 
@@ -147,7 +151,7 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     """
     device = next(model.parameters()).device
     observed = _observed(model, data, config)
-    latents = {name: encode_split(model, data.splits[name]) for name in observed}
+    latents = {name: _latents(model, data.splits[name], seen) for name, seen in observed.items()}
     labels = {name: torch.from_numpy(data.splits[name].labels.copy())[:, None].to(device) for name in observed}
     caches, most = {}, {}
     for name, each in (("train", config.cache_patterns), ("valid", 0)):  # all patterns in validation: less variance

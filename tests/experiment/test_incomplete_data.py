@@ -11,7 +11,7 @@ from conftest import WIDTHS, tiny_model
 
 from imder_lib import IMDer, UserError, evaluate, fit, load_data
 from imder_lib.data.missing import availability
-from imder_lib.data.schema import MultimodalData
+from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.experiment import stages
 from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.experiment.recovered_cache import fill_cache
@@ -39,12 +39,16 @@ def built(**switches):
     return model if switches else IMDer(replace(model.config, encoders="components", readout=True), seed=0)
 
 
-def trained(data, config, folder, **switches):
+def trained(data, config, folder, baselines=True, **switches):
     """Model, history and table."""
     model = built(**switches)
     result = fit(model, data, config, folder)
     cases = [("fixed", "text"), ("fixed", "+".join(M)), ("random", 0.5)]
-    return model, result.history.drop(columns="seconds"), evaluate(model, data.test, cases, [1], draws=2)
+    return (
+        model,
+        result.history.drop(columns="seconds"),
+        evaluate(model, data.test, cases, [1], draws=2, baselines=baselines),
+    )
 
 
 @pytest.fixture
@@ -67,12 +71,24 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_stands_where_nothing_is_there_changes_nothing(case, data, short, tmp_path):
+def test_what_stands_where_nothing_is_there_changes_nothing(case, data, short, tmp_path, monkeypatch):
+    """Batches would have zeros there; even if they had not, no stage and no prediction would read the numbers."""
+    original, runs = Split.batch, []
+    monkeypatch.setattr(Split, "batch", lambda split, rows=None: original(replace(split, available=None), rows))
     switches, changes = CASES[case]
     config = replace(short, **changes)
-    runs = [trained(incomplete(data, x), config, tmp_path / str(x), **switches) for x in (7.0, -300.0)]
+    for x in (7.0, -300.0):
+        some = incomplete(data, x)
+        assert (some.train.batch().features["text"][~some.train.given(M)[:, 0]] == x).all()
+        runs.append(trained(some, config, tmp_path / str(x), baselines=False, **switches))
     assert_same(*runs)
     assert runs[0][1].drop(columns="train").notna().all(axis=None)
+
+
+def test_baselines_do_not_read_it_either(data):
+    model = tiny_model()
+    tables = [evaluate(model, incomplete(data, x).test, ["fixed", ("random", 0.5)], [1]) for x in (7.0, -300.0)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
 @pytest.mark.parametrize("recipe", ["staged", "released"])
