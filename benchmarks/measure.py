@@ -18,17 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils import flop_counter
 
+from benchmarks.threads import LOOP
+
 Call = Callable[[], object]
 ROUNDS, FEWEST = 5, 3  # rounds of a row, and of a row that would take longer than LIMIT seconds
 LIMIT = 30.0
 LEAST = 0.05  # seconds: shorter calls are repeated within a round
 PRODUCT = 1024  # the matrix product that is the unit of cost on a CPU is of this size
-LOOP = """
-import os
-parent = os.getppid()
-while os.getppid() == parent:  # ends with the benchmark, even if that is killed
-    pass
-"""
 
 
 @dataclass
@@ -72,11 +68,7 @@ def alternate(calls: Sequence[Call], rounds: int = 0, limit: float = LIMIT) -> l
 
     Args:
         calls: each is called once or twice before the first round.
-        rounds: 0: ROUNDS, but FEWEST if all rounds would take longer than ``limit``.
-        limit: seconds.
-
-    Returns:
-        by call, then by round
+        rounds: 0: ROUNDS, but FEWEST if all rounds would take longer than ``limit`` seconds.
     """
     repeats, whole = [], 0.0
     for call in calls:

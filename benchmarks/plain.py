@@ -51,11 +51,8 @@ class PlainLayer(nn.Module):
 
     def forward(self, x: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
         y = self.norm1(x)
-        if key is None:
-            y = self.attention(y, y, y)
-        else:
-            y = self.attention(y, self.norm1(key), self.norm1(value))
-        x = x + y
+        key, value = (y, y) if key is None else (self.norm1(key), self.norm1(value))
+        x = x + self.attention(y, key, value)
         y = self.norm2(x)
         y = F.relu(self.fc1(y))
         return x + self.fc2(y)

@@ -1,4 +1,4 @@
-"""How time and memory of predictions grow with T, N, M, draws and sampler steps: slopes on log axes, and their figure."""
+"""How time and memory of predictions grow with T, N, M, draws and sampler steps: slopes on log axes, and a figure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
