@@ -52,8 +52,8 @@ def measured(chosen: Iterable[str], sizes: Sizes, rounds: int) -> list[dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     known = [*ROWS, "scaling", *RUNS]
-    parser.add_argument("--rows", default="", help=f"out of {','.join(known)}; all but quick if empty")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to check that every row runs")
+    parser.add_argument("--rows", default="", help=f"some of {','.join(known)}; all but quick if empty")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that the rows run; no whole runs")
     parser.add_argument("--full", action="store_true", help="also the whole run of profile quick")
     parser.add_argument("--busy", action="store_true", help="one neighbour process keeps a core busy")
     parser.add_argument("--threads", type=int, default=0, help="0: as the environment says")
@@ -62,7 +62,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    chosen = args.rows.split(",") if args.rows else [k for k in known if k != "quick" or args.full]
+    runs = ["smoke"] * (not args.quick) + ["quick"] * args.full
+    chosen = args.rows.split(",") if args.rows else [*ROWS, "scaling", *runs]
     if bad := [k for k in chosen if k not in known]:
         parser.error(str(unknown("unknown row", bad[0], known)))
     began, ran = time.perf_counter(), settings()
