@@ -19,7 +19,7 @@ from imder_lib.experiment.cases import cases
 from imder_lib.experiment.evaluation import evaluate
 from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.experiment.stages import adapt_stage, diffusion_stage, fusion_stage
-from imder_lib.experiment.trainer import Learner, Stage
+from imder_lib.experiment.trainer import Stage
 from imder_lib.model.imder import IMDer
 
 TEST = 686  # samples of MOSI's test split
@@ -130,19 +130,20 @@ def recovery(sizes: Sizes) -> Iterator[Case]:
 
 
 def training_step(model: nn.Module, stage: Stage, available: Tensor | None = None) -> Call:
-    """A call that makes one step as the trainer does, always on the same batch."""
-    learner, rows = Learner(stage, 24), torch.arange(stage.size)[: stage.batch_size]
-    generator = torch.Generator().manual_seed(1)
+    """A call that makes one step: the stage's loss, gradients, clipping, AdamW; always on the same batch."""
+    optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay)
+    parameters = [p for group in stage.groups() for p in group["params"]]
+    rows, generator = torch.arange(stage.size)[: stage.batch_size], torch.Generator().manual_seed(1)
 
     def step() -> None:
         model.eval()
         for part, _ in stage.parts:
             part.train()
         loss = stage.loss(rows, generator, available)
-        learner.optimiser.zero_grad()
+        optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_value_(learner.parameters, 1.0)
-        learner.optimiser.step()
+        nn.utils.clip_grad_value_(parameters, 1.0)
+        optimiser.step()
 
     return step
 

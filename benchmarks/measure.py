@@ -245,5 +245,5 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
         number = lambda key, form, r=r: "–" if r.get(key) is None else format(r[key], form)  # noqa: E731
         share = "–" if r.get("share") is None else f"{100 * r['share']:.0f} %"
         lines.append((r["row"], number("batch", "d"), f"{1e3 * r['seconds']:.3g}", number("cost", ".3g"),
-                      number("ratio", ".2f"), share, number("peak_mb", ".0f"), number("rounds", "d")))  # fmt: skip
+                      number("ratio", ".2f"), share, number("peak_mb", ".3g"), number("rounds", "d")))  # fmt: skip
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

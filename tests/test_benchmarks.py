@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import gpu, measure
+from benchmarks import gpu, gpu_rows, measure
 from benchmarks.bench_rows import ROWS
 from benchmarks.plain import plain_model
 from benchmarks.scaling import BASE, NAMES, axes
@@ -68,6 +68,11 @@ def test_a_measured_row_becomes_a_line():
 def test_rows_and_axes_have_names():
     assert set(axes(False)) == set(NAMES) == set(BASE)
     assert {"score", "joint", "fusion", "encode", "recovery", "training", "posterior", "evaluation"} == set(ROWS)
+
+
+def test_rows_for_a_gpu_are_defined():
+    assert {"recovery", "evaluation", "steps", "epochs", "projection"} <= set(gpu.ROWS)
+    assert all(hasattr(gpu_rows, name) for name in ("recovery", "evaluation", "steps", "epochs", "projection"))
 
 
 def test_gpu_lists_missing_packages(monkeypatch):
