@@ -23,6 +23,7 @@ from imder_lib.experiment.trainer import Stage
 from imder_lib.model.imder import IMDer
 
 TEST = 686  # samples of MOSI's test split
+CHECKED = 128  # largest batch whose outputs are compared, to save time
 PART, PART_STEPS = 32, 4  # the release's rule is timed on so many samples and sampler steps, then scaled
 
 
@@ -76,7 +77,14 @@ def score(sizes: Sizes) -> Iterator[Case]:
         x, condition = _latents(model, B)["audio"], _latents(model, B)["text"]
         t = torch.linspace(0.01, 1, B)
         calls = [_silent(lambda net=net, a=(x, t, condition): net(*a)) for net in (kit, plain)]
-        yield Case("score-net call", B, calls[0], [(1.0, calls[1])], "the plain path", outputs=tuple(calls))
+        yield Case(
+            "score-net call",
+            B,
+            calls[0],
+            [(1.0, calls[1])],
+            "the plain path",
+            outputs=tuple(calls) if B <= CHECKED else None,
+        )
 
 
 def joint(sizes: Sizes) -> Iterator[Case]:
@@ -98,7 +106,9 @@ def fusion(sizes: Sizes) -> Iterator[Case]:
     for B in sizes.batches:
         latents = _latents(model, B)
         calls = [_silent(lambda net=x.fusion, z=latents: net(z)[0]) for x in (model, plain)]
-        yield Case("fusion", B, calls[0], [(1.0, calls[1])], "the plain path", outputs=tuple(calls))
+        yield Case(
+            "fusion", B, calls[0], [(1.0, calls[1])], "the plain path", outputs=tuple(calls) if B <= CHECKED else None
+        )
 
 
 def encode(sizes: Sizes) -> Iterator[Case]:

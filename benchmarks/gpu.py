@@ -1,33 +1,30 @@
 """What the kit costs on one GPU: python -m benchmarks.gpu, or benchmarks/gpu.sh. Prints JSON and writes OUT/gpu.json.
 
 Needs Python and PyTorch; packages of the kit that are missing are listed, and the rows that need them fail alone. Each
-row is independent: one that fails has its error, and the file is written again after each row. No row starts after
---limit seconds. --device cpu --quick checks in a minute that every row runs.
+row is independent: one that fails has its error, and the file is written again after each row. After --limit seconds
+the row that runs is stopped and no other starts. --device cpu --quick checks in a minute that every row runs.
 """
 
 import argparse
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import types
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from benchmarks.measure import matrix_product, peak_memory, seconds, settings
+from benchmarks.gpu_calls import MODALITIES, calls, compiled, graphs, precision, rates
+from benchmarks.measure import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = {"numpy": "numpy", "scipy": "scipy", "pandas": "pandas", "sklearn": "scikit-learn", "tqdm": "tqdm",
           "safetensors": "safetensors"}  # fmt: skip
-MODALITIES = ("text", "audio", "vision")
 TOLERANCE = 1e-4  # of predictions, CPU against GPU in float32
 
 
@@ -41,115 +38,6 @@ def only_submodules() -> None:
     package = types.ModuleType("imder_lib")
     package.__path__ = [str(ROOT / "imder_lib")]
     sys.modules["imder_lib"] = package
-
-
-def precision(name: str) -> Any:
-    """Set the precision of float32 products and convolutions; the context of "bf16" is autocast."""
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = name == "tf32"
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.autocast(kind, torch.bfloat16) if name == "bf16" else nullcontext()
-
-
-def rates(device: torch.device, quick: bool) -> dict[str, float]:
-    """TFLOP/s of a large matrix product by precision: median of 5."""
-    size, found = 512 if quick else 8192, {}
-    for name in ("float32", "tf32", "bf16"):
-        precision(name)
-        product = matrix_product(size, device, torch.bfloat16 if name == "bf16" else torch.float32)
-        product()
-        found[name] = 2e-12 * size**3 / median(seconds(product, 3) for _ in range(5))
-    precision("float32")
-    return found
-
-
-def nets(device: torch.device, quick: bool) -> dict[str, tuple[nn.Module, nn.Module | None, Callable]]:
-    """Name -> net, its plain path, and a function from the batch size to arguments. Released sizes, T = 48."""
-    from benchmarks.plain import PlainFusion, plain_score_net
-    from imder_lib.nets.fusion import Fusion
-    from imder_lib.nets.joint_net import JointNet
-    from imder_lib.nets.score_net import ScoreNet
-
-    torch.manual_seed(0)
-    channels = (32, 64, 64, 64) if quick else (32, 64, 128, 256)
-    score = ScoreNet(channels).to(device).eval()
-    joint, fusion = JointNet(3, 32).to(device).eval(), Fusion(MODALITIES).to(device).eval()
-    for p in joint.parameters():  # some start at zero
-        p.data.add_(0.02 * torch.randn_like(p))
-    plain = PlainFusion(MODALITIES, 32, 8, 4, {}, 0.0).to(device).eval()
-    plain.load_state_dict(fusion.state_dict())
-
-    def make(*shape: int) -> Tensor:
-        return torch.randn(*shape, device=device)
-
-    def joint_arguments(B: int) -> tuple[Tensor, ...]:
-        return make(B, 3, 32, 48), make(B), make(B, 3, 32, 48), make(B, 3) > 0
-
-    return {
-        "score-net": (score, plain_score_net(score, channels, 8),
-                      lambda B: (make(B, 32, 48), make(B).sigmoid(), make(B, 32, 48))),
-        "joint-net": (joint, None, joint_arguments),
-        "fusion": (fusion, plain, lambda B: ({m: make(B, 32, 48) for m in MODALITIES},)),
-    }  # fmt: skip
-
-
-def first(out: Tensor | tuple) -> Tensor:
-    """The tensor of a net's output, in float32."""
-    return (out if isinstance(out, Tensor) else out[0]).float()
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Seconds of a call: median of 5 after two."""
-    call()
-    call()
-    return median(seconds(call, 1 if seconds(call) > 0.1 else 5) for _ in range(5))
-
-
-@torch.no_grad()
-def calls(device: torch.device, quick: bool) -> list[dict[str, object]]:
-    """Calls of the nets by batch and precision: ms, ratio to the plain path, error of tf32 and bf16, peak memory."""
-    rows = []
-    for name, (net, plain, arguments) in nets(device, quick).items():
-        for B in (1, 8) if quick else (1, 32, 128, 686, 4096):
-            x = arguments(B)
-            precision("float32")
-            exact = first(net(*x))
-            row = {"net": name, "batch": B, "ms": {}, "error": {}}
-            for kind in ("float32", "tf32", "bf16"):
-                with precision(kind):
-                    row["ms"][kind] = 1e3 * timed(lambda net=net, x=x: net(*x))
-                    row["error"][kind] = float((first(net(*x)) - exact).norm() / exact.norm())
-            precision("float32")
-            if plain is not None:
-                row["plain_ms"] = 1e3 * timed(lambda plain=plain, x=x: plain(*x))
-                row["plain_error"] = float((first(plain(*x)) - exact).abs().max())
-            row["peak_mb"] = peak_memory(lambda net=net, x=x: net(*x))
-            rows.append(row)
-    return rows
-
-
-@torch.no_grad()
-def graphs(device: torch.device, quick: bool) -> dict[str, object]:
-    """The same calls replayed as CUDA graphs: ms, and how much of a call was launches."""
-    if device.type != "cuda":
-        raise ValueError("CUDA graphs need a CUDA device")
-    found: dict[str, object] = {}
-    for name, (net, _, arguments) in nets(device, quick).items():
-        for B in (32, 686):
-            x, graph, side = arguments(B), torch.cuda.CUDAGraph(), torch.cuda.Stream()
-            try:
-                with torch.cuda.stream(side):
-                    for _ in range(3):
-                        net(*x)
-                torch.cuda.synchronize()
-                with torch.cuda.graph(graph):
-                    net(*x)
-                eager = timed(lambda net=net, x=x: net(*x))
-                found[f"{name} {B}"] = {"ms": 1e3 * timed(graph.replay), "eager_ms": 1e3 * eager}
-            except RuntimeError as error:  # a net that waits for the device cannot be captured
-                found[f"{name} {B}"] = {"error": str(error).splitlines()[0]}
-                torch.cuda.synchronize()
-    return found
 
 
 def parity(device: torch.device, quick: bool) -> dict[str, object]:
@@ -194,7 +82,13 @@ def larger(name: str) -> Callable[[torch.device, bool, dict], object]:
 ROWS: dict[str, Callable] = {
     **{f.__name__: (lambda device, quick, known, f=f: f(device, quick)) for f in (rates, parity, calls, graphs)},
     **{name: larger(name) for name in ("steps", "epochs", "recovery", "evaluation", "projection")},
+    "compiled": lambda device, quick, known: compiled(device, quick),  # last: it may take the rest of the time
 }
+
+
+def stop(number: int, frame: types.FrameType | None) -> None:
+    """End the row that runs."""
+    raise TimeoutError("the time of the whole run is over")
 
 
 def main() -> None:
@@ -202,7 +96,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes, to check that every row runs")
     parser.add_argument("--rows", default=",".join(ROWS), help="rows to run, joined by commas")
-    parser.add_argument("--limit", type=float, default=400.0, help="seconds after which no row starts")
+    parser.add_argument("--limit", type=float, default=450.0, help="seconds of the whole run")
     parser.add_argument("--out", default=os.environ.get("OUT", "results/gpu"))
     args = parser.parse_args()
     if bad := [k for k in args.rows.split(",") if k not in ROWS]:
@@ -216,13 +110,15 @@ def main() -> None:
     if device.type == "cuda":
         query = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
         head["driver"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(max(1, round(args.limit)))
     found, path = {"settings": head}, Path(args.out) / "gpu.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in args.rows.split(","):
         started = time.perf_counter()
         try:
-            if started - began > args.limit:
-                raise TimeoutError(f"not started: {args.limit:.0f} s were over")
+            if started - began > args.limit - 5:
+                raise TimeoutError(f"not started: {args.limit:.0f} s are over")
             result = ROWS[name](device, args.quick, found)
             found[name] = result if isinstance(result, dict) else {"rows": result}
         except Exception as error:
@@ -230,6 +126,7 @@ def main() -> None:
         found[name]["took"] = round(time.perf_counter() - started, 1)
         print(f"{name}: {found[name].get('error', 'done')}, {found[name]['took']} s", file=sys.stderr, flush=True)
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    signal.alarm(0)
     print(path.read_text(encoding="utf-8"))
 
 
