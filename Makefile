@@ -47,8 +47,8 @@ lint: $(READY)  ## check code and notebooks with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(READY)  ## measure what the kit costs, as ratios within one run: results/bench
-	$(BIN)/python -m benchmarks.bench
+bench: $(READY)  ## measure what the kit costs, as ratios within one run: results/bench; ARGS=--help
+	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 # Renew the lock: the newest versions that pyproject.toml admits, without a build's local label.
 lock:  ## renew requirements.lock

@@ -9,20 +9,50 @@ with the same weights must give equal outputs within 1e-4. ``share``: achieved F
 
 import argparse
 import json
+import resource
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from benchmarks.bench_rows import QUICK, ROWS, Sizes
-from benchmarks.measure import PRODUCT, matrix_product, measure, neighbours, run_child, seconds, settings, table
+from benchmarks.measure import PRODUCT, count_flops, matrix_product, measure, seconds, settings, table
 from benchmarks.scaling import axes, figure, scaling
+from benchmarks.threads import LOOP
 from imder_lib.errors import unknown
 
 RUNS = ("smoke", "quick")  # whole runs; quick only with --full
+
+
+@contextmanager
+def neighbours(count: int) -> Iterator[None]:
+    """Processes that keep a core busy while the block runs."""
+    busy = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def run_child(command: Sequence[str]) -> tuple[float, float]:
+    """Run a process: its seconds, and the memory in MB of the largest process that this one has waited for.
+
+    Raises:
+        RuntimeError: it failed; the message is the end of its error output.
+    """
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-300:]}")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return time.perf_counter() - began, used / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def whole_run(profile: str, product: float) -> dict[str, object]:
@@ -36,6 +66,7 @@ def whole_run(profile: str, product: float) -> dict[str, object]:
 def measured(chosen: Iterable[str], sizes: Sizes, rounds: int) -> list[dict[str, object]]:
     """Rows of :data:`ROWS` and of whole runs; a row that fails has its error, and the others go on."""
     product, rows = matrix_product(PRODUCT), []
+    count_flops(product)  # what counting sets up is no memory of the first row
     for name in chosen:
         try:
             if name in RUNS:

@@ -4,12 +4,9 @@ import ctypes
 import math
 import os
 import platform
-import resource
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,8 +14,6 @@ from statistics import median
 import torch
 from torch import Tensor
 from torch.utils import flop_counter
-
-from benchmarks.threads import LOOP
 
 Call = Callable[[], object]
 ROUNDS, FEWEST = 5, 3  # rounds of a row, and of a row that would take longer than LIMIT seconds
@@ -54,7 +49,7 @@ def synchronise() -> None:
 
 
 def seconds(call: Call, times: int = 1) -> float:
-    """Seconds of one call, the mean of ``times`` in a row."""
+    """Seconds of a call, the mean of ``times`` in a row."""
     synchronise()
     began = time.perf_counter()
     for _ in range(times):
@@ -94,8 +89,7 @@ def measure(case: Case, product: Call, work: float, rounds: int = 0) -> dict[str
         of the compared outputs); None where there is none. ratio, cost and share are medians over rounds.
     """
     difference = None if case.outputs is None else largest_difference(*(f() for f in case.outputs))
-    flops = count_flops(case.kit)
-    peak = peak_memory(case.kit)
+    flops, peak = weigh(case.kit)
     unit, kit, *plain = alternate([product, case.kit, *(call for _, call in case.plain)], rounds)
     weights = [weight for weight, _ in case.plain]
     whole = [sum(w * t for w, t in zip(weights, times, strict=True)) for times in zip(*plain, strict=True)]
@@ -153,7 +147,7 @@ def count_flops(call: Call) -> int:
 def peak_memory(call: Call) -> float | None:
     """Largest memory of one call in MB, in addition to what was held before; None where it cannot be measured.
 
-    The call has been made before, so what it keeps is held already.
+    If the call has been made before, what it keeps is held already.
     """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -171,42 +165,23 @@ def peak_memory(call: Call) -> float | None:
         return None
 
 
+def weigh(call: Call) -> tuple[int, float | None]:
+    """FLOPs and peak memory of a call, which is made once if it is long, otherwise once more without first costs."""
+    counted, began = [], time.perf_counter()
+    peak = peak_memory(lambda: counted.append(count_flops(call)))
+    return counted[0], peak if time.perf_counter() - began > 2 else peak_memory(call)
+
+
 def _status(key: str) -> int:
     """A line of /proc/self/status in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
-def run_child(command: Sequence[str]) -> tuple[float, float]:
-    """Run a process: its seconds, and the memory in MB of the largest process that this one has waited for.
-
-    Raises:
-        RuntimeError: it failed; the message is the end of its error output.
-    """
-    began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-300:]}")
-    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return time.perf_counter() - began, used / (1e6 if sys.platform == "darwin" else 1e3)
-
-
 def matrix_product(size: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Call:
     """A product of two square matrices of random numbers: 2 size^3 FLOPs."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return lambda: a @ b
-
-
-@contextmanager
-def neighbours(count: int) -> Iterator[None]:
-    """Processes that keep a core busy while the block runs."""
-    busy = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
 
 
 def settings(device: torch.device | str = "cpu") -> dict[str, object]:
