@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.measure import Call, Case
 from benchmarks.plain import plain_model
 from imder_lib.config import RELEASED_SAMPLER, TrainConfig, model_preset
-from imder_lib.data.missing import available_columns, patterns
+from imder_lib.data.missing import availability, available_columns
 from imder_lib.data.schema import MultimodalData
 from imder_lib.data.synthetic import synthetic
 from imder_lib.diffusion.noise import SampleNoise
@@ -220,9 +220,8 @@ def evaluation(sizes: Sizes) -> Iterator[Case]:
     """All patterns and rates of a test split, without baselines."""
     model, data, n = _kit(), _data(sizes), sizes.part
     todo = cases(("fixed", "random"), model.modalities)
-    incomplete = len(patterns(model.modalities, complete=False)) + sum(
-        min(1.0, 1.5 * float(rate)) for protocol, rate in todo if protocol == "random"
-    )  # cases that a plain loop recovers; a rate r leaves about 1.5 r of the samples incomplete
+    masks = (availability(protocol, n, model.modalities, case, seed=1) for protocol, case in todo)
+    incomplete = sum(float((~mask.all(dim=1)).double().mean()) for mask in masks)  # cases that need recovery, by share
     latents, row = _latents(model, n), available_columns([("text",)], model.modalities)
 
     def each_alone() -> None:
