@@ -18,7 +18,7 @@ from torch.utils import flop_counter
 Call = Callable[[], object]
 ROUNDS, FEWEST = 5, 3  # rounds of a row, and of a row that would take longer than LIMIT seconds
 LIMIT = 30.0
-LEAST = 0.05  # seconds: shorter calls are repeated within a round
+LEAST = 0.1  # seconds: shorter calls are repeated within a round
 PRODUCT = 1024  # the matrix product that is the unit of cost on a CPU is of this size
 
 
