@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OUT    ?= results/quick
-# Threads that wait sleep (see imder_lib/threads.py), unless you have said how they wait.
+# Threads that wait sleep (see imder_lib/startup.py), unless you have said how they wait.
 ifeq ($(origin OMP_WAIT_POLICY)$(origin GOMP_SPINCOUNT)$(origin KMP_BLOCKTIME),undefinedundefinedundefined)
 export OMP_WAIT_POLICY := passive
 endif

@@ -14,13 +14,13 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
+from imder_course.decoding import Decoder
+from imder_course.panels import MissingRatePanel, Panel, RecoveryPanel
+from imder_course.style import use_style
 from imder_lib import evaluate
 from imder_lib.data.digits import image
-from imder_lib.model.decoding import Decoder
 from imder_lib.model.imder import IMDer
 from imder_lib.runs.setup import Run, start_run
-from imder_lib.view.panels import MissingRatePanel, Panel, RecoveryPanel
-from imder_lib.view.style import use_style
 
 LIMIT = 300  # ms
 MOST = 12  # maximum number of values per control

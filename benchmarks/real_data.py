@@ -109,12 +109,13 @@ def main() -> None:
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--draws", type=int, default=16)
+    parser.add_argument("--names", default=",".join([*COMPARED, "kit observed"]), help="recoverers to train, with kit")
     parser.add_argument("--out", default="results/real_data")
     args = parser.parse_args()
     run, tables = start_run(args.file, args.profile, args.seeds, args.out), []
-    names = ("kit", *(n for n in COMPARED if n != "kit"))
+    names = ["kit", *(n for n in args.names.split(",") if n != "kit")]
     for seed in parse_seeds(args.seeds):
-        for name in (*names, "kit observed"):
+        for name in names:
             train = run.train_config(seed)
             folder, kind = run.folder / f"seed{seed}", name
             if name == "kit observed":

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from imder_course.decoding import Decoder
 from imder_lib import bayes_prediction, load_data, patterns
 from imder_lib.data.missing import available_columns
 from imder_lib.data.posterior import exact_draws, style_shares
@@ -21,7 +22,6 @@ from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.experiment.c2st import c2st
 from imder_lib.experiment.evaluation import predict
 from imder_lib.experiment.posterior_check import posterior_check
-from imder_lib.model.decoding import Decoder
 from imder_lib.model.recovery import Regression, encode_split
 from imder_lib.runs.setup import Run, default_device, parse_seeds
 

@@ -1,7 +1,6 @@
 """The IMDer kit: recover a missing modality by score-based diffusion, then predict sentiment."""
 
-from imder_lib import interrupt  # noqa: F401  first: Ctrl-C while the command imports
-from imder_lib.threads import WAITING  # noqa: F401  must run before PyTorch is imported
+from imder_lib import startup  # noqa: F401  must run before PyTorch is imported
 
 # isort: split
 from imder_lib.config import ModelConfig, TrainConfig, model_preset, train_preset

@@ -6,48 +6,35 @@ import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from imder_lib.data import load
 from imder_lib.data.fake import write_fake
 from imder_lib.errors import UserError
-from imder_lib.interrupt import CODE, interrupted, restore
 from imder_lib.runs import reproduce as jobs
 from imder_lib.runs.notebook import run_notebook
+from imder_lib.startup import INTERRUPTED, interrupted, restore_interrupt
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
-def with_settings(command: Callable) -> Callable:
-    """Register a command whose only argument is a settings dataclass; its fields become the options."""
-    kind = command.__annotations__["settings"]
+def add_command(name: str, job: Callable[[Any], Path], result: str) -> None:
+    """Register a job of one argument, a settings dataclass: its fields become the options, its docstring the help."""
+    kind = job.__annotations__["settings"]
 
-    @wraps(command)
+    @wraps(job)
     def call(**given: object) -> None:
-        command(kind(**given))
+        print(f"{result}: {job(kind(**given))}")
 
     call.__signature__ = inspect.signature(kind)  # read by typer
-    return app.command()(call)
+    app.command(name)(call)
 
 
-@with_settings
-def reproduce(settings: jobs.ReproduceSettings) -> None:
-    """Run the notebooks 01, 03, 04, 05 (profile full: first the whole grid) and write OUT/index.html."""
-    print(f"report: {jobs.reproduce(settings)}")
-
-
-@with_settings
-def sweep(settings: jobs.SweepSettings) -> None:
-    """Run the paper's grid without the notebooks; write OUT/cells and OUT/tables."""
-    print(f"tables: {jobs.sweep_alone(settings)}")
-
-
-@with_settings
-def pretrain(settings: jobs.PretrainSettings) -> None:
-    """Train encoders and fusion (with --text bert-finetune also BERT) on complete data."""
-    print(f"pretrained: {jobs.pretrain_alone(settings)}")
+add_command("reproduce", jobs.reproduce, "report")
+add_command("sweep", jobs.sweep_alone, "tables")
+add_command("pretrain", jobs.pretrain_alone, "pretrained")
 
 
 @app.command()
@@ -87,31 +74,32 @@ def check(path: str) -> None:
 
 def main() -> None:
     """Entry point of the command imder."""
-    restore()
+    restore_interrupt()
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     for stream in (sys.stdout, sys.stderr):  # a locale without UTF-8 must not stop a command that has done its work
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    message = ""
     try:
-        if code := app(standalone_mode=False):  # typer catches an interruption and returns its code
-            sys.exit(_fail(interrupted(), CODE) if code == CODE else code)
-    except UserError as error:
-        sys.exit(_fail(str(error), 2))
-    except RuntimeError as error:
-        sys.exit(_fail(str(error), 1))
-    except OSError as error:  # a full disk, a file that may not be read
-        sys.exit(_fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1))
+        code = app(standalone_mode=False)  # typer catches an interruption and returns its code
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_fail(interrupted(), CODE))
+        code = INTERRUPTED
+    except UserError as error:
+        code, message = 2, str(error)
+    except RuntimeError as error:
+        code, message = 1, str(error)
+    except OSError as error:  # a full disk, a file that may not be read
+        code, message = 1, f"{error.filename or 'a file'}: {error.strerror or error}"
     except Exception as error:
-        if hasattr(error, "format_message"):  # click's usage errors
-            sys.exit(_fail(error.format_message(), 2))
-        raise
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"imder: {' '.join(message.split())}", file=sys.stderr)
-    return code
+        if not hasattr(error, "format_message"):  # click's usage errors have it
+            raise
+        code, message = 2, error.format_message()
+    if code == INTERRUPTED:
+        message = interrupted()
+    if message:
+        print(f"imder: {' '.join(message.split())}", file=sys.stderr)
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

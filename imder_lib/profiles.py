@@ -9,25 +9,15 @@ from imder_lib.errors import unknown
 
 @dataclass(frozen=True)
 class Profile:
-    """A budget.
+    """A budget."""
 
-    Attributes:
-        sizes: split -> maximum number of samples; a split that is not named keeps all.
-        model: changes to the model preset.
-        train: changes to the training preset.
-        draws: recoveries of each sample in evaluation.
-        steps: network calls of the sampler; 0: the preset's.
-        seeds: of a run that names none.
-        grid: ``imder reproduce`` trains and tests the paper's whole grid before the notebooks.
-    """
-
-    sizes: Mapping[str, int]
-    model: Mapping[str, object]
-    train: Mapping[str, object]
-    draws: int
-    steps: int = 0
-    seeds: str = "1"
-    grid: bool = False
+    sizes: Mapping[str, int]  # split -> maximum number of samples; a split that is not named keeps all
+    model: Mapping[str, object]  # changes to the model preset
+    train: Mapping[str, object]  # changes to the training preset
+    draws: int  # recoveries of each sample in evaluation
+    steps: int = 0  # network calls of the sampler; 0: the preset's
+    seeds: str = "1"  # of a run that names none
+    grid: bool = False  # imder reproduce trains and tests the paper's whole grid before the notebooks
 
 
 PROFILES = MappingProxyType(
@@ -55,7 +45,7 @@ PROFILES = MappingProxyType(
             model={},
             train={"diffusion_epochs": 200, "diffusion_steps": 8000},
             draws=16,
-            seeds=",".join(str(seed) for seed in range(1111, 1120)),
+            seeds=",".join(map(str, range(1111, 1120))),
             grid=True,
         ),
     }

@@ -34,7 +34,7 @@ def test_the_plain_path_computes_what_the_kit_computes(nets, T):
         assert measure.largest_difference(*scores) < 1e-4
         for x in nets:
             work.append(measure.count_flops(lambda x=x: x.fusion(latents)))
-    assert work[0] == work[1] > 0
+    assert 0 < work[0] <= work[1]  # the kit may leave out what nothing reads
 
 
 def test_different_outputs_are_not_timed():

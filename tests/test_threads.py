@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imder_lib.runs import notebook as runner
-from imder_lib.threads import VARIABLES, set_waiting
+from imder_lib.startup import VARIABLES, set_waiting
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOW = "import os; print({k: os.environ[k] for k in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT') if k in os.environ})"
@@ -31,7 +31,7 @@ def test_policy_is_set_on_import_and_stored_in_provenance(tmp_path):
 
 
 def test_nothing_is_set_after_pytorch():
-    code = "import torch, imder_lib\n" + SHOW + "\nprint(imder_lib.threads.WAITING)"
+    code = "import torch, imder_lib\n" + SHOW + "\nprint(imder_lib.startup.WAITING)"
     assert run(sys.executable, "-c", code) == ["{}", "not set: torch was imported first"]
 
 

@@ -20,11 +20,7 @@ CENTRE = 8.5  # between two pixel values
 
 
 def digits(seed: int = 0) -> MultimodalData:
-    """The digits as modalities top (N, 8, 3), middle (N, 8, 2), bottom (N, 8, 3) with classes 0 to 9.
-
-    Args:
-        seed: of the stratified split into 1257, 180 and 360 images.
-    """
+    """Modalities top (N, 8, 3), middle (N, 8, 2), bottom (N, 8, 3), classes 0 to 9; seed: of the stratified split."""
     images, labels = load_digits(return_X_y=True)
     images = (images.reshape(-1, 8, 8) / CENTRE - 1).astype(np.float32)  # (N, row, column)
     rest, test = train_test_split(np.arange(len(labels)), test_size=SIZES["test"], stratify=labels, random_state=seed)
@@ -38,11 +34,7 @@ def digits(seed: int = 0) -> MultimodalData:
 
 
 def image(features: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Images (..., 8, 8) from modalities (..., T, rows); pixels of missing modalities are NaN.
-
-    Raises:
-        UserError: an unknown modality.
-    """
+    """Images (..., 8, 8) from modalities (..., T, rows), a UserError for others; pixels of missing ones are NaN."""
     if not features or set(features) - set(ROWS):
         raise UserError(f"expected modalities out of {list(ROWS)}, got {list(features)}")
     first = np.asarray(next(iter(features.values())))

@@ -1,7 +1,6 @@
 """Files of random numbers with the schema and size of MOSI and MOSEI: for rehearsals, never for results."""
 
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,36 +9,24 @@ import numpy as np
 from imder_lib.config import WIDTHS
 from imder_lib.data.mmsa import SIZES
 from imder_lib.data.pickles import new_path
-from imder_lib.data.schema import FAKE
+from imder_lib.data.schema import FAKE, Counts
 from imder_lib.errors import UserError
 
-STEPS = 50
-WORDS = 30522  # vocabulary of BERT-base-uncased
-CLS, SEP = 101, 102
+WORDS, CLS, SEP = 30522, 101, 102  # the vocabulary of BERT-base-uncased, and the ids of [CLS] and [SEP]
 
 
-def write_fake(
-    name: str, path: str | Path, *, sizes: Mapping[str, int] | None = None, steps: int = STEPS, seed: int = 0
-) -> Path:
-    """Write a pickle with every key of the published aligned_50.pkl, filled with random numbers.
+def write_fake(name: str, path: str | Path, *, sizes: Counts = None, steps: int = 50, seed: int = 0) -> Path:
+    """Write a pickle with every key of the published aligned_50.pkl of "mosi" or "mosei", filled with random numbers.
 
-    Args:
-        name: "mosi" or "mosei".
-        path: a new file.
-        sizes: split -> N; the published sizes if None.
-        steps: T.
-        seed: of the numbers.
-
-    Raises:
-        UserError: unknown name, or the file exists or cannot be written.
+    ``sizes``, split -> N, are the published ones unless given; T = ``steps``. A UserError for another name, or a file
+    that exists or cannot be written.
     """
     if name not in SIZES:
         raise UserError(f"unknown data set {name!r}: expected one of {sorted(SIZES)}")
-    sizes, path = SIZES[name] | dict(sizes or {}), Path(path)
+    path, content = Path(path), {}
     with new_path(path) as part:
-        content = {
-            s: _split(name, s, n, steps, np.random.default_rng([seed, i])) for i, (s, n) in enumerate(sizes.items())
-        }
+        for i, (split, n) in enumerate((SIZES[name] | dict(sizes or {})).items()):
+            content[split] = _split(name, split, n, steps, np.random.default_rng([seed, i]))
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             pickle.dump(content, file, protocol=5)  # protocol 5 writes arrays without copying them first

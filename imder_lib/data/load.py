@@ -1,25 +1,28 @@
 """Single entry point for loading data: generated data, the named data sets, and any file in the MMSA schema."""
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from imder_lib.config import WIDTHS
-from imder_lib.data.checks import did_you_mean
 from imder_lib.data.digits import digits
-from imder_lib.data.mmsa import LABELS, check_content
-from imder_lib.data.pickles import new_path, read_pickle, sha256_of
-from imder_lib.data.schema import SPLITS, MultimodalData, checked_sizes
+from imder_lib.data.mmsa import LABELS, check_content, did_you_mean
+from imder_lib.data.pickles import new_path, read_pickle
+from imder_lib.data.schema import SPLITS, Counts, MultimodalData, checked_sizes
 from imder_lib.data.synthetic import RECIPES, synthetic
 from imder_lib.data.two_moons import two_moons
 from imder_lib.errors import UserError
 
 MANIFEST = "manifest.json"
-NAMES = (*RECIPES, "digits", "two_moons", *WIDTHS)
+MAKERS = {name: (partial(synthetic, name=name), {"sizes", "widths", "steps", "seed"}) for name in RECIPES}
+MAKERS |= {"digits": (digits, {"seed"}), "two_moons": (two_moons, {"sizes", "seed"})}  # and what each can be asked for
+NAMES = (*MAKERS, *WIDTHS)
 # SHA-256 of aligned_50.pkl as published by the makers of MMSA.
 PUBLISHED_SHA256 = {
     "mosi": "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9",
@@ -34,8 +37,8 @@ def load_data(
     *,
     root: str | Path = DATA_ROOT,
     standardise: bool = False,
-    sizes: Mapping[str, int] | None = None,
-    widths: Mapping[str, int] | None = None,
+    sizes: Counts = None,
+    widths: Counts = None,
     steps: int | None = None,
     seed: int | None = None,
 ) -> MultimodalData:
@@ -44,7 +47,9 @@ def load_data(
     Args:
         source: "synthetic" (a process with hidden styles) or "gaussian" (one without); "digits" (scikit-learn's, with
             classes); "two_moons"; "mosi" or "mosei" (a converted folder ROOT/NAME, or a file ROOT/NAME/aligned_50.pkl
-            or ROOT/NAME.pkl); or the path of a pickle in the MMSA schema or of a converted folder.
+            or ROOT/NAME.pkl); or the path of a pickle in the MMSA schema or of a converted folder. Data loaded from a
+            path are never labelled MOSI or MOSEI, so published results are not shown beside them. A named data set
+            whose file differs from the published one gives a warning.
         root: folder of the named data sets.
         standardise: standardise each feature with the statistics of the training split; all-zero frames stay zero.
         sizes: split -> N, of a process or of two moons; missing entries take the default. Of other data: at most the
@@ -52,32 +57,21 @@ def load_data(
         widths, steps: modality -> D_m and T, of a process; the process's own if None.
         seed: of a process, of two moons, or of the digits' splits; 0 if None.
 
-    Data loaded from a path are never labelled MOSI or MOSEI, so published results are not shown beside them. A named
-    data set whose file differs from the published one gives a warning.
-
     Raises:
-        UserError: the data do not exist or fail a check (the message names split, key and row), or take no such
-            widths, steps or seed.
+        UserError: the data do not exist, fail a check (it names split, key and row), or take no such parameter.
     """
     name = str(source)
-    takes = {"widths", "steps", "seed"} if name in RECIPES else {"seed"} if name in ("digits", "two_moons") else set()
-    given = {k for k, v in {"widths": widths, "steps": steps, "seed": seed}.items() if v is not None}
-    if given - takes:
-        raise UserError(f"{name}: {', '.join(sorted(given - takes))} cannot be chosen for these data: leave them out")
-    seed = seed or 0
-    if name in RECIPES:
-        data = synthetic(sizes, widths, steps, seed, name)
-    elif name == "digits":
-        data = digits(seed)
-    elif name == "two_moons":
-        data = two_moons(sizes, seed)
-    else:
-        data = _load_named(name, Path(root)) if name in WIDTHS else _load_path(Path(source))
+    make, takes = MAKERS.get(name, (None, set()))
+    choices = {"sizes": sizes, "widths": widths, "steps": steps, "seed": seed}
+    given = {k: v for k, v in choices.items() if v is not None}
+    if wrong := sorted(given.keys() - takes - {"sizes"}):
+        raise UserError(f"{name}: {', '.join(wrong)} cannot be chosen for these data: leave them out")
+    data = make(**{k: given[k] for k in given.keys() & takes}) if make else _load_file(source, Path(root))
     if standardise:
         scale = _training_scale(data.train.features)
         for split in data.splits.values():
             split.scale = scale
-    if name in (*RECIPES, "two_moons") or not sizes:
+    if not sizes or "sizes" in takes:
         return data
     sizes = checked_sizes(sizes, {k: len(s) for k, s in data.splits.items()})
     return replace(data, splits={k: s.first(sizes[k]) for k, s in data.splits.items()})
@@ -101,46 +95,43 @@ def _training_scale(features: Mapping[str, np.ndarray]) -> dict[str, tuple[np.nd
     return scale
 
 
-def _load_path(path: Path) -> MultimodalData:
-    if not path.exists():
-        given = f"{str(path)!r}{did_you_mean(str(path), NAMES)}"
-        raise UserError(f"no data at {given}: expected one of {NAMES} or the path of a file or converted folder")
+def _load_file(source: str | Path, root: Path) -> MultimodalData:
+    name, path = str(source), Path(source)
+    if name in WIDTHS:
+        places = [root / name, root / name / "aligned_50.pkl", root / f"{name}.pkl"]
+        path = next((p for p in places if p.is_file() or (p / MANIFEST).is_file()), None)
+        if path is None:
+            raise UserError(f"{name} not found: put its aligned_50.pkl at {places[1]} (see docs/mosi_mosei.md)")
+    elif not path.exists():
+        known = f"expected one of {NAMES} or the path of a file or converted folder"
+        raise UserError(f"no data at {name!r}{did_you_mean(name, NAMES)}: {known}")
     data = open_converted(path) if path.is_dir() else _read(path)
-    data.name = f"{path.stem} (file)" if path.stem in NAMES else path.stem
-    return data
-
-
-def _load_named(name: str, root: Path) -> MultimodalData:
-    places = [root / name, root / name / "aligned_50.pkl", root / f"{name}.pkl"]
-    path = next((p for p in places if p.is_file() or (p / MANIFEST).is_file()), None)
-    if path is None:
-        raise UserError(f"{name} not found: put its aligned_50.pkl at {places[1]} (see docs/mosi_mosei.md)")
-    data = _load_path(path)
+    if name not in WIDTHS:
+        data.name = f"{path.stem} (file)" if path.stem in NAMES else path.stem
+        return data
     data.name = name
     if data.widths != WIDTHS[name]:
         raise UserError(f"{path}: feature widths are {data.widths}, {name} has {WIDTHS[name]}")
     if data.sha256 != PUBLISHED_SHA256[name]:
-        warnings.warn(
-            f"{path}: its sha256 is {data.sha256}, that of the published {name} file is {PUBLISHED_SHA256[name]}; the "
-            "kit continues with this file, but its results may not be comparable with published ones",
-            stacklevel=3,
-        )
+        published = f"that of the published {name} file is {PUBLISHED_SHA256[name]}"
+        so = "the kit continues with this file, but its results may not be comparable with published ones"
+        warnings.warn(f"{path}: its sha256 is {data.sha256}, {published}; {so}", stacklevel=3)
     return data
 
 
 def _read(path: Path) -> MultimodalData:
     splits, notes = check_content(read_pickle(path), path)
-    return MultimodalData(path.stem, splits, sha256_of(path), path=path, notes=notes)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return MultimodalData(path.stem, splits, digest.hexdigest(), path=path, notes=notes)
 
 
 def convert(path: str | Path, folder: str | Path) -> MultimodalData:
     """Write the arrays of a pickle to a new folder that is memory-mapped when opened, and open it.
 
     The folder holds SPLIT.KEY.npy (float32 features), SPLIT.json (ids and texts) and a manifest with the shapes and the
-    SHA-256 of the pickle.
-
-    Raises:
-        UserError: as :func:`load_data`, or the folder exists or cannot be written; nothing is left behind.
+    SHA-256 of the pickle. Nothing is left behind by a UserError: as in :func:`load_data`, or for a folder that exists
+    or cannot be written.
     """
     path, folder = Path(path), Path(folder)
     if not path.is_file():
@@ -150,14 +141,13 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
         part.mkdir(parents=True)
         manifest = {"source": path.name, "sha256": data.sha256, "notes": data.notes, "splits": {}}
         for name, s in data.splits.items():
-            arrays = {m: (x, np.float32) for m, x in s.features.items()}
-            arrays |= {"regression_labels": (s.labels, s.labels.dtype)}
-            arrays |= {f"lengths.{m}": (n, n.dtype) for m, n in s.lengths.items()}
-            arrays |= {} if s.text_bert is None else {"text_bert": (s.text_bert, np.int32)}
-            for key, (array, dtype) in arrays.items():
-                np.save(part / f"{name}.{key}.npy", np.ascontiguousarray(array, dtype))
+            arrays = s.features | {LABELS[0]: s.labels} | {f"lengths.{m}": n for m, n in s.lengths.items()}
+            arrays |= {} if s.text_bert is None else {"text_bert": s.text_bert}
+            for key, x in arrays.items():
+                dtype = np.float32 if key in s.features else np.int32 if key == "text_bert" else x.dtype
+                np.save(part / f"{name}.{key}.npy", np.ascontiguousarray(x, dtype))
             (part / f"{name}.json").write_text(json.dumps({"ids": s.ids, "texts": s.texts}))
-            shapes = {key: array.shape for key, (array, _) in arrays.items()}
+            shapes = {key: x.shape for key, x in arrays.items()}
             manifest["splits"][name] = {"shapes": shapes, "modalities": list(s.features), "steps": s.steps}
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return open_converted(folder)
@@ -166,8 +156,7 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
 def open_converted(folder: Path) -> MultimodalData:
     """Open a folder written by :func:`convert`; features and text_bert stay on disk, memory-mapped and unread.
 
-    Raises:
-        UserError: the folder is incomplete, or shapes, types, labels, lengths, ids or texts do not fit.
+    A UserError if it is incomplete, or shapes, types, labels, lengths, ids or texts do not fit.
     """
     try:
         place = folder / MANIFEST

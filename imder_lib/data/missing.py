@@ -22,17 +22,15 @@ def patterns(modalities: Sequence[str], complete: bool = True) -> list[tuple[str
     return [p for n in range(1, len(modalities) + complete) for p in combinations(modalities, n)]
 
 
-def pattern_row(pattern: str | Iterable[str], modalities: Sequence[str]) -> list[bool]:
-    """A pattern, ("text", "audio") or "text+audio", as one row of ``available``."""
-    names = pattern.split("+") if isinstance(pattern, str) else list(pattern)
-    if not names or set(names) - set(modalities) or len(set(names)) < len(names):
-        raise UserError(f"pattern {pattern!r}: expected distinct names out of {list(modalities)}, joined by '+'")
-    return [m in names for m in modalities]
-
-
-def available_columns(patterns_: Iterable[Iterable[str]], modalities: Sequence[str]) -> Tensor:
-    """Patterns as rows of a bool matrix (P, M)."""
-    return torch.tensor([pattern_row(p, modalities) for p in patterns_])
+def available_columns(patterns_: Iterable[str | Iterable[str]], modalities: Sequence[str]) -> Tensor:
+    """Patterns, ("text", "audio") or "text+audio", as rows of a bool matrix (P, M)."""
+    rows = []
+    for pattern in patterns_:
+        names = pattern.split("+") if isinstance(pattern, str) else list(pattern)
+        if not names or set(names) - set(modalities) or len(set(names)) < len(names):
+            raise UserError(f"pattern {pattern!r}: expected distinct names out of {list(modalities)}, joined by '+'")
+        rows.append([m in names for m in modalities])
+    return torch.tensor(rows)
 
 
 def missing_counts(n: int, M: int, rate: float) -> list[int]:
@@ -64,50 +62,37 @@ def availability(
     seed: int = 0,
     ids: Sequence[str] | None = None,
     *,
-    pattern: str | Iterable[str] | None = None,
     batch_size: int = 32,
 ) -> Tensor:
-    """Which modalities of n samples are available; at least one of each sample is.
+    """Which modalities of n samples are available, bool (n, M); at least one of each sample is.
 
     Args:
         protocol: "fixed": the same pattern for every sample. "random": exact counts, see :func:`missing_counts`; the
             missing modalities of a sample depend on (seed, id), not on its position. "released": the release's rule for
             consecutive batches, with its counters and rounding, but nothing is missing at rate 0 (the release drops
             two of three).
-        n: number of samples.
-        modalities: M names, the columns of the result.
-        rate: nominal missing rate in [0, (M-1)/M] for "random" (.7 means 2/3), one of 0, .1, .., .7 for "released";
-            may hold the pattern for "fixed".
-        seed: of the mask.
+        rate: nominal missing rate in [0, (M-1)/M] for "random" (.7 means 2/3), one of 0, .1, .., .7 for "released"; the
+            pattern for "fixed".
         ids: sample ids; "0", "1", .. if None.
-        pattern: for "fixed".
         batch_size: for "released".
-
-    Returns:
-        bool (n, M)
     """
     ids = [str(i) for i in (range(n) if ids is None else ids)]
     if len(ids) != n or n < 1:
         raise UserError(f"expected {n} >= 1 ids, got {len(ids)}")
-    if protocol == "fixed":
-        pattern = rate if pattern is None else pattern
-        if pattern is None or isinstance(pattern, int | float):
-            raise UserError(f"protocol 'fixed' needs a pattern like {'+'.join(modalities[:2])!r}, got {pattern!r}")
-        return torch.tensor([pattern_row(pattern, modalities)] * n)
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}: expected one of {PROTOCOLS}")
+    if protocol == "fixed":
+        if rate is None or isinstance(rate, int | float):
+            raise UserError(f"protocol 'fixed' needs a pattern like {'+'.join(modalities[:2])!r}, got {rate!r}")
+        return available_columns([rate], modalities).repeat(n, 1)
     if isinstance(rate, bool) or not isinstance(rate, int | float):
         raise UserError(f"protocol {protocol!r} needs a missing rate as a number, got {rate!r}")
+    M = len(modalities)
     if protocol == "released":
-        return _released(n, len(modalities), rate, seed, batch_size)
-    return _random(ids, len(modalities), rate, seed)
-
-
-def _random(ids: list[str], M: int, rate: float, seed: int) -> Tensor:
-    out = torch.ones(len(ids), M, dtype=torch.bool)
-    counts = missing_counts(len(ids), M, rate)
-    missing = [k for k in reversed(range(M)) for _ in range(counts[k])]
-    by_rank = sorted(range(len(ids)), key=lambda i: derive_seed(seed, ids[i], "rank"))
+        return _released(n, M, rate, seed, batch_size)
+    out = torch.ones(n, M, dtype=torch.bool)
+    missing = np.repeat(range(M), missing_counts(n, M, rate))[::-1]
+    by_rank = sorted(range(n), key=lambda i: derive_seed(seed, ids[i], "rank"))
     for i, k in zip(by_rank, missing, strict=True):
         order = np.random.default_rng(derive_seed(seed, ids[i], "which")).permutation(M)
         out[i, order[:k].copy()] = False

@@ -4,13 +4,15 @@ A file with other modalities has a key "modalities" beside the splits, the list 
 """
 
 import warnings
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from imder_lib.data.checks import check_names, check_numbers, check_tokens, did_you_mean
-from imder_lib.data.schema import SPLITS, Split
+from imder_lib.data.schema import SPLITS, Split, check_numbers, check_tokens
 from imder_lib.errors import UserError
 
 MODALITIES = ("text", "audio", "vision")
@@ -24,13 +26,26 @@ SIZES = {  # of the published files
 }
 
 
+def did_you_mean(name: str, names: Iterable[object]) -> str:
+    """A hint for a message: the nearest of ``names``, or nothing."""
+    near = get_close_matches(name, list(map(str, names)), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Names of modalities are parts of patterns, parameter names and file names; a UserError for one that cannot be."""
+    for m in names:
+        bad = not 0 < len(m) <= 60 or not m.isprintable() or set(m) & set(".+</\\") or m.endswith("_lengths")
+        if bad or hasattr(nn.ModuleDict, m) or m == "training":  # the last two are PyTorch's
+            rule = "1 to 60 printable characters, without . + < / \\, no ending '_lengths', no name that PyTorch uses"
+            raise UserError(f"{where}: a modality cannot have the name {m!r:.80}; expected {rule}: rename it")
+
+
 def check_content(content: Any, path: Path, whole: bool = True) -> tuple[dict[str, Split], list[str]]:
     """Check the content of a file; return its splits and notes on what was read under another name.
 
-    Unless ``whole``, features and text_bert are checked by shape and type only.
-
-    Raises:
-        UserError: names split, key and row of the first violation.
+    A UserError names split, key and row of the first violation. Unless ``whole``, features and text_bert are checked by
+    shape and type only.
     """
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dict with {SPLITS}, got {type(content).__name__}")
@@ -42,35 +57,30 @@ def check_content(content: Any, path: Path, whole: bool = True) -> tuple[dict[st
         raise UserError(f"{path}: split {absent[0]!r} is missing{hint}; found {[str(k) for k in content]}")
     if wrong := [(s, type(content[s]).__name__) for s in SPLITS if not isinstance(content[s], dict)]:
         raise UserError(f"{path}: split {wrong[0][0]!r} must be a dict of arrays, got {wrong[0][1]}")
-    modalities = _modalities(content.get("modalities", MODALITIES), path)
+    named, where = content.get("modalities", MODALITIES), f"{path}, key 'modalities'"
+    modalities = _strings(named, where)
+    if len(modalities) < 2 or len(set(modalities)) < len(modalities) or set(modalities) & (KNOWN - set(MODALITIES)):
+        raise UserError(f"{where}: expected two or more distinct feature keys, got {named!r:.100}")
+    check_names(modalities, where)
     # one kind of labels for the whole file: classes only if no split has the other key
-    target = LABELS[all(LABELS[0] not in content[s] for s in SPLITS) and any(LABELS[1] in content[s] for s in SPLITS)]
+    numbers, classes = (any(key in content[s] for s in SPLITS) for key in LABELS)
+    target = LABELS[1] if classes and not numbers else LABELS[0]
     splits = {name: _split(content[name], f"{path}: split {name!r}", modalities, target, whole) for name in SPLITS}
     seen: dict[str, str] = {}
     for name, split in splits.items():
+        where = f"{path}: split {name!r}"
         for i, sample in enumerate(split.ids):
             if sample in seen:
-                where = f"{path}: split {name!r}, key 'id', row {i}"
-                raise UserError(f"{where}: {sample!r} is in split {seen[sample]!r} already; ids must be unique")
+                what = f"{sample!r} is in split {seen[sample]!r} already; ids must be unique"
+                raise UserError(f"{where}, key 'id', row {i}: {what}")
             seen[sample] = name
         for m, x in split.features.items():
             want = splits["train"].features[m].shape[1:]
             if x.shape[1:] != want:
-                raise UserError(f"{path}: split {name!r}, key {m!r}: (T, D) is {x.shape[1:]}, in 'train' it is {want}")
+                raise UserError(f"{where}, key {m!r}: (T, D) is {x.shape[1:]}, in 'train' it is {want}")
     if target == LABELS[1]:
         _check_classes(splits, path)
     return splits, notes
-
-
-def _modalities(names: Any, path: Path) -> tuple[str, ...]:
-    try:
-        found = tuple(str(m) for m in np.asarray(names, dtype=object).reshape(-1))
-    except ValueError:
-        found = ()
-    if len(found) < 2 or len(set(found)) < len(found) or set(found) & (KNOWN - set(MODALITIES)):
-        raise UserError(f"{path}, key 'modalities': expected two or more distinct feature keys, got {names!r:.100}")
-    check_names(found, f"{path}, key 'modalities'")
-    return found
 
 
 def _check_classes(splits: dict[str, Split], path: Path) -> None:
@@ -86,7 +96,7 @@ def _check_classes(splits: dict[str, Split], path: Path) -> None:
             warnings.warn(f"{what} is in no row of 'train' and cannot be learned; {len(odd)} such rows", stacklevel=3)
 
 
-def _split(part: dict, where: str, modalities: tuple[str, ...], target: str, whole: bool) -> Split:
+def _split(part: dict, where: str, modalities: list[str], target: str, whole: bool) -> Split:
     known = KNOWN | set(modalities) | {f"{m}_lengths" for m in modalities}
     unknown = sorted(str(k) for k in part if k not in known)
     if absent := [k for k in (*modalities, target, "id") if k not in part]:
@@ -95,13 +105,25 @@ def _split(part: dict, where: str, modalities: tuple[str, ...], target: str, who
     if unknown:
         warnings.warn(f"{where}: unknown keys are left out: {unknown}", stacklevel=2)
     ids, texts = (_strings(part.get(key, []), f"{where}, key {key!r}") for key in ("id", "raw_text"))
-    if not ids:
+    n, features = len(ids), {}
+    if not n:
         raise UserError(f"{where} is empty: expected at least one sample")
-    if texts and len(texts) != len(ids):
-        raise UserError(f"{where}, key 'raw_text': {len(texts)} texts for {len(ids)} ids: give one for each, or none")
-    features = {m: _features(part[m], f"{where}, key {m!r}", len(ids), m, whole) for m in modalities}
-    labels = _labels(part[target], f"{where}, key {target!r}", len(ids), target == LABELS[1])
-    tokens = _tokens(part.get("text_bert"), where, len(ids), whole)
+    if texts and len(texts) != n:
+        raise UserError(f"{where}, key 'raw_text': {len(texts)} texts for {n} ids: give one for each, or none")
+    for m in modalities:
+        place = f"{where}, key {m!r}"
+        x = _numbers(part[m], place)
+        if x.ndim != 3 or 0 in x.shape[1:]:
+            raise UserError(f"{place}: shape {x.shape}, expected (N, T, D)")
+        if len(x) != n:
+            raise UserError(f"{place}: {len(x)} rows, but there are {n} ids; expected (N, T, D) with N = {n}")
+        if whole and m == "audio" and np.isneginf(x).any():
+            x = np.where(np.isneginf(x), np.float32(0), x)  # COVAREP writes log(0); the release does the same
+        if whole:
+            check_numbers(x, place)
+        features[m] = x
+    labels = _labels(part[target], f"{where}, key {target!r}", n, target == LABELS[1])
+    tokens = _tokens(part.get("text_bert"), where, n, whole)
     _check_axes(features, tokens, where)
     lengths = _lengths(part, features, tokens, where)
     steps = features[modalities[0]].shape[1]  # the common T is that of text, in MMSA files
@@ -113,14 +135,16 @@ def _strings(values: Any, where: str) -> list[str]:
     try:
         if isinstance(values, (str, bytes, dict)):  # their iteration gives characters or keys
             raise TypeError
-        return ["/".join(map(str, np.asarray(v).reshape(-1))) for v in values]
+        return [str(v) if isinstance(v, str) else "/".join(map(str, np.asarray(v).reshape(-1))) for v in values]
     except (TypeError, ValueError):
         raise UserError(f"{where}: expected a list of strings, got {values!r:.100}") from None
 
 
 def _numbers(value: Any, where: str) -> np.ndarray:
+    """An array of numbers, a memory-mapped one as it is; object arrays of equal arrays are stacked."""
+    nested = isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
     try:
-        array = _stacked(value)
+        array = np.asanyarray(list(value) if nested else value)
     except ValueError:
         shapes = [_shape(v) for v in value]
         i = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), 0)
@@ -130,31 +154,11 @@ def _numbers(value: Any, where: str) -> np.ndarray:
     return array
 
 
-def _stacked(value: Any) -> np.ndarray:
-    """An array, a memory-mapped one as it is; object arrays of equal arrays are stacked."""
-    nested = isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
-    return np.asanyarray(list(value) if nested else value)
-
-
 def _shape(value: Any) -> object:
     try:
         return np.shape(value)
     except ValueError:
         return "unequal"
-
-
-def _features(value: Any, where: str, n: int, modality: str, whole: bool) -> np.ndarray:
-    x = _numbers(value, where)
-    if x.ndim != 3 or 0 in x.shape[1:]:
-        raise UserError(f"{where}: shape {x.shape}, expected (N, T, D)")
-    if len(x) != n:
-        raise UserError(f"{where}: {len(x)} rows, but there are {n} ids; expected (N, T, D) with N = {n}")
-    if not whole:
-        return x
-    if modality == "audio" and (silent := np.isneginf(x)).any():  # COVAREP writes log(0); the release does the same
-        x = np.where(silent, np.float32(0), x)
-    check_numbers(x, where)
-    return x
 
 
 def _labels(value: Any, where: str, n: int, classes: bool) -> np.ndarray:
@@ -177,19 +181,20 @@ def _tokens(value: Any, where: str, n: int, whole: bool) -> np.ndarray | None:
     if value is None:
         return None
     try:
-        tokens = _stacked(value)
-    except ValueError:  # lists of unequal length
-        tokens = np.empty(0, dtype=object)
-    if tokens.dtype.kind not in "fiu" or tokens.ndim != 3 or tokens.shape[:2] != (n, 3):
-        got = f"{tokens.dtype} {tokens.shape}"
-        warnings.warn(f"{where}: text_bert is left out: it is {got}, expected numbers ({n}, 3, T)", stacklevel=3)
+        tokens = _numbers(value, f"{where}, key 'text_bert'")
+        if tokens.ndim != 3 or tokens.shape[:2] != (n, 3):
+            raise UserError(f"{where}, key 'text_bert': {tokens.dtype} {tokens.shape}")
+    except UserError as error:
+        warnings.warn(f"{error}; text_bert is left out, expected numbers ({n}, 3, T)", stacklevel=3)
         return None
     if whole:
         check_tokens(tokens, where)
     return tokens
 
 
-def _lengths(part: dict, features: dict[str, np.ndarray], tokens: np.ndarray | None, where: str) -> dict:
+def _lengths(
+    part: dict, features: dict[str, np.ndarray], tokens: np.ndarray | None, where: str
+) -> dict[str, np.ndarray]:
     """Valid steps of each sample: MODALITY_lengths; for text the last step of BERT's mask.
 
     A modality without lengths takes those of text if it has the same number of steps, as in an aligned file.
@@ -200,14 +205,15 @@ def _lengths(part: dict, features: dict[str, np.ndarray], tokens: np.ndarray | N
         of_text = np.where(tokens[:, 1] > 0, np.arange(1, text_steps + 1), 0).max(axis=1)
     out = {}
     for m, x in features.items():
-        n, T = x.shape[:2]
+        n, T, _ = x.shape
         key = f"{m}_lengths"
+        place = f"{where}, key {key!r}"
         if key not in part and (of_text is None or text_steps != T):
             continue
-        length = _numbers(part.get(key, of_text), f"{where}, key {key!r}").reshape(-1)
+        length = _numbers(part.get(key, of_text), place).reshape(-1)
         if len(length) != n:
-            raise UserError(f"{where}, key {key!r}: {len(length)} lengths for {n} samples")
-        check_numbers(length, f"{where}, key {key!r}")
+            raise UserError(f"{place}: {len(length)} lengths for {n} samples")
+        check_numbers(length, place)
         if wrong := int(((length < 1) | (length > T)).sum()):
             warnings.warn(f"{where}: {wrong} lengths of {m} are outside 1..{T} and are clipped", stacklevel=3)
         out[m] = np.clip(length, 1, T).astype(np.int64)
@@ -221,10 +227,8 @@ def _check_axes(features: dict[str, np.ndarray], tokens: np.ndarray | None, wher
         others = {s[1] for k, s in shapes.items() if k != m}
         if T not in others and others == {D} and D > 1:
             raise UserError(f"{where}, key {m!r}: shape {shapes[m]} looks like (N, D, T), as the others have T = {D}")
+        if m == "text" and tokens is not None and tokens.shape[2] == D != T:
+            raise UserError(f"{where}, key 'text': shape {shapes[m]} looks like (N, D, T), text_bert has T = {D}")
     widths, steps = {s[2] for s in shapes.values()}, {s[1] for s in shapes.values()}
     if len(widths) == 1 and len(steps) == len(shapes) and widths != {1}:
         raise UserError(f"{where}: shapes {shapes} look like (N, D, T); expected (N, T, D): swap the last two axes")
-    if tokens is not None and "text" in shapes:
-        T = tokens.shape[2]
-        if shapes["text"][1] != T and shapes["text"][2] == T:
-            raise UserError(f"{where}, key 'text': shape {shapes['text']} looks like (N, D, T), text_bert has T = {T}")

@@ -1,6 +1,5 @@
-"""Files: safe reading of pickles, writing that leaves no partial output, checksums."""
+"""Files: safe reading of pickles, and writing that leaves no partial output."""
 
-import hashlib
 import os
 import pickle
 import shutil
@@ -58,11 +57,7 @@ class _SafeUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> Any:
-    """The content of a pickle, read into memory without running any code in it.
-
-    Raises:
-        UserError: the file cannot be read, is not a complete pickle, or contains other classes.
-    """
+    """The content of a pickle, read without running its code; a UserError if it is incomplete or holds classes."""
     try:
         with path.open("rb") as file:
             start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte-order mark
@@ -85,8 +80,7 @@ def read_pickle(path: Path) -> Any:
 def new_path(path: Path) -> Iterator[Path]:
     """A temporary path for a new file or folder: renamed to ``path`` if the block succeeds, removed if it fails.
 
-    Raises:
-        UserError: ``path`` exists or cannot be written.
+    A UserError if ``path`` exists or cannot be written.
     """
     if path.exists():
         raise UserError(f"{path} exists already: choose a new name, or remove it first")
@@ -100,8 +94,3 @@ def new_path(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
         with suppress(OSError):
             part.unlink()
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,14 +4,80 @@ A missing modality m, flattened to (T*D,), is x = M_r z + h_r + s_m e, with M_r 
 A linear image of it is G x = G M_r z + G h_r + s_m G e. The posterior of both is a :class:`Posterior`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr
 
-from imder_lib.data.mixture import Posterior
-from imder_lib.data.process import LABEL_NOISE, AffectProcess, Features
+from imder_lib.data.process import LABEL_NOISE, AffectProcess, Features, GaussianMixture
 from imder_lib.errors import UserError
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The posterior of x = M_r z + h_r + s G e, with white noise e and a Gaussian mixture as the posterior of (r, z):
+
+    p(x) = sum_r w_r N(x; M_r mu_r + h_r, M_r C_r M_r^T + s^2 G G^T).
+    """
+
+    affect: GaussianMixture  # the posterior of (r, z): w, mu and C
+    matrices: np.ndarray  # M (R, K, Q)
+    offsets: np.ndarray  # h (R, K)
+    noise: float  # s
+    image: np.ndarray | None  # G (K, T*D), or None for the identity
+    shape: tuple[int, ...]  # of x: (T, D), or (K,) with an image
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(N, R): w."""
+        return self.affect.weights
+
+    @property
+    def means(self) -> np.ndarray:
+        """(N, R, *shape): M_r mu_r + h_r."""
+        means = self.affect.means.swapaxes(0, 1) @ self.matrices.swapaxes(1, 2) + self.offsets[:, None]  # (R, N, K)
+        return means.swapaxes(0, 1).reshape(*self.weights.shape, *self.shape)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(N, *shape): sum_r w_r (M_r mu_r + h_r)."""
+        styles = zip(self.weights.T, self.affect.means.swapaxes(0, 1), self.matrices, self.offsets, strict=True)
+        return sum(w[:, None] * (mu @ M.T + h) for w, mu, M, h in styles).reshape(-1, *self.shape)
+
+    @property
+    def variance(self) -> np.ndarray:
+        """(N, *shape): marginal variances of the mixture, sum_r w_r (var_r + (mean_r - mean)^2)."""
+        noise = 1 if self.image is None else (self.image**2).sum(1)
+        within = (self.matrices @ self.affect.covariances * self.matrices).sum(2) + self.noise**2 * noise
+        total = (self.means - self.mean[:, None]) ** 2 + within.reshape(-1, *self.shape)
+        return np.einsum("nr,nr...->n...", self.weights, total)
+
+    def covariance(self, style: int = 0) -> np.ndarray:
+        """(K, K): M_r C_r M_r^T + s^2 G G^T. Large for text: use an image."""
+        M = self.matrices[style]
+        noise = np.eye(len(M)) if self.image is None else self.image @ self.image.T
+        return M @ self.affect.covariances[style] @ M.T + self.noise**2 * noise
+
+    def sample(self, draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Independent draws (draws, N, *shape)."""
+        return self.sample_given_affect(*self.affect.sample(draws, rng), rng)
+
+    def sample_given_affect(
+        self, z: np.ndarray, styles: np.ndarray, rng: np.random.Generator, dtype: type = np.float64
+    ) -> np.ndarray:
+        """Draws (draws, N, *shape) of M_r z + h_r + s G e, given z (draws, N, Q) and styles r (draws, N)."""
+        root = None
+        if self.image is not None:  # F with F F^T = G G^T, from eigenvectors, because G G^T may be singular
+            values, vectors = np.linalg.eigh(self.image @ self.image.T)
+            root = vectors * np.sqrt(np.clip(values, 0, None))
+        out = np.empty((*styles.shape, self.matrices.shape[1]), dtype)
+        for k, style in enumerate(styles):  # one draw at a time, to limit memory
+            e = rng.standard_normal(out.shape[1:])
+            out[k] = self.noise * (e if root is None else e @ root.T)
+            for r, (M, h) in enumerate(zip(self.matrices, self.offsets, strict=True)):
+                out[k, style == r] += z[k, style == r] @ M.T + h
+        return out.reshape(*styles.shape, *self.shape)
 
 
 def _posteriors(
@@ -38,20 +104,10 @@ def _posteriors(
 def exact_posterior(
     process: AffectProcess, features: Features, modality: str, given: Iterable[str], image: np.ndarray | None = None
 ) -> Posterior:
-    """Posterior of one missing modality, or of a linear image of it, given other modalities.
+    """Posterior of one missing modality (T, D), given other modalities; only these are read from the features.
 
-    Args:
-        process: of the data.
-        features: modality -> (N, T, D_m); only those in ``given`` are read.
-        modality: the missing one.
-        given: the available ones.
-        image: G (K, T*D) for features flattened (T, D), see :func:`convolution_matrix`.
-
-    Returns:
-        Posterior of shape (T, D), or (K,) with an image.
-
-    Raises:
-        UserError: unknown modalities, none given, or an image of another width.
+    With an ``image`` G (K, T*D), such as a :func:`convolution_matrix`, it is that of G x (K,), for x flattened (T, D).
+    A UserError for unknown modalities, none given, or an image of another width.
     """
     return _posteriors(process, features, [modality], list(given), {modality: image})[modality]
 
@@ -69,14 +125,11 @@ def exact_draws(
     given: Iterable[str],
     draws: int,
     rng: np.random.Generator,
-    images: Mapping[str, np.ndarray] | None = None,
+    images: Features | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Joint draws of all missing modalities: all modalities of a draw share its style and its z.
 
-    Args:
-        process, features, given: as in :func:`exact_posterior`.
-        draws: number of independent draws of each sample.
-        images: missing modality -> G (K_m, T*D_m), to draw images in place of features.
+    ``images``, missing modality -> G (K_m, T*D_m), draws images in place of features, as in :func:`exact_posterior`.
 
     Returns:
         modality -> float32 (draws, N, T, D_m), or (draws, N, K_m) with an image; styles (draws, N)
@@ -89,20 +142,15 @@ def exact_draws(
 
 
 def convolution_matrix(weight: np.ndarray, steps: int) -> np.ndarray:
-    """A Conv1d without padding or bias as a matrix.
+    """A Conv1d with weight (O, D, k), without padding or bias, over T >= k steps as a matrix (O*(T-k+1), T*D).
 
-    Args:
-        weight: (O, D, k).
-        steps: T >= k.
-
-    Returns:
-        (O*(T-k+1), T*D): from features flattened (T, D) to latents flattened (O, T').
+    It maps features flattened (T, D) to latents flattened (O, T').
     """
     out_channels, D, k = weight.shape
     out = np.zeros((out_channels, steps - k + 1, steps, D), dtype=weight.dtype)
     for t in range(steps - k + 1):
         out[:, t, t : t + k] = weight.transpose(0, 2, 1)
-    return out.reshape(out_channels * (steps - k + 1), steps * D)
+    return out.reshape(-1, steps * D)
 
 
 def style_shares(process: AffectProcess, features: Features) -> np.ndarray:
@@ -111,19 +159,14 @@ def style_shares(process: AffectProcess, features: Features) -> np.ndarray:
 
 
 def bayes_prediction(process: AffectProcess, features: Features, available: np.ndarray, loss: str = "l1") -> np.ndarray:
-    """The Bayes-optimal prediction of the label, given the available modalities of each sample.
+    """The Bayes-optimal prediction of the label (N,), given the available modalities of each sample.
 
     Before it is clipped, the label has the posterior sum_r w_r N(v_r . mu_r, v_r^T C_r v_r + s_y^2), where v_r are the
     label weights. Its median is optimal for MAE and for ACC2.
 
     Args:
-        process: of the data.
-        features: modality -> (N, T, D_m).
         available: bool (N, M), columns in the order of the process.
         loss: "l1" for the median, "squared" for the mean, both clipped to [-3, 3]; "positive" for P(label > 0).
-
-    Returns:
-        (N,), in units of the label, or probabilities.
     """
     if loss not in ("l1", "squared", "positive"):
         raise UserError(f"unknown loss {loss!r}: expected 'l1', 'squared' or 'positive'")

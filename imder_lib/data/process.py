@@ -10,11 +10,10 @@ All e are standard normal. Given r everything is linear and Gaussian, so posteri
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import softmax
-
-from imder_lib.data.mixture import GaussianMixture
 
 Features = Mapping[str, np.ndarray]  # modality -> (N, T, D_m)
 
@@ -31,50 +30,55 @@ def correlation(steps: int) -> np.ndarray:
     return PHI ** np.abs(t[:, None] - t)
 
 
+class GaussianMixture(NamedTuple):
+    """p(r, z) = w_r N(z; mu_r, C_r) for N samples and R styles, of z in R^Q."""
+
+    weights: np.ndarray  # w (N, R)
+    means: np.ndarray  # mu (N, R, Q)
+    covariances: np.ndarray  # C (R, Q, Q), shared by all samples
+
+    def sample(self, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Independent draws of z (draws, N, Q) and of r (draws, N)."""
+        n, R, Q = self.means.shape
+        styles = (rng.random((draws, n, 1)) > self.weights.cumsum(axis=1)).sum(axis=2).clip(max=R - 1)
+        z = np.empty((draws, n, Q))
+        for r, root in enumerate(np.linalg.cholesky(self.covariances)):
+            d, i = np.nonzero(styles == r)
+            z[d, i] = self.means[i, r] + rng.standard_normal((len(d), Q)) @ root.T
+        return z, styles
+
+
 @dataclass(frozen=True)
 class AffectProcess:
-    """The process of this module's equations, with R styles and M modalities.
-
-    Attributes:
-        styles: names of the styles.
-        prior: (R,), their probabilities.
-        loadings: modality -> A (R, D_m, 4).
-        tones: modality -> b (R, D_m).
-        noise: modality -> s, the standard deviation of the frame noise.
-        label: w (R, 4).
-        steps: T.
-    """
+    """The process of this module's equations, with R styles and M modalities."""
 
     styles: tuple[str, ...]
-    prior: np.ndarray
-    loadings: dict[str, np.ndarray]
-    tones: dict[str, np.ndarray]
-    noise: dict[str, float]
-    label: np.ndarray
-    steps: int
+    prior: np.ndarray  # (R,), probabilities of the styles
+    loadings: dict[str, np.ndarray]  # modality -> A (R, D_m, 4)
+    tones: dict[str, np.ndarray]  # modality -> b (R, D_m)
+    noise: dict[str, float]  # modality -> s, the standard deviation of the frame noise
+    label: np.ndarray  # w (R, 4)
+    steps: int  # T
 
     @property
     def label_weights(self) -> np.ndarray:
         """(R, T*4): the weights of the flattened z (T, 4) in the label."""
         return np.tile(self.label / self.steps, self.steps)
 
-    def sample(
-        self, n: int, rng: np.random.Generator
-    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[Features, np.ndarray, np.ndarray, np.ndarray]:
         """Features modality -> float32 (n, T, D_m), labels float32 (n,), z (n, T, 4) and styles (n,) of n samples."""
         R = len(self.prior)
         styles = rng.choice(R, n, p=self.prior) if R > 1 else np.zeros(n, dtype=np.int64)
+        rows = [np.flatnonzero(styles == r) for r in range(R)]
         z = rng.standard_normal((n, self.steps, AFFECT))
         for t in range(1, self.steps):
             z[:, t] = PHI * z[:, t - 1] + np.sqrt(1 - PHI**2) * z[:, t]
         features, label = {}, np.empty(n)
-        rows = [np.flatnonzero(styles == r) for r in range(R)]
         for m, A in self.loadings.items():
-            x = rng.standard_normal((n, self.steps, A.shape[1]), dtype=np.float32)
+            x = features[m] = rng.standard_normal((n, self.steps, A.shape[1]), dtype=np.float32)
             x *= np.float32(self.noise[m])
             for r, i in enumerate(rows):
                 x[i] += (z[i] @ A[r].T + self.tones[m][r]).astype(np.float32)
-            features[m] = x
         for r, i in enumerate(rows):
             label[i] = z[i].reshape(len(i), self.steps * AFFECT) @ self.label_weights[r]
         label += LABEL_NOISE * rng.standard_normal(n)

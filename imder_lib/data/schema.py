@@ -1,5 +1,6 @@
 """Data in memory: data sets, their splits (NumPy arrays) and batches (tensors)."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,29 +10,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imder_lib.data.checks import contents
 from imder_lib.data.process import AffectProcess
 from imder_lib.errors import UserError
 
 SPLITS = ("train", "valid", "test")
+Counts = Mapping[str, int] | None  # split -> N, or modality -> D_m; None: the defaults
 FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
+LIMIT = np.float64(1e15)  # sums of squares of such numbers, over frames and channels, still fit in float32
+BELOW = np.array([[1 << 20], [2], [2]])  # of text_bert's ids (no published vocabulary is larger), mask and segments
+UNUSUAL = 1e6  # times the median over training rows of the largest number in a row
 
 
 @dataclass
 class Batch:
-    """Tensors of B samples.
+    """Tensors of B samples."""
 
-    Attributes:
-        features: modality -> float32 (B, T, D_m), with the same T in all modalities.
-        labels: (B, 1), in units of the label; int64 for classes.
-        ids: sample ids.
-        lengths: modality -> (B,), the number of valid steps; None: all T.
-    """
-
-    features: dict[str, Tensor]
-    labels: Tensor
+    features: dict[str, Tensor]  # modality -> float32 (B, T, D_m), with the same T in all modalities
+    labels: Tensor  # (B, 1), in units of the label; int64 for classes
     ids: list[str]
-    lengths: dict[str, Tensor] | None = None
+    lengths: dict[str, Tensor] | None = None  # modality -> (B,), the number of valid steps; None: all T
 
     def to(self, device: torch.device | str) -> "Batch":
         features = {m: x.to(device) for m, x in self.features.items()}
@@ -41,76 +38,49 @@ class Batch:
 
 @dataclass
 class Split:
-    """One split. Arrays may be memory-mapped; only :meth:`batch` copies them.
+    """One split of N samples. Arrays may be memory-mapped; only :meth:`batch` copies them."""
 
-    Attributes:
-        features: modality -> (N, T_m, D_m), as stored.
-        labels: float32 (N,), or int64 (N,) classes from 0.
-        ids: sample ids, unique in the whole data set.
-        steps: the common T of batches, see :func:`align`.
-        scale: modality -> (mean (D_m,), std (D_m,)) that standardise batches; None: as stored.
-        texts: raw texts, or empty.
-        lengths: modality -> (N,), the number of valid steps out of T_m; empty if unknown.
-        text_bert: (N, 3, T), BERT's ids, mask and segments, if the file has them.
-        data: the data set that the split belongs to.
-    """
-
-    features: dict[str, np.ndarray]
-    labels: np.ndarray
-    ids: list[str]
-    steps: int
-    scale: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
-    texts: list[str] = field(default_factory=list)
-    lengths: dict[str, np.ndarray] = field(default_factory=dict)
-    text_bert: np.ndarray | None = field(default=None, repr=False)
-    data: "MultimodalData | None" = field(default=None, repr=False)
+    features: dict[str, np.ndarray]  # modality -> (N, T_m, D_m), as stored
+    labels: np.ndarray  # float32 (N,), or int64 (N,) classes from 0
+    ids: list[str]  # unique in the whole data set
+    steps: int  # the common T of batches, see align()
+    scale: dict[str, tuple[np.ndarray, np.ndarray]] | None = None  # modality -> mean, std (D_m,); None: as stored
+    texts: list[str] = field(default_factory=list)  # raw texts, or empty
+    lengths: dict[str, np.ndarray] = field(default_factory=dict)  # modality -> (N,), valid steps of T_m, if known
+    text_bert: np.ndarray | None = field(default=None, repr=False)  # (N, 3, T): BERT's ids, mask and segments
+    data: "MultimodalData | None" = field(default=None, repr=False)  # that the split belongs to
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def batch(self, rows: Sequence[int] | np.ndarray | None = None) -> Batch:
-        """The given rows (all if None) as tensors with one common T."""
+        """The given rows (all if None) as tensors with one common T, standardised if there is a scale."""
         rows = np.arange(len(self)) if rows is None else np.asarray(rows)
-        features = {m: align(torch.from_numpy(self._frames(m, rows)), self.steps) for m in self.features}
-        lengths = {m: self._aligned_lengths(m, rows) for m in self.features} if self.lengths else None
+        features, lengths = {}, {}
+        for m, stored in self.features.items():
+            x = np.array(stored[rows], dtype=np.float32)  # a copy, never a view of the file
+            if self.scale and m in self.scale:
+                mean, std = self.scale[m]  # all-zero frames are padding and stay zero
+                x = np.where(x.any(axis=-1, keepdims=True), (x - mean) / std, 0).astype(np.float32)
+            features[m] = align(torch.from_numpy(x), self.steps)
+            T = stored.shape[1]
+            n = self.lengths[m][rows] if m in self.lengths else np.full(len(rows), T)
+            if self.steps < T or T == 1:
+                n = -(-n * self.steps // T)  # rounded up: a window is valid if any of its steps is valid
+            lengths[m] = torch.from_numpy(np.array(n, dtype=np.int64))
         labels = self.labels[rows] if self.labels.dtype == np.int64 else self.labels[rows].astype(np.float32)
-        return Batch(features, torch.from_numpy(labels)[:, None], [self.ids[i] for i in rows], lengths)
-
-    def _frames(self, m: str, rows: np.ndarray) -> np.ndarray:
-        """(B, T_m, D_m): a copy, never a view of the file, standardised if there is a scale."""
-        x = np.array(self.features[m][rows], dtype=np.float32)
-        if self.scale is None or m not in self.scale:
-            return x
-        mean, std = self.scale[m]
-        padding = ~x.any(axis=-1, keepdims=True)  # all-zero frames are padding and stay zero
-        return np.where(padding, 0.0, (x - mean) / std).astype(np.float32)
-
-    def _aligned_lengths(self, m: str, rows: np.ndarray) -> Tensor:
-        """int64 (B,): valid steps after :func:`align`."""
-        T = self.features[m].shape[1]
-        n = self.lengths[m][rows] if m in self.lengths else np.full(len(rows), T)
-        if self.steps < T or T == 1:
-            n = -(-n * self.steps // T)  # rounded up: a window is valid if any of its steps is valid
-        return torch.from_numpy(np.array(n, dtype=np.int64))
+        ids = [self.ids[i] for i in rows]
+        return Batch(features, torch.from_numpy(labels)[:, None], ids, lengths if self.lengths else None)
 
     def first(self, n: int) -> "Split":
         """The first n samples, without a copy."""
-        return replace(
-            self,
-            features={m: x[:n] for m, x in self.features.items()},
-            lengths={m: x[:n] for m, x in self.lengths.items()},
-            text_bert=None if self.text_bert is None else self.text_bert[:n],
-            labels=self.labels[:n],
-            ids=self.ids[:n],
-            texts=self.texts[:n],
-        )
+        features, lengths = ({m: x[:n] for m, x in part.items()} for part in (self.features, self.lengths))
+        tokens = None if self.text_bert is None else self.text_bert[:n]
+        rest = {"labels": self.labels[:n], "ids": self.ids[:n], "texts": self.texts[:n], "text_bert": tokens}
+        return replace(self, features=features, lengths=lengths, **rest)
 
     def tokens(self, rows: Sequence[int] | np.ndarray) -> Tensor:
-        """BERT's ids, mask and segments of the given rows: int64 (B, 3, T).
-
-        Raises:
-            UserError: the file has no text_bert.
-        """
+        """BERT's ids, mask and segments of the given rows: int64 (B, 3, T); a UserError if the file has none."""
         if self.text_bert is None:
             raise UserError("the data have no text_bert: use text 'features', or a file in the MMSA schema that has it")
         return torch.from_numpy(np.array(self.text_bert[np.asarray(rows)], dtype=np.int64))
@@ -118,25 +88,20 @@ class Split:
 
 @dataclass
 class MultimodalData:
-    """A data set: splits train, valid and test.
+    """A data set with splits train, valid and test."""
 
-    Attributes:
-        name: "synthetic", "gaussian", "digits", "two_moons", "mosi", "mosei" or the stem of the path.
-        splits: "train", "valid", "test" -> Split.
-        sha256: of the file, or of the parameters that generate the data.
-        process: the process that generates the data; None unless they are synthetic.
-        path: the file or converted folder; None for generated data and digits.
-        notes: what was understood in another way than it is written, such as a split "dev" taken for valid.
-    """
-
-    name: str
+    name: str  # "synthetic", "gaussian", "digits", "two_moons", "mosi", "mosei" or the stem of the path
     splits: dict[str, Split]
-    sha256: str
-    process: AffectProcess | None = None
-    path: Path | None = None
-    notes: Sequence[str] = ()
+    sha256: str  # of the file, or of the parameters that generate the data
+    process: AffectProcess | None = None  # that generates the data, if they are synthetic
+    path: Path | None = None  # the file or converted folder, if the data come from one
+    notes: Sequence[str] = ()  # what was understood in another way than it is written
+    train: Split = field(init=False, repr=False)
+    valid: Split = field(init=False, repr=False)
+    test: Split = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.train, self.valid, self.test = (self.splits[name] for name in SPLITS)
         for split in self.splits.values():
             split.data = self
 
@@ -144,18 +109,6 @@ class MultimodalData:
     def fake(self) -> bool:
         """Whether the data are random numbers written by `imder fake`."""
         return self.train.ids[0].startswith(FAKE)
-
-    @property
-    def train(self) -> Split:
-        return self.splits["train"]
-
-    @property
-    def valid(self) -> Split:
-        return self.splits["valid"]
-
-    @property
-    def test(self) -> Split:
-        return self.splits["test"]
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -172,9 +125,8 @@ class MultimodalData:
     @property
     def classes(self) -> int:
         """Number of classes; 0 if labels are real numbers."""
-        if self.train.labels.dtype != np.int64:
-            return 0
-        return 1 + max(int(s.labels.max()) for s in self.splits.values())
+        numbers = self.train.labels.dtype != np.int64
+        return 0 if numbers else 1 + max(int(s.labels.max()) for s in self.splits.values())
 
     @property
     def sentiment_scale(self) -> bool:
@@ -189,8 +141,7 @@ class MultimodalData:
     def describe(self) -> str:
         """A summary in a few lines: shapes, labels, origin; of a file also what is odd in its contents.
 
-        Raises:
-            UserError: a number that training cannot stand, in a converted folder; it names split, key and row.
+        A UserError names split, key and row of a number that training cannot stand, in a converted folder.
         """
         lines = [f"data set {self.name}, sha256 {self.sha256[:16]}..., common T {self.steps}"]
         for name, s in self.splits.items():
@@ -198,25 +149,49 @@ class MultimodalData:
             y = s.labels
             label = f"label {y.min():.2f}..{y.max():.2f}, mean {y.mean():.2f}"
             label = f"classes {y.min()} to {y.max()}" if self.classes else label
-            lines.append(f"  {name:5} N {len(s):5}: {shapes}; {label}")
+            lines.append(f"{name:5} N {len(s):5}: {shapes}; {label}")
         if self.process is not None:
             styles = ", ".join(f"{s} {p:g}" for s, p in zip(self.process.styles, self.process.prior, strict=True))
             styles = f"; hidden styles: {styles}" if len(self.process.styles) > 1 else ""
-            lines.append(f"  synthetic: drawn from a known process, not measured on people{styles}")
+            lines.append(f"synthetic: drawn from a known process, not measured on people{styles}")
         if self.fake:
-            lines.append("  fake: random numbers in the shape of the original, for rehearsals only")
+            lines.append("fake: random numbers in the shape of the original, for rehearsals only")
         if not self.classes and not self.sentiment_scale:
-            lines.append("  labels are no sentiments in [-3, 3]: read MAE and correlation, not ACC2, F1, ACC5, ACC7")
-        odd = [] if self.path is None else contents(self.splits, self.path)
-        return "\n".join(lines + [f"  {note}" for note in (*self.notes, *odd)])
+            lines.append("labels are no sentiments in [-3, 3]: read MAE and correlation, not ACC2, F1, ACC5, ACC7")
+        return "\n  ".join([*lines, *self.notes, *(self._oddities() if self.path else ())])
+
+    def _oddities(self) -> list[str]:
+        """One line for each oddity that training can stand, a UserError for one that it cannot; reads all features."""
+        lines, usual = [], {}
+        seen: dict[bytes, str] = {}  # hash of a row's features -> the first split that has it
+        for name, split in self.splits.items():
+            if split.text_bert is not None:
+                check_tokens(split.text_bert, f"{self.path}: split {name!r}")
+            for m, x in split.features.items():
+                where = f"split {name!r}, key {m!r}"
+                check_numbers(x, f"{self.path}: {where}")
+                reach = np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2)).astype(np.float64))
+                if zero := int((reach == 0).sum()):
+                    lines.append(f"{where}: {zero} of {len(x)} rows are all zero")
+                if name == "train":
+                    usual[m] = np.median(reach[reach > 0]) if reach.any() else np.inf
+                    if constant := int((x.min(axis=(0, 1)) == x.max(axis=(0, 1))).sum()):
+                        lines.append(f"{where}: {constant} of {x.shape[2]} columns are constant")
+                if len(rows := np.flatnonzero(reach > UNUSUAL * usual[m])):
+                    much = f"reaches {reach[rows[0]]:.3g}, in a usual row {usual[m]:.3g}"
+                    lines.append(f"{where}, row {rows[0]}: {much}; {len(rows)} such rows")
+            rows = zip(*split.features.values(), strict=True)
+            row_bytes = (b"".join(np.asarray(x, np.float32).tobytes() for x in row) for row in rows)
+            found = [hashlib.blake2b(row).digest() for row in row_bytes]
+            if same := [i for i, h in enumerate(found) if h in seen]:
+                first = f"the first is row {same[0]}, id {split.ids[same[0]]!r}, as in {seen[found[same[0]]]!r}"
+                lines.append(f"split {name!r}: {len(same)} rows have the features of a row in another split; {first}")
+            seen = dict.fromkeys(found, name) | seen
+        return lines
 
 
 def align(x: Tensor, steps: int) -> Tensor:
-    """(B, T_m, D) to (B, steps, D).
-
-    Longer sequences are averaged over ``steps`` windows, a single step is repeated, and shorter sequences are padded
-    with zeros at the end.
-    """
+    """(B, T_m, D) to (B, steps, D): averages over windows, repeats a single step, or pads with zeros at the end."""
     T = x.shape[1]
     if steps == T:
         return x
@@ -225,9 +200,28 @@ def align(x: Tensor, steps: int) -> Tensor:
     return x.repeat(1, steps, 1) if T == 1 else F.pad(x, (0, 0, 0, steps - T))
 
 
-def checked_sizes(sizes: Mapping[str, int] | None, defaults: Mapping[str, int]) -> dict[str, int]:
+def checked_sizes(sizes: Counts, defaults: Mapping[str, int]) -> dict[str, int]:
     """The defaults, split -> N, updated by ``sizes``; a UserError for an unknown split or one without samples."""
     out = {**defaults, **(sizes or {})}
     if set(out) != set(SPLITS) or min(out.values()) < 1:
         raise UserError(f"sizes must give train, valid and test at least one sample each, got {out}")
     return out
+
+
+def check_numbers(x: np.ndarray, where: str) -> None:
+    """A UserError with the row of the first number that is not finite or beyond LIMIT: training would overflow."""
+    if x.min() >= -LIMIT and x.max() <= LIMIT:  # false for NaN; no copy of a large array
+        return
+    index = tuple(map(int, np.unravel_index((~((x >= -LIMIT) & (x <= LIMIT))).argmax(), x.shape)))
+    what = f"lie within +-{LIMIT:g} (training overflows)" if np.isfinite(x[index]) else "be finite"
+    got = f"{x[index]} at {index}; every number must {what}: correct it or leave the row out"
+    raise UserError(f"{where}, row {index[0]}: {got}")
+
+
+def check_tokens(tokens: np.ndarray, where: str) -> None:
+    """A UserError with the row of the first number in text_bert (N, 3, T) that is no token id, mask or segment."""
+    wrong = ~((tokens >= 0) & (tokens < BELOW) & (tokens == np.floor(tokens)))
+    if wrong.any():
+        index = tuple(map(int, np.unravel_index(wrong.argmax(), wrong.shape)))
+        what = ("whole token ids from 0", "a mask of 0 and 1", "segments of 0 and 1")[index[1]]
+        raise UserError(f"{where}, key 'text_bert', row {index[0]}: {tokens[index]:g} at {index}; expected {what}")

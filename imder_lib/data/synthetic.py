@@ -6,16 +6,14 @@ ironic sample, and a prediction from it gets the sign wrong. "gaussian" has one 
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from imder_lib.config import WIDTHS
-from imder_lib.data.checks import check_names
-from imder_lib.data.mmsa import SIZES
+from imder_lib.data.mmsa import SIZES, check_names
 from imder_lib.data.process import AFFECT, EXPLAINABLE, LABEL_STD, PHI, AffectProcess, correlation
-from imder_lib.data.schema import MultimodalData, Split, checked_sizes
+from imder_lib.data.schema import Counts, MultimodalData, Split, checked_sizes
 from imder_lib.errors import UserError
 
 SHARES = np.array([0.313, 0.35, 0.25, 0.087])  # of the label's explainable variance, per direction of z
@@ -23,24 +21,15 @@ SHARES = np.array([0.313, 0.35, 0.25, 0.087])  # of the label's explainable vari
 
 @dataclass(frozen=True)
 class Recipe:
-    """The constants of a process.
+    """The constants of a process, and its default sizes."""
 
-    Attributes:
-        prior: style -> probability.
-        label: style -> sign of w.
-        snr: modality -> signal-to-noise ratio of a frame, per direction of z.
-        tones: modality -> tone per style along one direction, in units of the frame noise.
-        signs: (modality, style) -> signs of the loadings, per direction of z; +1 if absent.
-        sizes, steps: defaults of split -> N and of T.
-    """
-
-    prior: dict[str, float]
-    label: dict[str, float]
-    snr: dict[str, tuple[float, ...]]
-    tones: dict[str, tuple[float, ...]]
-    signs: dict[tuple[str, str], tuple[float, ...]]
-    sizes: dict[str, int]
-    steps: int
+    prior: dict[str, float]  # style -> probability
+    label: dict[str, float]  # style -> sign of w
+    snr: dict[str, tuple[float, ...]]  # modality -> signal-to-noise ratio of a frame, per direction of z
+    tones: dict[str, tuple[float, ...]]  # modality -> tone per style along one direction, in units of the frame noise
+    signs: dict[tuple[str, str], tuple[float, ...]]  # (modality, style) -> signs of the loadings; +1 if absent
+    sizes: dict[str, int]  # split -> N
+    steps: int  # T
 
 
 RECIPES = {
@@ -68,18 +57,13 @@ RECIPES = {
 
 
 def affect_process(
-    widths: Mapping[str, int] | None = None, steps: int | None = None, seed: int = 0, name: str = "synthetic"
+    widths: Counts = None, steps: int | None = None, seed: int = 0, name: str = "synthetic"
 ) -> AffectProcess:
     """A process with random loadings, scaled so that features have variance 1 on average.
 
-    Loadings have orthogonal columns; in modalities wider than 4 the tone is orthogonal to them.
-
-    Args:
-        widths: modality -> D_m; MOSI's if None. Modalities other than text, audio and vision take the signal-to-noise
-            ratios of these in turn.
-        steps: T >= 1; the recipe's if None.
-        seed: of the loadings and tones.
-        name: "synthetic" or "gaussian".
+    Loadings have orthogonal columns; in modalities wider than 4 the tone is orthogonal to them. ``widths``, modality ->
+    D_m, are MOSI's if None; modalities other than text, audio and vision take the constants of these in turn. T =
+    ``steps`` is the recipe's if None.
     """
     if name not in RECIPES:
         raise UserError(f"unknown process {name!r}: expected one of {tuple(RECIPES)}")
@@ -108,16 +92,11 @@ def affect_process(
 
 
 def synthetic(
-    sizes: Mapping[str, int] | None = None,
-    widths: Mapping[str, int] | None = None,
-    steps: int | None = None,
-    seed: int = 0,
-    name: str = "synthetic",
+    sizes: Counts = None, widths: Counts = None, steps: int | None = None, seed: int = 0, name: str = "synthetic"
 ) -> MultimodalData:
     """A data set drawn from :func:`affect_process`, with its process; sizes: split -> N, the recipe's if absent."""
     process = affect_process(widths, steps, seed, name)
-    sizes = checked_sizes(sizes, RECIPES[name].sizes)
-    splits = {}
+    sizes, splits = checked_sizes(sizes, RECIPES[name].sizes), {}
     for i, (split, n) in enumerate(sizes.items()):
         features, labels, *_ = process.sample(n, np.random.default_rng([seed, 1000 + i]))
         splits[split] = Split(features, labels, [f"{name}/{split}/{j}" for j in range(n)], process.steps)

@@ -6,11 +6,10 @@ x = (p_1 + .25 - |theta_1 + theta_2| / sqrt 2,   p_2 + (theta_2 - theta_1) / sqr
 """
 
 import hashlib
-from collections.abc import Mapping
 
 import numpy as np
 
-from imder_lib.data.schema import MultimodalData, Split, checked_sizes
+from imder_lib.data.schema import Counts, MultimodalData, Split, checked_sizes
 from imder_lib.errors import UserError
 
 SIZES = {"train": 10000, "valid": 1000, "test": 1000}
@@ -40,13 +39,10 @@ def simulate(theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def two_moons_posterior(x: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Exact draws of theta (draws, 2) given x (2,).
+    """Exact draws of theta (draws, 2) given x (2,); a UserError for an x that (almost) no theta produces.
 
     Given the sign of theta_1 + theta_2, the map from p to theta is linear with determinant +-1. So p and a random sign
     give a draw of theta, which is rejected outside the prior's square or if |theta_1 + theta_2| would be negative.
-
-    Raises:
-        UserError: x of another shape, draws below 1, or an x that (almost) no theta produces.
     """
     x = np.asarray(x, dtype=np.float64)
     if x.shape != (2,) or not np.isfinite(x).all() or draws < 1:
@@ -64,10 +60,9 @@ def two_moons_posterior(x: np.ndarray, draws: int, rng: np.random.Generator) -> 
     return np.concatenate(kept)[:draws]
 
 
-def two_moons(sizes: Mapping[str, int] | None = None, seed: int = 0) -> MultimodalData:
+def two_moons(sizes: Counts = None, seed: int = 0) -> MultimodalData:
     """Two moons as modalities theta (N, 1, 2) and x (N, 1, 2) with T = 1; the label (N,) is theta_1."""
-    sizes = checked_sizes(sizes, SIZES)
-    splits = {}
+    sizes, splits = checked_sizes(sizes, SIZES), {}
     for i, (name, n) in enumerate(sizes.items()):
         rng = np.random.default_rng([seed, i])
         theta = rng.uniform(-1, 1, (n, 2))

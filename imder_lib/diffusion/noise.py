@@ -47,8 +47,10 @@ class SampleNoise:
         """Standard normal numbers with the shape (B, ...), device and dtype of ``like``; row i from generator i."""
         if len(like) != len(self.generators):
             raise ValueError(f"expected {len(self.generators)} rows, one per sample id, got {len(like)}")
-        rows = [torch.randn(like.shape[1:], generator=g) for g in self.generators]
-        return torch.stack(rows).to(like) if rows else torch.empty_like(like)
+        out = torch.empty(like.shape)
+        for row, generator in zip(out, self.generators, strict=True):
+            row.normal_(generator=generator)
+        return out.to(like)
 
 
 Noise = torch.Generator | SampleNoise | None

@@ -36,13 +36,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException as error:
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
+        raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        if not isinstance(error, OSError | SafetensorError | RuntimeError):
-            raise
-        # torch.save raises RuntimeError on a full disk
-        raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -80,6 +78,20 @@ def read_checkpoint(folder: Path, model: nn.Module) -> dict[str, Any]:
     return state
 
 
+def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
+    """Read safetensors of finite numbers.
+
+    Raises:
+        UserError: the file is missing or damaged, or a tensor has values that are not finite.
+    """
+    try:
+        state = load_file(path)
+    except Exception:
+        raise UserError(f"no {what} can be read from {path}: {file_fault(path)}") from None
+    check_finite(state, path)
+    return state
+
+
 def save_model(model: IMDer, path: str | Path) -> None:
     """Save the weights to ``path`` (.safetensors) and the configuration beside it (.json)."""
     path = Path(path)
@@ -90,16 +102,12 @@ def save_model(model: IMDer, path: str | Path) -> None:
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> IMDer:
     """Load a model written by :func:`save_model`, in eval mode."""
     path = Path(path)
+    state = read_tensors(path, "model")
     try:
         config = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         config |= {"rules": Rules(**config["rules"]), "sampler": Sampler(**config["sampler"])}
         model = IMDer(ModelConfig(**config | {"unet_channels": tuple(config["unet_channels"])}))
-        try:
-            state = load_file(path)
-        except SafetensorError:
-            raise UserError(file_fault(path)) from None
         model.load_state_dict(state)
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         raise UserError(f"no model can be read from {path} ({error!s:.200})") from None
-    check_finite(state, path)
     return model.to(device).eval()

@@ -1,7 +1,6 @@
 """Closed-form initialisation of the fusion stage: encoders from principal components, and the readout."""
 
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -35,31 +34,24 @@ def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: i
     Returns:
         the ridge regression
     """
-    labels = data.train.labels[rows.numpy()]
+    labels, D = data.train.labels[rows.numpy()], model.config.dim
     labels = np.eye(data.classes)[labels] if data.classes else labels[:, None]
     pooled, scales, components = {}, {}, {}
     for m in model.modalities:
-        count, total, square, averages = 0, 0.0, 0.0, []
-        for x, valid in _frames(model, data.train, rows, m, batch_size):
-            frames = x[valid]
-            count, total, square = count + len(frames), total + frames.sum(0), square + frames.T @ frames
-            averages.append((x.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)).numpy())
-        mean, pooled[m] = total / max(count, 1), np.concatenate(averages)
-        covariance = square / max(count, 1) - mean.outer(mean)
+        mean, covariance, pooled[m] = _statistics(model, data.train, rows, m, batch_size)
         std = covariance.diagonal().clamp(min=0).sqrt()
         scale = torch.where(std > 1e-6 * (1 + mean.abs()), 1 / std, 0.0)  # constant features are ignored
         values, vectors = torch.linalg.eigh(covariance * scale.outer(scale))
-        kept = (
-            vectors.flip(1)[:, : model.config.dim] / values.flip(0)[: model.config.dim].mean().clamp(min=1e-12).sqrt()
-        )
-        components[m], scales[m] = (kept * scale[:, None]).T, scale.numpy()  # (min(D, D_m), D_m)
+        vectors = vectors.flip(1)[:, :D] / values.flip(0)[:D].mean().clamp(min=1e-12).sqrt()
+        components[m] = (vectors * scale[:, None]).T  # (min(D, D_m), D_m)
+        scales[m] = scale.numpy()
     inputs = np.concatenate([pooled[m] * scales[m] for m in pooled], axis=1)
     fit = RidgeCV(PENALTIES).fit(inputs, labels)
     splits = np.cumsum([len(s) for s in scales.values()])[:-1]
     parts = np.split(np.reshape(fit.coef_, (-1, inputs.shape[1])), splits, axis=1)
     ridge = {m: part * scales[m] for m, part in zip(pooled, parts, strict=True)}
     for m, encoder in model.encoders.items():
-        channels, D = components[m], model.config.dim
+        channels = components[m]
         if channels.shape[1] > D:
             label = ridge[m][: D // 2]
             label = label / np.maximum((pooled[m] @ label.T).std(0), 1e-6)[:, None]
@@ -69,16 +61,22 @@ def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: i
     return ridge, np.atleast_1d(fit.intercept_)
 
 
-def _frames(
+def _statistics(
     model: IMDer, split: Split, rows: Tensor, modality: str, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Frames (B, T, D_m) of each batch, zero at padding, and the valid steps, bool (B, T)."""
+) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Mean (D_m,) and covariance (D_m, D_m) of all frames but padding, and the time averages of samples (n, D_m)."""
+    count, total, square, averages = 0, 0.0, 0.0, []
     for part in rows.split(batch_size):
         batch = split.batch(part.numpy())
-        x = batch.features[modality].double()
+        x = batch.features[modality].double()  # (B, T, D_m)
         if batch.lengths is not None and model.config.mask_padding:
             x = x * valid_steps(batch.lengths[modality], x.shape[1])[:, 0, :, None]
-        yield x, x.ne(0).any(dim=2)
+        valid = x.ne(0).any(dim=2)
+        frames = x[valid]
+        count, total, square = count + len(frames), total + frames.sum(0), square + frames.T @ frames
+        averages.append((x.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)).numpy())
+    mean = total / max(count, 1)
+    return mean, square / max(count, 1) - mean.outer(mean), np.concatenate(averages)
 
 
 @torch.no_grad()
@@ -99,8 +97,7 @@ def fit_readout(
     network = MLPRegressor(
         hidden_layer_sizes=(HIDDEN, HIDDEN), alpha=1.0, early_stopping=len(x) >= 50, max_iter=300, random_state=0
     )  # early stopping holds out a tenth of the samples
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         network.fit(x - mean, y)
     weights = []  # of the regression on latents; wide modalities have a channel for it
     for m, part in ridge[0].items():

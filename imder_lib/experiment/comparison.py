@@ -39,12 +39,11 @@ def train_compared(
 
     Args:
         name: one of :data:`COMPARED`; "dropout" is fusion trained on zeros for missing modalities.
-        data: training and validation data.
         model, train: common configurations; :data:`COMPARED` gives the changes for ``name``.
         folder: folder of one seed, with subfolders "fusion" and ``name``; finished parts are not trained again.
-        device: of training.
         until: stop after this stage, see :func:`fit`.
         pretrained: pretrained encoders and fusion, see :func:`load_pretrained`.
+        data, device: of training.
 
     Returns:
         the model, with the history of all stages

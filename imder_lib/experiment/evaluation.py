@@ -18,6 +18,7 @@ from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.experiment.cases import Case, cases
 from imder_lib.experiment.metrics import class_metrics, coverage, metrics
+from imder_lib.experiment.parallel import over_batches
 from imder_lib.model.imder import IMDer, check_widths
 from imder_lib.model.recovery import Latents, MeanFill, Recoverer, ZeroFill, encode_split
 
@@ -29,7 +30,6 @@ def _whole(name: str, value: object, least: int = 1) -> int:
     return int(value)
 
 
-@torch.no_grad()
 def predict(
     model: IMDer,
     recoverer: Recoverer,
@@ -54,14 +54,16 @@ def predict(
         sampler: None: the configured one.
         batch_size: samples per batch.
     """
-    draws, out = draws if recoverer.stochastic and not available.all() else 1, []
-    for start in range(0, len(ids), batch_size):
-        end = start + batch_size
-        part = {m: x[start:end] for m, x in latents.items()}
-        mask = torch.from_numpy(available[start:end]).to(part[model.modalities[0]].device)
-        each = model.predict(part, mask, SampleNoise(seed, ids[start:end], "evaluate"), draws, sampler, recoverer)
-        out.append((each[..., 0] if model.config.outputs == 1 else each.softmax(dim=-1)).cpu())
-    return torch.cat(out, dim=1).numpy()
+    draws = draws if recoverer.stochastic and not available.all() else 1
+
+    def run(rows: slice) -> Tensor:
+        part = {m: x[rows] for m, x in latents.items()}
+        mask = torch.from_numpy(available[rows]).to(part[model.modalities[0]].device)
+        each = model.predict(part, mask, SampleNoise(seed, ids[rows], "evaluate"), draws, sampler, recoverer)
+        return (each[..., 0] if model.config.outputs == 1 else each.softmax(dim=-1)).cpu()
+
+    device = latents[model.modalities[0]].device
+    return torch.cat(over_batches(len(ids), batch_size, run, device), dim=1).numpy()
 
 
 class Predictor:

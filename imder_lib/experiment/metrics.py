@@ -1,7 +1,7 @@
 """Metrics for sentiment, as in MMSA and the release, metrics for classes, losses."""
 
 import math
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch.nn.functional as F
@@ -14,10 +14,6 @@ from imder_lib.errors import UserError
 SENTIMENT = ("acc2", "f1", "acc2_has0", "f1_has0", "acc5", "acc7")  # for sentiments in [-3, 3] only
 METRICS = (*SENTIMENT, "mae", "corr")
 LEVELS = (50, 80, 95)  # of central intervals, in percent
-
-
-def _rounded(limit: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda v: np.round(np.clip(v, -limit, limit)).astype(int)
 
 
 def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
@@ -40,15 +36,13 @@ def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
         if not np.isfinite(x).all():
             row = int((~np.isfinite(x)).argmax())
             raise UserError(f"expected finite numbers, got {x[row]} as {name} of row {row}")
-    out = dict.fromkeys(METRICS, float("nan"))
-    some = y != 0
+    weighted = partial(f1_score, average="weighted", zero_division=0)
+    out, some = dict.fromkeys(METRICS, float("nan")), y != 0
     if some.any():
-        out["acc2"] = accuracy_score(y[some] > 0, p[some] > 0)
-        out["f1"] = f1_score(y[some] > 0, p[some] > 0, average="weighted", zero_division=0)
-    out["acc2_has0"] = accuracy_score(y >= 0, p >= 0)
-    out["f1_has0"] = f1_score(y >= 0, p >= 0, average="weighted", zero_division=0)
+        out["acc2"], out["f1"] = (score(y[some] > 0, p[some] > 0) for score in (accuracy_score, weighted))
+    out["acc2_has0"], out["f1_has0"] = (score(y >= 0, p >= 0) for score in (accuracy_score, weighted))
     for name, limit in (("acc5", 2), ("acc7", 3)):
-        out[name] = accuracy_score(_rounded(limit)(y), _rounded(limit)(p))
+        out[name] = accuracy_score(*(np.round(np.clip(v, -limit, limit)).astype(int) for v in (y, p)))
     out["mae"] = np.abs(p - y).mean()
     varies = p.std() > 1e-12 and y.std() > 1e-12
     out["corr"] = np.corrcoef(p, y)[0, 1] if varies else 0.0

@@ -26,22 +26,16 @@ def latent_posteriors(
         mean: modality -> (N, D, T')
         draws: modality -> (K, N, D, T'); the modalities of a draw share style and affect
     """
-    process, given = split.data.process, list(given)
-    weights = {m: _encoder_weight(model, m) for m in model.modalities if m not in given}
-    images = {m: convolution_matrix(w.astype(np.float64), process.steps) for m, w in weights.items()}
+    process, given, images = split.data.process, list(given), {}
+    for m in (m for m in model.modalities if m not in given):
+        weight = np.eye(model.config.dim)[:, :, None]  # of a modality without encoder: its latents are its features
+        if m in model.encoders:
+            weight = model.encoders[m].weight.detach().cpu().double().numpy()  # (D, D_m, k)
+        images[m] = convolution_matrix(weight, process.steps)
     mean = {m: exact_mean(process, split.features, m, given, image) for m, image in images.items()}
     sampled, _ = exact_draws(process, split.features, given, draws, np.random.default_rng(seed), images)
-    shape = {m: (len(split), len(w), -1) for m, w in weights.items()}
-    return {m: x.reshape(shape[m]) for m, x in mean.items()}, {
-        m: x.reshape(draws, *shape[m]) for m, x in sampled.items()
-    }
-
-
-def _encoder_weight(model: IMDer, modality: str) -> np.ndarray:
-    """(D, D_m, k) of a modality's encoder; a modality that is D wide has none, its latents are its features."""
-    if modality not in model.encoders:
-        return np.eye(model.config.dim)[:, :, None]
-    return model.encoders[modality].weight.detach().cpu().numpy()
+    shape = (len(split), model.config.dim, -1)
+    return {m: x.reshape(shape) for m, x in mean.items()}, {m: x.reshape(draws, *shape) for m, x in sampled.items()}
 
 
 def latent_posterior(
@@ -90,34 +84,32 @@ def posterior_check(
     model.eval()
     split = data.test if not limit else data.test.first(limit)
     scale = Standardizer(model.modalities, model.config.dim)
+    scaled = lambda latents: scale({m: x.cpu() for m, x in latents.items()}).numpy()  # noqa: E731  (N, M, D, T')
     scale.fit({m: x.cpu() for m, x in encode_split(model, data.train).items()})
     latents = encode_split(model, split)
-    true = scale({m: x.cpu() for m, x in latents.items()}).numpy()
+    true = scaled(latents)
     std, mean = scale.std[..., 0].numpy()[:, :, None], scale.mean[..., 0].numpy()[:, :, None]
     tables = []
     for pattern in chosen or patterns(model.modalities, complete=False):
         available = available_columns([pattern], model.modalities)
-        missing = (~available[0]).nonzero()[:, 0].tolist()
-        noise = SampleNoise(seed, split.ids, "posterior check")
+        missing = [(i, m) for i, m in enumerate(model.modalities) if not available[0, i]]
         rows = available.expand(len(split), -1).to(latents[model.modalities[0]].device)
-        join = lambda x, missing=missing: np.concatenate([x[..., i, :, :] for i in missing], axis=-2)  # noqa: E731
-        condition, found = true[:, available[0].numpy()].reshape(len(split), -1), {}
+        noise, found = SampleNoise(seed, split.ids, "posterior check"), {}
+        join = lambda x, missing=missing: np.concatenate([x[..., i, :, :] for i, _ in missing], axis=-2)  # noqa: E731
         for name, sampler in samplers.items():
             drawn = model.recover(latents, rows, noise, draws, sampler)
-            scaled = [scale({m: x[k].cpu() for m, x in drawn.items()}).numpy() for k in range(draws)]
-            found[name] = join(np.stack(scaled))
+            found[name] = join(np.stack([scaled({m: x[k] for m, x in drawn.items()}) for k in range(draws)]))
         exact = None
         if data.process is not None:
-            means, sampled = latent_posteriors(model, split, pattern, draws, seed)
-            names = [(i, model.modalities[i]) for i in missing]
-            exact = np.concatenate([(means[m] - mean[i]) / std[i] for i, m in names], axis=-2)
-            found["exact"] = np.concatenate([(sampled[m] - mean[i]) / std[i] for i, m in names], axis=-2)
-        for method, x in found.items():
-            table = sample_quality(x, join(true), condition, exact)
-            tables.append(table.assign(pattern="+".join(pattern), method=method))
+            exact, found["exact"] = (
+                np.concatenate([(x[m] - mean[i]) / std[i] for i, m in missing], axis=-2)
+                for x in latent_posteriors(model, split, pattern, draws, seed)
+            )
         first, *others = samplers
-        for name in others:
-            table = sample_quality(found[name], join(true), condition, exact, against=found[first])
-            tables.append(table.assign(pattern="+".join(pattern), method=f"{name} - {first}"))
-    columns = ["pattern", "method", "metric", "value", "low", "high"]
-    return pd.concat(tables, ignore_index=True)[columns]
+        compared = [(name, x, None) for name, x in found.items()]
+        compared += [(f"{name} - {first}", found[name], found[first]) for name in others]
+        condition = true[:, available[0].numpy()].reshape(len(split), -1)
+        for method, x, against in compared:
+            table = sample_quality(x, join(true), condition, exact, against=against)
+            tables.append(table.assign(pattern="+".join(pattern), method=method))
+    return pd.concat(tables, ignore_index=True)[["pattern", "method", "metric", "value", "low", "high"]]

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from imder_lib.data.missing import available_columns, patterns
 from imder_lib.diffusion.noise import SampleNoise, derive_seed
+from imder_lib.experiment.parallel import over_batches
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents
 
@@ -80,13 +82,15 @@ def fill_cache(
     device, P = next(iter(latents.values())).device, available.shape[1]
     draws = DRAWS if model.recoverer.stochastic else 1
     recovered = {m: x.new_zeros(draws, len(x), P, *x.shape[1:]) for m, x in latents.items()}
+
+    def run(rows: slice, p: int) -> None:
+        mask = available[rows, p].to(device)
+        drawn = model.recover(
+            {m: x[rows] for m, x in latents.items()}, mask, SampleNoise(seed, ids[rows], f"cache{p}"), draws
+        )
+        for i, m in enumerate(model.modalities):
+            recovered[m][:, rows, p] = drawn[m] * ~mask[:, i, None, None]
+
     for p in range(P):
-        for start in range(0, len(ids), batch_size):
-            end = min(start + batch_size, len(ids))
-            mask = available[start:end, p].to(device)
-            noise = SampleNoise(seed, ids[start:end], f"cache{p}")
-            part = {m: x[start:end] for m, x in latents.items()}
-            drawn = model.recover(part, mask, noise, draws)
-            for i, m in enumerate(model.modalities):
-                recovered[m][:, start:end, p] = drawn[m] * ~mask[:, i, None, None]
+        over_batches(len(ids), batch_size, partial(run, p=p), device)
     return RecoveredCache(available.to(device), recovered)

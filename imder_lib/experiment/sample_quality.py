@@ -14,12 +14,6 @@ RESAMPLES = 200
 PROJECTIONS = 64
 
 
-def conditional_mean(truth: np.ndarray, condition: np.ndarray) -> np.ndarray:
-    """Estimate of E[truth | condition], (N, P) given (N, Q): out-of-fold predictions of ridge regression."""
-    folds = min(5, len(truth))
-    return cross_val_predict(RidgeCV(10.0 ** np.arange(-1, 6)), condition, truth, cv=folds).reshape(truth.shape)
-
-
 def sample_quality(
     recovered: np.ndarray,
     truth: np.ndarray,
@@ -81,41 +75,40 @@ def _resampled(
     varies = y.std(axis=0) > 1e-6 * y.std()
     if not varies.any():
         raise UserError("truth is the same for every sample: expected some variance")
-    mean = conditional_mean(y, np.asarray(condition).reshape(N, -1)) if posterior is None else posterior
-    mean = np.asarray(mean, dtype=np.float64).reshape(N, -1)[:, varies]
+    if posterior is None:  # out-of-fold predictions
+        ridge = RidgeCV(10.0 ** np.arange(-1, 6))
+        posterior = cross_val_predict(ridge, np.asarray(condition).reshape(N, -1), y, cv=min(5, N))
+    mean = np.asarray(posterior, dtype=np.float64).reshape(N, -1)[:, varies]
     x, y = x[..., varies], y[:, varies]
-    sums = {"mse": ((x[0] - y) ** 2).sum(1), "var": _moments(y, y), "one": _moments(x[0], x[0])}
-    sums |= {"corr_one": _moments(x[0], mean), "corr_mean": _moments(x.mean(0), mean)}
+    rng = np.random.default_rng(seed)
+    rows = np.stack([np.arange(N), *rng.integers(0, N, (RESAMPLES, N))])
+
+    def resampled(each: np.ndarray, size: int = N) -> np.ndarray:
+        """Sums over the samples of each resample, divided by ``size``."""
+        return each[rows].sum(axis=1) / size
+
+    def moments(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Covariance and variances of a and b (N, P) over samples and elements."""
+        products = [v.sum(axis=1) for v in (a, b, a * b, a * a, b * b)]
+        a, b, ab, aa, bb = resampled(np.stack(products, axis=1), y.size).T
+        return ab - a * b, aa - a * a, bb - b * b
+
+    def correlation(a: np.ndarray) -> np.ndarray:
+        """Correlation with the conditional mean; 0 if one of them is constant."""
+        covariance, va, vb = moments(a, mean)
+        varied = (va > 1e-12) & (vb > 1e-12)
+        return np.where(varied, covariance / np.sqrt(np.where(varied, va * vb, 1.0)), 0.0)
+
+    variance = moments(y, y)[0]
+    out = {"mse": resampled(((x[0] - y) ** 2).sum(axis=1), y.size) / variance}
+    out |= {"corr_one": correlation(x[0]), "corr_mean": correlation(x.mean(0))}
+    out["variance_ratio"] = moments(x[0], x[0])[0] / variance
     if K > 1:
         norm = lambda v: np.linalg.norm(v, axis=-1)  # noqa: E731
         apart = np.mean([norm(x[i] - x[j]) for i in range(K) for j in range(i)], axis=0)
-        sums["energy"] = norm(x - y).mean(0) - apart / 2
+        out["energy"] = resampled(norm(x - y).mean(0) - apart / 2)
     if K > 2:
         off = np.abs(y - x.mean(0)) / (x.std(0, ddof=1) * np.sqrt(1 + 1 / K) + 1e-12)
-        sums |= {f"cover{p}": (off <= student.ppf(0.5 + p / 200, K - 1)).mean(1) for p in LEVELS}
-    rng = np.random.default_rng(seed)
-    resamples = [np.arange(N), *rng.integers(0, N, (RESAMPLES, N))]
-    values = pd.DataFrame([_values({k: v[r].sum(0) for k, v in sums.items()}, N, y.shape[1]) for r in resamples])
+        out |= {f"cover{p}": resampled((off <= student.ppf(0.5 + p / 200, K - 1)).mean(1)) for p in LEVELS}
     sw = ot.sliced_wasserstein_distance(x[0], y, n_projections=PROJECTIONS, seed=seed) / y.std()
-    return values.assign(sliced_w2=[sw] + [float("nan")] * RESAMPLES)  # not resampled: slow
-
-
-def _moments(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Contributions of each sample to the first and second moments: (N, 5)."""
-    return np.stack([a.sum(1), b.sum(1), (a * b).sum(1), (a * a).sum(1), (b * b).sum(1)], axis=1)
-
-
-def _values(sums: dict[str, np.ndarray], n: int, size: int) -> dict[str, float]:
-    def moments(key: str) -> tuple[float, float, float]:
-        """Covariance and variances."""
-        a, b, ab, aa, bb = sums[key] / (n * size)
-        return ab - a * b, aa - a * a, bb - b * b
-
-    variance = moments("var")[0]
-    out = {"mse": sums["mse"] / (n * size) / variance}
-    for key in ("corr_one", "corr_mean"):
-        cov, va, vb = moments(key)
-        out[key] = cov / np.sqrt(va * vb) if va > 1e-12 and vb > 1e-12 else 0.0
-    out["variance_ratio"] = moments("one")[0] / variance
-    out |= {k: sums[k] / n for k in ("energy", *(f"cover{p}" for p in LEVELS)) if k in sums}
-    return {k: float(v) for k, v in out.items()}
+    return pd.DataFrame(out).assign(sliced_w2=[sw] + [float("nan")] * RESAMPLES)  # not resampled: slow

@@ -41,24 +41,20 @@ def bert_features(data: MultimodalData, bert: nn.Module, cache: str | Path, batc
             _write(path, split, bert.eval(), batch_size)
         features = {m: np.load(path, mmap_mode="r") if m == "text" else x for m, x in split.features.items()}
         mask = split.text_bert[:, 1] > 0
-        text = np.where(mask, np.arange(1, mask.shape[1] + 1), 0).max(axis=1).clip(min=1)
+        lengths = split.lengths | {"text": np.where(mask, np.arange(1, mask.shape[1] + 1), 0).max(axis=1).clip(min=1)}
         scale = None if split.scale is None else {m: s for m, s in split.scale.items() if m != "text"}
         steps = features["text"].shape[1]
-        splits[name] = replace(
-            split, features=features, lengths=split.lengths | {"text": text}, scale=scale, steps=steps
-        )
+        splits[name] = replace(split, features=features, lengths=lengths, scale=scale, steps=steps)
     return MultimodalData(data.name, splits, data.sha256, data.process)
 
 
 @torch.no_grad()
 def _write(path: Path, split: Split, bert: nn.Module, batch_size: int) -> None:
-    device, array = next(bert.parameters()).device, None
+    device, shape = next(bert.parameters()).device, (len(split), split.text_bert.shape[-1], bert.config.hidden_size)
     print(f"BERT: {len(split)} samples, stored in {path}", flush=True)
     with written_whole(path) as part:
+        array = np.lib.format.open_memmap(part, "w+", np.float32, shape)
         for start in range(0, len(split), batch_size):
             rows = np.arange(start, min(start + batch_size, len(split)))
-            x = last_hidden(bert, split.tokens(rows).to(device)).float().cpu().numpy()
-            if array is None:
-                array = np.lib.format.open_memmap(part, "w+", np.float32, (len(split), *x.shape[1:]))
-            array[rows] = x
+            array[rows] = last_hidden(bert, split.tokens(rows).to(device)).float().cpu().numpy()
         array.flush()

@@ -4,7 +4,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,97 +17,167 @@ from tqdm import tqdm
 from imder_lib.config import TrainConfig
 from imder_lib.diffusion.noise import derive_seed, seeded
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import read_checkpoint, write_checkpoint, write_text
+from imder_lib.experiment.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint, write_text
 
 WARM_UP = 100  # steps, or a tenth of all steps if that is fewer
+SAVED = ("epoch", "best_epoch", "best", "kept", "average", "initial")  # of a Learner, in the checkpoint
 
 
 @dataclass
 class Stage:
-    """One stage of a recipe.
+    """One stage of a recipe: what is trained, on which loss, and how."""
 
-    Attributes:
-        name: name in the history and the checkpoint.
-        parts: trained modules, with their learning rates.
-        epochs: maximum number; 0 skips the stage.
-        loss: (rows, generator, available) -> scalar; ``rows`` are indices of training samples.
-        validate: () -> (n,) losses of validation samples or batches, with the same noise in all epochs.
-        size: number of training samples.
-        batch_size: training samples per batch.
-        masks: generator -> bool (size, M), called once per epoch and split into batches for ``loss``; None: ``loss``
-            gets None.
-        cosine: learning rate with warm-up and cosine decay to 0; False: it halves on a plateau.
-        early_stop: stop after config.early_stop epochs without a lower validation loss.
-        weight_decay: of AdamW; 0: Adam.
-        average: share of all steps over which weights are exponentially averaged; the averages are validated and kept.
-            0: no averaging.
-        initialise: sets weights in closed form before the first epoch.
-        keep_initial: validate the initial weights as epoch 0, and keep them unless the loss of an epoch is lower by
-            more than two standard errors of the paired difference.
-    """
-
-    name: str
-    parts: list[tuple[nn.Module, float]]
-    epochs: int
-    loss: Callable[[Tensor, torch.Generator, Tensor | None], Tensor]
-    validate: Callable[[], Tensor]
-    size: int
+    name: str  # in the history and the checkpoint
+    parts: list[tuple[nn.Module, float]]  # trained modules, with their learning rates
+    epochs: int  # at most; 0 skips the stage
+    loss: Callable[[Tensor, torch.Generator, Tensor | None], Tensor]  # (rows (B,), generator, masks (B, M)) -> scalar
+    validate: Callable[[], Tensor]  # losses (n,) of samples or batches, with the same noise in all epochs
+    size: int  # number of training samples, whose indices are the rows
     batch_size: int
-    masks: Callable[[torch.Generator], Tensor] | None = None
-    cosine: bool = False
-    early_stop: bool = True
-    weight_decay: float = 0.0
-    average: float = 0.0
-    initialise: Callable[[], None] | None = None
+    masks: Callable[[torch.Generator], Tensor] | None = None  # bool (size, M), called once per epoch
+    cosine: bool = False  # warm-up, cosine decay to 0 and averaged weights; False: the rate halves on a plateau
+    early_stop: bool = True  # after config.early_stop epochs without a lower validation loss
+    weight_decay: float = 0.0  # of AdamW; 0: Adam
+    initialise: Callable[[], None] | None = None  # sets weights in closed form before the first epoch
+    # Validate the initial weights as epoch 0, and keep them unless the loss of an epoch is lower by more than two
+    # standard errors of the paired difference.
     keep_initial: bool = False
-
-    @property
-    def steps(self) -> int:
-        """Number of optimiser steps in all epochs."""
-        return self.epochs * -(-self.size // self.batch_size)
 
     def groups(self) -> list[dict[str, Any]]:
         """Parameter groups of the optimiser."""
         parts = (([p for p in part.parameters() if p.requires_grad], lr) for part, lr in self.parts)
         return [{"params": parameters, "lr": lr} for parameters, lr in parts if parameters]
 
-    def parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.groups() for p in group["params"]]
-
 
 class Learner:
-    """Trained parameters of a stage, their optimiser, and the progress of training.
+    """A stage in training: its optimiser, learning rate, weights and progress.
 
     Attributes:
         kept: parameters of the best epoch.
-        average: averaged parameters; empty without averaging.
+        average: parameters averaged over about the share config.average of all steps; empty without averaging.
         initial: validation losses of the initial weights, if the stage may keep them.
     """
 
-    def __init__(self, stage: Stage, patience: int) -> None:
-        self.parameters = stage.parameters()
-        self.optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay)
-        rise = min(WARM_UP, 1 + stage.steps // 10)
-        self.cosine = stage.cosine and LambdaLR(
-            self.optimiser, lambda i: min(1.0, (i + 1) / rise) * (1 + math.cos(math.pi * i / stage.steps)) / 2
-        )
-        self.plateau = None if stage.cosine else ReduceLROnPlateau(self.optimiser, factor=0.5, patience=patience)
+    def __init__(self, stage: Stage, model: nn.Module, config: TrainConfig) -> None:
+        self.stage, self.model, self.config = stage, model, config
+        self.optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay, fused=True)
+        self.parameters: list[nn.Parameter] = [p for group in stage.groups() for p in group["params"]]
+        self.steps = stage.epochs * -(-stage.size // stage.batch_size)  # in all epochs
+        if stage.cosine:
+            rise = min(WARM_UP, 1 + self.steps // 10)
+            wave = lambda i: min(1.0, (i + 1) / rise) * (1 + math.cos(math.pi * i / self.steps)) / 2  # noqa: E731
+            self.schedule = LambdaLR(self.optimiser, wave)
+        else:
+            self.schedule = ReduceLROnPlateau(self.optimiser, factor=0.5, patience=config.patience)
         self.epoch, self.best_epoch, self.best = 0, 0, math.inf
-        self.kept, self.average = _copies(self.parameters), _copies(self.parameters) if stage.average else []
+        self.kept = _copies(self.parameters)
+        self.average = _copies(self.parameters) if stage.cosine and config.average else []
         self.initial: list[float] = []
 
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or none was better for a long time."""
+        stopped = self.stage.early_stop and self.epoch - self.best_epoch >= self.config.early_stop
+        return stopped or self.epoch >= self.stage.epochs
+
     def state_dict(self) -> dict[str, Any]:
-        plain = {k: getattr(self, k) for k in ("epoch", "best_epoch", "best", "kept", "average", "initial")}
-        schedule = self.cosine or self.plateau
-        return plain | {"optimiser": self.optimiser.state_dict(), "schedule": schedule.state_dict()}
+        plain = {k: getattr(self, k) for k in SAVED}
+        return plain | {"optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimiser.load_state_dict(state["optimiser"])
-        (self.cosine or self.plateau).load_state_dict(state["schedule"])
-        _set(self.kept, state["kept"])
-        _set(self.average, state["average"])
-        for k in ("epoch", "best_epoch", "best", "initial"):
+        self.schedule.load_state_dict(state["schedule"])
+        for k in SAVED:
             setattr(self, k, state[k])
+        self.average = [a.to(p) for a, p in zip(self.average, self.parameters, strict=False)]
+
+    def validate_initial(self) -> dict[str, Any]:
+        """Validate the initial weights; return their row of the history."""
+        losses = self._validate()
+        self.best, self.initial = float(losses.mean()), losses.tolist()
+        row = {"train": None, "valid": self.best, "lr": 0.0, "kept": True, "seconds": 0.0}
+        return {"stage": self.stage.name, "epoch": 0, **row}
+
+    def train_epoch(self) -> dict[str, Any]:
+        """Train one epoch, validate, and keep the weights if they are the best; return the row of the history."""
+        started, lr, name = time.perf_counter(), self.optimiser.param_groups[0]["lr"], self.stage.name
+        self.epoch += 1
+        train, losses = self._train(), self._validate()
+        valid = float(losses.mean())
+        if not self.stage.cosine:
+            self.schedule.step(valid)
+        better = valid < self.best
+        if self.initial:
+            gain = torch.tensor(self.initial, dtype=torch.float64) - losses
+            better = better and bool(gain.mean() > 2 * gain.std() / len(gain) ** 0.5)
+        if better:
+            self.best, self.best_epoch = valid, self.epoch
+            self.kept = _copies(self.average or self.parameters)
+        seconds = round(time.perf_counter() - started, 2)
+        print(f"{name} epoch {self.epoch}/{self.stage.epochs}: train {train:.4f}, valid {valid:.4f}, lr {lr:.2g}, "
+              f"{seconds:.1f} s", flush=True)  # fmt: skip
+        row = {"train": train, "valid": valid, "lr": lr, "kept": better, "seconds": seconds}
+        return {"stage": name, "epoch": self.epoch, **row}
+
+    def _train(self) -> float:
+        """Train on all samples once; return the mean loss."""
+        self.model.eval()  # no dropout in modules that are not trained
+        for part, _ in self.stage.parts:
+            part.train()
+        seed, name, size = self.config.seed, self.stage.name, self.stage.batch_size
+        generator = torch.Generator().manual_seed(derive_seed(seed, name, self.epoch))
+        batches = torch.randperm(self.stage.size, generator=generator).split(size)
+        masks = self.stage.masks(generator).split(size) if self.stage.masks else [None] * len(batches)
+        horizon, losses = 1 + self.config.average * self.steps, []
+        with seeded(derive_seed(seed, "default", name, self.epoch)):  # dropout uses torch's default generator
+            shown = tqdm(batches, name, leave=False, disable=not sys.stderr.isatty())
+            for step, (rows, mask) in enumerate(zip(shown, masks, strict=True), (self.epoch - 1) * len(batches) + 1):
+                loss = self.stage.loss(rows, generator, mask)
+                self.optimiser.zero_grad()
+                if loss.requires_grad:  # a complete batch has no diffusion loss
+                    loss.backward()
+                    nn.utils.clip_grad_value_(self.parameters, self.config.clip)
+                    self.optimiser.step()
+                if self.stage.cosine:
+                    self.schedule.step()
+                if self.average:
+                    weight = max(1 / horizon, 9 / (9 + step))
+                    torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], weight)
+                losses.append(loss.detach())
+        values = torch.stack(losses).double().cpu()  # once an epoch, so that a GPU need not wait for the host
+        if bad := (~torch.isfinite(values)).nonzero()[:1].flatten().tolist():
+            first = ", ".join(map(str, batches[bad[0]][:3].tolist()))
+            raise UserError(
+                f"stage {name}, epoch {self.epoch}: the loss is {values[bad[0]]} on training samples {first}, ...: "
+                "look for extreme numbers there (imder check), or lower the learning rate"
+            )
+        return sum(float(v) * len(rows) for v, rows in zip(values, batches, strict=True)) / self.stage.size
+
+    def _validate(self) -> Tensor:
+        """Validation losses of the averaged weights, or of the weights without averaging."""
+        self.model.eval()
+        current = _copies(self.parameters)
+        self.set_weights(self.average or current)
+        with torch.no_grad(), seeded(derive_seed(self.config.seed, "default", self.stage.name, "valid")):
+            losses = self.stage.validate()
+        self.set_weights(current)
+        if not torch.isfinite(losses).all():
+            row = int((~torch.isfinite(losses)).nonzero()[0])
+            raise UserError(
+                f"stage {self.stage.name}, epoch {self.epoch}: the validation loss number {row} of {len(losses)} is "
+                "not finite: look for extreme numbers in the validation split (imder check)"
+            )
+        return losses
+
+    @torch.no_grad()
+    def set_weights(self, values: list[Tensor]) -> None:
+        """Set the trained parameters."""
+        for p, value in zip(self.parameters, values, strict=True):
+            p.copy_(value)
+
+
+def _copies(tensors: list[Tensor]) -> list[Tensor]:
+    return [t.detach().clone() for t in tensors]
 
 
 class Trainer:
@@ -120,128 +189,45 @@ class Trainer:
         done: names of finished stages.
         history: one row per stage and epoch.
         cut: state of the interrupted stage; empty between stages.
+
+    Raises:
+        UserError: the folder holds another run, or cannot be written.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, folder: Path, resume: bool) -> None:
         self.model, self.config, self.folder = model, config, folder
-        state = read_checkpoint(folder, model) if resume else {"config": asdict(config), "done": [], "history": []}
-        self.trained_with, self.done, self.history = state["config"], state["done"], state["history"]
-        self.cut: dict[str, Any] = state.get("stage", {})
+        begun = (folder / CHECKPOINT).exists()
+        if begun and not resume:
+            raise UserError(f"{folder} holds a training run: pass resume=True, or name another folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error.strerror}") from None
+        state = read_checkpoint(folder, model) if begun else {"config": asdict(config), "done": [], "history": []}
+        old, new = state["config"], asdict(config)
+        if changed := sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k)):
+            raise UserError(f"{folder} was trained with other settings ({', '.join(changed)}): name another folder")
+        self.done, self.history, self.cut = state["done"], state["history"], state.get("stage", {})
 
     def run(self, stage: Stage) -> None:
-        """Train one stage and set the weights of its best epoch in the model. Finished stages are skipped."""
-        if stage.name in self.done:
-            return
-        if not self.cut and stage.initialise and stage.epochs:
+        """Train one stage and set the weights of its best epoch in the model."""
+        if stage.epochs and stage.initialise and not self.cut:
             stage.initialise()
-        if stage.parameters() and stage.epochs:
-            learner = Learner(stage, self.config.patience)
+        if stage.epochs and stage.groups():
+            learner = Learner(stage, self.model, self.config)
             if self.cut:
                 learner.load_state_dict(self.cut)
             elif stage.keep_initial:
-                losses = self._validate(stage, learner)
-                learner.best, learner.initial = float(losses.mean()), losses.tolist()
-                row = {"train": None, "valid": learner.best, "lr": 0.0, "kept": True, "seconds": 0.0}
-                self.history.append({"stage": stage.name, "epoch": 0, **row})
-            patience = self.config.early_stop if stage.early_stop else math.inf
-            while learner.epoch < stage.epochs and learner.epoch - learner.best_epoch < patience:
-                self._epoch(stage, learner)
+                self.history.append(learner.validate_initial())
+            while not learner.finished:
+                self.history.append(learner.train_epoch())
                 self._save(learner.state_dict())
-            _set(learner.parameters, learner.kept)
+            learner.set_weights(learner.kept)
         self.done.append(stage.name)
         self._save({})
 
-    def _epoch(self, stage: Stage, learner: Learner) -> None:
-        """Train one epoch, validate, and store the weights if they are the best."""
-        started, lr = time.perf_counter(), learner.optimiser.param_groups[0]["lr"]
-        learner.epoch += 1
-        train = self._train(stage, learner)
-        losses = self._validate(stage, learner)
-        valid = float(losses.mean())
-        if learner.plateau:
-            learner.plateau.step(valid)
-        better = valid < learner.best and _clearly_lower(losses, learner.initial)
-        if better:
-            learner.best, learner.best_epoch = valid, learner.epoch
-            learner.kept = _copies(learner.average or learner.parameters)
-        seconds = round(time.perf_counter() - started, 2)
-        row = {"train": train, "valid": valid, "lr": lr, "kept": better, "seconds": seconds}
-        self.history.append({"stage": stage.name, "epoch": learner.epoch, **row})
-        print(f"{stage.name} epoch {learner.epoch}/{stage.epochs}: train {train:.4f}, valid {valid:.4f}, lr {lr:.2g}, "
-              f"{seconds:.1f} s", flush=True)  # fmt: skip
-
-    def _train(self, stage: Stage, learner: Learner) -> float:
-        """Train on all samples once; return the mean loss."""
-        self.model.eval()  # no dropout in modules that are not trained
-        for part, _ in stage.parts:
-            part.train()
-        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, stage.name, learner.epoch))
-        batches = torch.randperm(stage.size, generator=generator).split(stage.batch_size)
-        masks = stage.masks(generator).split(stage.batch_size) if stage.masks else [None] * len(batches)
-        horizon, step, total = 1 + stage.average * stage.steps, (learner.epoch - 1) * len(batches), 0.0
-        with self._seeded(stage.name, learner.epoch):  # dropout uses torch's default generator
-            shown = tqdm(batches, stage.name, leave=False, disable=not sys.stderr.isatty())
-            for rows, mask in zip(shown, masks, strict=True):
-                loss = stage.loss(rows, generator, mask)
-                value = loss.item()
-                if not math.isfinite(value):
-                    first = ", ".join(map(str, rows[:3].tolist()))
-                    raise UserError(
-                        f"stage {stage.name}, epoch {learner.epoch}: the loss is {value} on training samples {first}, "
-                        "...: look for extreme numbers there (imder check), or lower the learning rate"
-                    )
-                learner.optimiser.zero_grad()
-                if loss.requires_grad:  # a complete batch has no diffusion loss
-                    loss.backward()
-                    nn.utils.clip_grad_value_(learner.parameters, self.config.clip)
-                    learner.optimiser.step()
-                if learner.cosine:
-                    learner.cosine.step()
-                step += 1
-                for a, p in zip(learner.average, learner.parameters, strict=False):
-                    a.lerp_(p.detach(), max(1 / horizon, 9 / (9 + step)))
-                total += value * len(rows)
-        return total / stage.size
-
-    def _validate(self, stage: Stage, learner: Learner) -> Tensor:
-        """Validation losses of the averaged weights, or of the weights without averaging."""
-        self.model.eval()
-        current = _copies(learner.parameters)
-        _set(learner.parameters, learner.average or current)
-        try:
-            with torch.no_grad(), self._seeded(stage.name, "valid"):
-                losses = stage.validate()
-        finally:
-            _set(learner.parameters, current)
-        if not torch.isfinite(losses).all():
-            row = int((~torch.isfinite(losses)).nonzero()[0])
-            raise UserError(
-                f"stage {stage.name}, epoch {learner.epoch}: the validation loss number {row} of {len(losses)} is not "
-                "finite: look for extreme numbers in the validation split (imder check)"
-            )
-        return losses
-
-    def _seeded(self, *parts: object) -> AbstractContextManager[None]:
-        return seeded(derive_seed(self.config.seed, "default", *parts))
-
     def _save(self, cut: dict[str, Any]) -> None:
         self.cut = cut
-        state = {"config": self.trained_with, "done": self.done, "history": self.history, "stage": cut}
+        state = {"config": asdict(self.config), "done": self.done, "history": self.history, "stage": cut}
         write_checkpoint(self.folder, state | {"model": self.model.state_dict()})
         write_text(self.folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
-
-
-def _clearly_lower(losses: Tensor, initial: list[float]) -> bool:
-    """Whether losses are below the initial ones by more than two standard errors of the paired difference."""
-    gain = torch.tensor(initial, dtype=torch.float64) - losses if initial else None
-    return gain is None or bool(gain.mean() > 2 * gain.std() / len(gain) ** 0.5)
-
-
-def _copies(tensors: list[Tensor]) -> list[Tensor]:
-    return [t.detach().clone() for t in tensors]
-
-
-@torch.no_grad()
-def _set(tensors: list[Tensor], values: list[Tensor]) -> None:
-    for t, value in zip(tensors, values, strict=True):
-        t.copy_(value)

@@ -1,20 +1,20 @@
 """fit: training by one of two recipes, which are lists of stages."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from torch import nn
 
 from imder_lib.config import TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import CHECKPOINT, save_model
-from imder_lib.experiment.stages import adapt_stage, diffusion_stage, fusion_stage, joint_stage
+from imder_lib.experiment.checkpoint import save_model
+from imder_lib.experiment.stages import RECIPES, fusion_stage
 from imder_lib.experiment.trainer import Trainer
-from imder_lib.model.imder import IMDer
-
-RECIPES = {"staged": ("fusion", "diffusion", "adapt"), "released": ("fusion", "joint")}
+from imder_lib.model.imder import IMDer, check_widths
 
 
 @dataclass
@@ -43,6 +43,7 @@ def fit(
     *,
     resume: bool = False,
     until: str | None = None,
+    bert: nn.Module | None = None,
 ) -> FitResult:
     """Train a model on the training split; select weights on the validation split. The test split is never read.
 
@@ -53,41 +54,32 @@ def fit(
         out_dir: folder of checkpoint.pt and history.csv; at the end also model.safetensors and model.json.
         resume: continue after the last finished epoch in ``out_dir``, if there is one.
         until: stop after this stage.
+        bert: computes the text features from text_bert, and is trained with the stage fusion, the only one then.
 
     Raises:
         UserError: the data do not fit the model, or ``out_dir`` holds another run or cannot be written.
     """
     started = time.perf_counter()
-    folder = Path(out_dir)
-    if data.widths != dict(model.config.widths):
-        raise UserError(f"the widths of the data are {data.widths}, the model expects {dict(model.config.widths)}")
+    stages = dict(RECIPES[config.recipe])
+    if until is not None and until not in stages:
+        raise UserError(f"until={until!r}: expected a stage of recipe {config.recipe!r}, one of {tuple(stages)}")
+    trained, widths = model, data.widths
+    if bert is not None:
+        data.train.tokens([0])  # raises if there are none
+        trained, widths = nn.ModuleDict({"model": model, "bert": bert}), widths | {"text": bert.config.hidden_size}
+        stages["fusion"], until = partial(fusion_stage, bert=bert), "fusion"
+    check_widths(model.config.widths, widths)
     if model.config.outputs != (data.classes or 1):
         kind = f"{data.classes} classes" if data.classes else "numbers, which need 1"
         raise UserError(f"the model has {model.config.outputs} outputs, the labels are {kind}: set outputs to fit")
-    names = RECIPES[config.recipe]
-    if until is not None and until not in names:
-        raise UserError(f"until={until!r}: expected a stage of recipe {config.recipe!r}, one of {names}")
-    begun = (folder / CHECKPOINT).exists()
-    if begun and not resume:
-        raise UserError(f"{folder} holds a training run: pass resume=True, or name another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}") from None
-    trainer = Trainer(model, config, folder, resume=begun)
-    if trainer.trained_with != asdict(config):
-        old = trainer.trained_with
-        changed = sorted(k for k in old.keys() | asdict(config).keys() if old.get(k) != asdict(config).get(k))
-        raise UserError(f"{folder} was trained with other settings ({', '.join(changed)}): name another folder")
-    stages = {"fusion": fusion_stage, "diffusion": diffusion_stage, "adapt": adapt_stage, "joint": joint_stage}
-    for name in names:
+    trainer = Trainer(trained, config, Path(out_dir), resume)
+    for name, stage in stages.items():
         if name not in trainer.done:
-            trainer.run(stages[name](model, data, config))
+            trainer.run(stage(model, data, config))
         if name == until:
             break
-    finished = set(names) <= set(trainer.done)
-    path = folder / "model.safetensors" if finished else None
-    if path is not None:
+    path = None
+    if set(stages) <= set(trainer.done):
+        path = trainer.folder / "model.safetensors"
         save_model(model, path)
-    history = pd.DataFrame(trainer.history)
-    return FitResult(model.eval(), history, path, time.perf_counter() - started)
+    return FitResult(model.eval(), pd.DataFrame(trainer.history), path, time.perf_counter() - started)

@@ -1,7 +1,6 @@
 """BERT as the text encoder: built from a checkpoint or a local folder, downloaded only on request.
 
-Parameters are named as in transformers' BertModel; transformers is an optional dependency of the kit
-(pip install 'imder-kit[bert]').
+Parameters are named as in transformers' BertModel; transformers is an optional dependency (imder-kit[bert]).
 """
 
 import hashlib
@@ -71,11 +70,12 @@ def build_bert(state: Mapping[str, Tensor]) -> nn.Module:
 
 def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
     """Raise a UserError that lists missing and extra names and wrong shapes of a state dict."""
-    problems = [f"missing {k}" for k in expected if k not in state]
-    problems += [f"extra {k}" for k in state if k not in expected]
-    for k, shape in expected.items():
-        if k in state and tuple(state[k].shape) != shape:
-            problems.append(f"{k} has shape {tuple(state[k].shape)}, expected {shape}")
+    shapes = {k: tuple(v.shape) for k, v in state.items()}
+    problems = [f"missing {k}" for k in expected if k not in shapes]
+    problems += [f"extra {k}" for k in shapes if k not in expected]
+    problems += [
+        f"{k} has shape {shapes[k]}, expected {shape}" for k, shape in expected.items() if shapes.get(k, shape) != shape
+    ]
     if problems:
         more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError(f"{what} does not fit: {'; '.join(problems[:SHOWN])}{more}")
@@ -89,16 +89,16 @@ def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:
-    """Load BERT from a local folder, in eval mode.
+    """Load BERT from a folder as on the model hub (:data:`FILES`), in eval mode.
 
     Args:
-        folder: holds config.json and model.safetensors or pytorch_model.bin, as on the model hub.
+        folder: of the files.
         download: if the folder has no BERT, download bert-base-uncased from the hub into it.
 
     Raises:
         UserError: no BERT in the folder, or it cannot be read or downloaded.
     """
-    folder = Path(folder)
+    folder, Bert = Path(folder), _transformers().BertModel
     if not (folder / "config.json").is_file():
         if not download:
             raise UserError(
@@ -106,16 +106,13 @@ def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:
                 "for the download by --download-bert"
             )
         try:
-            _transformers().BertModel.from_pretrained(HUB_NAME).save_pretrained(folder)
+            Bert.from_pretrained(HUB_NAME).save_pretrained(folder)
         except OSError as error:
             raise UserError(
                 f"{HUB_NAME} cannot be downloaded ({error!s:.120}): get {FILES} elsewhere and put them into {folder}"
             ) from None
     try:
-        own = {"local_files_only": True, "output_loading_info": True}
-        bert, found = _transformers().BertModel.from_pretrained(folder, **own)
-    except UserError:
-        raise
+        bert, found = Bert.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except Exception as error:  # of several libraries, with their own advice
         weights = [p for p in (folder / "model.safetensors", folder / "pytorch_model.bin") if p.is_file()]
         known = weights and "config" not in str(error)

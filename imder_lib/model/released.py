@@ -1,7 +1,4 @@
-"""Loading of released checkpoints.
-
-A table of rules maps the kit's parameter names to the released ones. All names and shapes must fit.
-"""
+"""Loading of released checkpoints: a table of rules maps the kit's names to the released ones, which must all fit."""
 
 import re
 from collections.abc import Mapping
@@ -10,120 +7,89 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imder_lib.config import model_preset
+from imder_lib.config import ModelConfig, model_preset
 from imder_lib.errors import UserError, file_fault
 from imder_lib.model.bert import check_finite, check_fit
 from imder_lib.model.imder import IMDer
 
 LETTER = {"text": "l", "audio": "a", "vision": "v"}
-MODALITY = "(text|audio|vision)"
 IGNORED = re.compile(r"(\.version|\._float_tensor|\.position_ids)$")  # buffers of fairseq and of BERT
 PREFIX = re.compile(r"^(module\.)?(Model\.)?")  # of DataParallel, and of the authors' wrapper
 NESTED = ("state_dict", "model_state_dict", "model")  # where training checkpoints keep the weights
 BERT = re.compile(r"^text_model\.(model\.)?")
 
-# Kit name -> released name, applied in order; {0}, {1} are the letters of the modalities.
-_RULES: list[tuple[str, str]] = [
-    (rf"^encoders\.{MODALITY}\.", "proj_{0}."),
-    (rf"^recoverer\.conditions\.{MODALITY}\+{MODALITY}\.", "cat_{0}{1}."),
-    (rf"^fusion\.cross\.{MODALITY}<{MODALITY}\.", "trans_{0}_with_{1}."),
-    (rf"^fusion\.memory\.{MODALITY}\.", "trans_{0}_mem."),
-    (r"^fusion\.(proj1|proj2)\.", r"\1."),
-    (r"^fusion\.out\.", "out_layer."),
-    (rf"^refiners\.{MODALITY}\.", "rec_{0}."),
-    (rf"^recoverer\.score_nets\.{MODALITY}\.", "score_{0}."),
-]
-_ENCODER = [
-    ("attention.in_proj_", "self_attn.in_proj_"),
-    ("attention.out_proj.", "self_attn.out_proj."),
-    ("norm1.", "layer_norms.0."),
-    ("norm2.", "layer_norms.1."),
-]
-_REFINER = [
-    ("head.", "0."),
-    ("tail.", "2."),
-    ("conv1.", "body.0."),
-    ("conv2.", "body.2."),
-    ("squeeze.", "body.3.conv_du.0."),
-    ("excite.", "body.3.conv_du.2."),
-]
+
+def name_rules(config: ModelConfig) -> list[tuple[str, str]]:
+    """Pairs (pattern in a name of the kit, replacement); applied in this order, they give the released name."""
+    rules = [(rf"\b{modality}\b", letter) for modality, letter in LETTER.items()]
+    rules += [
+        (r"^encoders\.(\w)", r"proj_\1"),
+        (r"^recoverer\.conditions\.(\w)\+(\w)", r"cat_\1\2"),
+        (r"^fusion\.cross\.(\w)<(\w)", r"trans_\1_with_\2"),
+        (r"^fusion\.memory\.(\w)", r"trans_\1_mem"),
+        (r"^fusion\.out\.", "out_layer."),
+        (r"^fusion\.", ""),
+        # refiners
+        (r"^refiners\.(\w)", r"rec_\1"),
+        (r"\.head\.", ".0."),
+        (r"\.tail\.", ".2."),
+        (r"\.close\.", f".1.body.{config.refiner_blocks}."),
+        (r"\.blocks\.", ".1.body."),
+        (r"\.conv1\.", ".body.0."),
+        (r"\.conv2\.", ".body.2."),
+        (r"\.squeeze\.", ".body.3.conv_du.0."),
+        (r"\.excite\.", ".body.3.conv_du.2."),
+        # score nets
+        (r"^recoverer\.score_nets\.(\w)", r"score_\1"),
+        (r"\.embed\.W", ".embed.0.W"),
+        (r"\.embed\.linear\.", ".embed.1."),
+    ]
+    levels = len(config.unet_channels)  # numbered 1 to 4 down, 4 to 1 up; their dense layers 1 to 8
+    ways = [(rf"\.down\.{i}", "", i + 1, i + 1) for i in range(levels)]
+    ways += [(rf"\.up\.{i}", "t", levels - i, levels + i + 1) for i in range(levels)]
+    for way, t, n, dense in ways:
+        rules += [
+            (rf"{way}\.attention\.", f".attention_{t}{n}."),
+            (rf"{way}\.conv(_cond)?\.", rf".{t}conv{n}\1."),
+            (rf"{way}\.time\.", f".dense{dense}.dense."),
+            (rf"{way}\.norm\.", f".{t}gnorm{n}."),
+        ]
+    return [
+        *rules,
+        # encoders of fusion and of score nets
+        (r"\.attention\.", ".self_attn."),
+        (r"\.norm1\.", ".layer_norms.0."),
+        (r"\.norm2\.", ".layer_norms.1."),
+        (r"\.norm\.", ".layer_norm."),
+    ]
 
 
-def _encoder_name(rest: str) -> str:
-    for kit, released in _ENCODER:
-        rest = rest.replace(kit, released)
-    return re.sub(r"^norm\.", "layer_norm.", rest)
-
-
-def _refiner_name(rest: str, blocks: int) -> str:
-    rest = re.sub(r"^close\.", f"1.body.{blocks}.", rest)
-    match = re.match(r"blocks\.(\d+)\.(.*)", rest)
-    prefix, rest = (f"1.body.{match[1]}.", match[2]) if match else ("", rest)
-    for kit, released in _REFINER:
-        if rest.startswith(kit):
-            rest = released + rest[len(kit) :]
-            break
-    return prefix + rest
-
-
-def _score_name(rest: str, levels: int) -> str:
-    if rest.startswith("embed."):
-        return rest.replace("embed.W", "embed.0.W").replace("embed.linear.", "embed.1.")
-    way, i, part, rest = re.match(r"(down|up)\.(\d+)\.(conv|conv_cond|attention|time|norm)\.(.*)", rest).groups()
-    down = way == "down"
-    n = int(i) + 1 if down else levels - int(i)  # the release numbers levels 1..4 down, 4..1 up
-    if part == "attention":
-        return f"attention_{'' if down else 't'}{n}.{_encoder_name(rest)}"
-    if part == "time":
-        return f"dense{n if down else levels + int(i) + 1}.dense.{rest}"
-    if part == "norm":
-        return f"{'gnorm' if down else 'tgnorm'}{n}.{rest}"
-    return f"{'conv' if down else 'tconv'}{n}{'_cond' if part == 'conv_cond' else ''}.{rest}"
-
-
-def released_name(name: str, model: IMDer) -> str:
+def released_name(name: str, config: ModelConfig) -> str:
     """Released name of a parameter of the kit."""
-    for pattern, template in _RULES:
-        if match := re.match(pattern, name):
-            letters = [LETTER.get(g, g) for g in match.groups()]
-            prefix, rest = match.expand(template).format(*letters), name[match.end() :]
-            if name.startswith("recoverer.score_nets."):
-                return prefix + _score_name(rest, len(model.config.unet_channels))
-            if name.startswith("refiners."):
-                return prefix + _refiner_name(rest, model.config.refiner_blocks)
-            return prefix + (_encoder_name(rest) if prefix.startswith("trans_") else rest)
-    raise KeyError(name)
+    for pattern, replacement in name_rules(config):
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
-def fill_released(model: IMDer, state: dict[str, Tensor]) -> None:
-    """Load a released state dict into ``model``.
-
-    The prefixes ``module.`` and ``Model.``, buffers of the released code and BERT (``text_model.``, see
-    :func:`released_bert`) may be present or absent.
+def fill_released(model: IMDer, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict from :func:`read_released`; its BERT is left out.
 
     Raises:
         UserError: missing or extra names, or wrong shapes; the model is unchanged.
     """
-    state = _plain(state)
-    own = dict(model.named_parameters())
-    names = {released_name(k, model): k for k in own}
-    expected = {k: tuple(own[name].shape) for k, name in names.items()}
-    check_fit({k: v for k, v in state.items() if not BERT.match(k)}, expected, "the checkpoint")
-    model.load_state_dict({name: state[k] for k, name in names.items()}, strict=False)  # buffers are not in it
+    own = {released_name(k, model.config): (k, tuple(v.shape)) for k, v in model.named_parameters()}
+    given = {k: v for k, v in state.items() if not BERT.match(k)}
+    check_fit(given, {k: shape for k, (_, shape) in own.items()}, "the checkpoint")
+    model.load_state_dict({own[k][0]: v for k, v in given.items()}, strict=False)  # buffers are not in it
 
 
 def released_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """BERT's part of a released state dict, with standard names; empty if there is none."""
-    return {BERT.sub("", k): v for k, v in _plain(state).items() if BERT.match(k)}
-
-
-def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    state = {PREFIX.sub("", k): v for k, v in state.items()}
-    return {k: v for k, v in state.items() if not IGNORED.search(k)}
+    return {BERT.sub("", k): v for k, v in state.items() if BERT.match(k)}
 
 
 def read_released(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict written by torch.save, alone or in a training checkpoint (:data:`NESTED`).
+    """Read a state dict written by torch.save, alone or in a training checkpoint, without prefixes and old buffers.
 
     Raises:
         UserError: no such file, not a state dict, or values that are not finite.
@@ -135,11 +101,12 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
         raise UserError(f"{path} is no checkpoint that can be read: {file_fault(path)}") from None
-    for key in NESTED:  # a training checkpoint: weights beside the optimiser's state
+    for key in NESTED:
         state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path} holds no state dict: expected a dict of tensors by name")
-    check_finite(_plain(state), path)
+    state = {PREFIX.sub("", k): v for k, v in state.items() if not IGNORED.search(k)}
+    check_finite(state, path)
     return state
 
 
@@ -147,7 +114,7 @@ def load_released(path: str | Path, preset: str = "mosi") -> IMDer:
     """Load the released model from the authors' checkpoint, in eval mode, on the CPU.
 
     Args:
-        path: checkpoint written by torch.save; read with weights_only=True.
+        path: checkpoint written by torch.save.
         preset: "mosi" or "mosei".
 
     Raises:

@@ -85,14 +85,15 @@ class Fusion(nn.Module):
         if all(bool((n == T).all()) for n in lengths.values()):
             lengths = {}  # without padding, attention without a mask is faster and equal
         valid = {m: torch.arange(T, device=n.device) < n[:, None] for m, n in lengths.items()}  # (B, T)
-        vectors = {}
+        last, vectors = x[self.modalities[0]].new_full((B,), T - 1, dtype=torch.long), {}
         for target in self.modalities:
             attended = [
                 self.cross[f"{target}<{source}"](x[target], x[source], valid.get(source))
                 for source in self.others(target)
             ]
-            out = self.memory[target](torch.cat(attended, dim=-1))  # (B, T, (M-1) D); causal, so no mask needed
-            vectors[target] = out[torch.arange(B), lengths[target] - 1] if lengths else out[:, -1]
+            steps = lengths[target] - 1 if lengths else last
+            # (B, 1, (M-1) D); causal, so no mask is needed
+            vectors[target] = self.memory[target](torch.cat(attended, dim=-1), steps=steps)[:, 0]
         h = torch.cat(list(vectors.values()), dim=-1)
         prediction = self.out(h + self.proj2(F.relu(self.proj1(h))))
         if self.readout is not None:

@@ -1,1 +1,1 @@
-"""Runs: execution of notebooks, the paper's grid, tables and the report."""
+"""Runs: commands, notebooks, the paper's grid, tables and the report."""

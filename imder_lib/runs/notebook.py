@@ -1,4 +1,4 @@
-"""Execution of notebooks by papermill, with parameters checked before anything runs."""
+"""Execution of notebooks: parameters are checked before anything runs, progress is shown meanwhile."""
 
 import ast
 import json
@@ -7,15 +7,19 @@ import re
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pandas as pd
+
 from imder_lib.errors import UserError, unknown
 from imder_lib.runs.child import MARK, end_all
-from imder_lib.threads import set_waiting
+from imder_lib.startup import set_waiting
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 PORT_CLASH = ("Address already in use", "ZMQError", "Kernel died before replying to kernel_info")
@@ -58,16 +62,16 @@ def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
     except SyntaxError as error:
         raise UserError(f"{path}: parameters line {error.lineno} {form}") from None
     for node in nodes:
-        if not isinstance(node, ast.AnnAssign) or ast.unparse(node.annotation) not in TYPES or node.value is None:
-            raise UserError(f"{path}: parameters line {node.lineno} {form}")
-        name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
-        text = lines[node.lineno - 1].partition("#")[2].strip()
+        match node:
+            case ast.AnnAssign(ast.Name(name), ast.Name(kind), ast.expr() as value) if kind in TYPES:
+                text = lines[node.lineno - 1].partition("#")[2].strip()
+            case _:
+                raise UserError(f"{path}: parameters line {node.lineno} {form}")
         try:
-            default = ast.literal_eval(node.value)
+            found[name] = Parameter(name, kind, ast.literal_eval(value), text)
         except ValueError:
-            shown = ast.unparse(node.value)
+            shown = ast.unparse(value)
             raise UserError(f"{path}: the default of {name} must be one plain value, got {shown}") from None
-        found[name] = Parameter(name, kind, default, text)
     return found
 
 
@@ -128,22 +132,21 @@ def run_notebook(
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}") from None
     # papermill treats braces in paths as format fields; doubled braces are literal.
-    safe = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
-    job = json.dumps(safe | {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()}, ensure_ascii=False)
-    code, error = _child(job, timeout)
+    job = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
+    job |= {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()}
+    code, error = _child(json.dumps(job, ensure_ascii=False), timeout)
     if code and any(sign in error for sign in PORT_CLASH):
         print(f"{path.name}: the kernel's port was in use, trying once more", flush=True)
-        code, error = _child(job, timeout)
-    if code == 0:
-        return
+        code, error = _child(json.dumps(job, ensure_ascii=False), timeout)
     where = f"the executed notebook is {out}"
     if code is None:
         raise RuntimeError(f"{path.name} ran out of its {timeout:g} s; {where}")
-    last = ([line.strip() for line in ANSI.sub("", error).splitlines() if line.strip()] or ["no message"])[-1]
-    kind, _, message = last.partition(": ")
-    if kind.endswith("UserError"):
-        raise UserError(f"{path.name}: {message}; {where}")
-    raise RuntimeError(f"{path.name} failed: {last[:300]}; {where}")
+    if code:
+        last = ([line.strip() for line in ANSI.sub("", error).splitlines() if line.strip()] or ["no message"])[-1]
+        kind, _, message = last.partition(": ")
+        if kind.endswith("UserError"):
+            raise UserError(f"{path.name}: {message}; {where}")
+        raise RuntimeError(f"{path.name} failed: {last[:300]}; {where}")
 
 
 def _child(job: str, timeout: float) -> tuple[int | None, str]:
@@ -170,3 +173,35 @@ def _child(job: str, timeout: float) -> tuple[int | None, str]:
         if process.poll() is None:
             end_all(process.pid, mark)
             process.wait()
+
+
+@contextmanager
+def progress_shown(folder: Path, every: float = 5.0) -> Iterator[None]:
+    """Inside the block, print the newest epoch of each training below a folder, looked up every few seconds."""
+    done, seen = threading.Event(), newest_epochs(folder)  # epochs of before are not repeated
+
+    def watch() -> None:
+        while not done.wait(every):
+            for line in newest_epochs(folder):
+                if line not in seen:
+                    print(line, flush=True)
+                    seen.append(line)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def newest_epochs(folder: Path) -> list[str]:
+    """One line for the newest epoch of each training below a folder, from the history.csv that trainers write."""
+    lines = []
+    for path in sorted(folder.rglob("history.csv")):
+        with suppress(OSError, ValueError, IndexError):  # not there yet, or without epochs
+            last = pd.read_csv(path).iloc[-1]
+            text = f"{last['stage']} epoch {last['epoch']}, valid {last['valid']:.4f}, {last['seconds']:.1f} s"
+            lines.append(f"  {path.parent.relative_to(folder)}: {text}")
+    return lines

@@ -1,12 +1,10 @@
-"""The commands reproduce, sweep and pretrain."""
+"""The commands reproduce, sweep and pretrain: their options, and what they do."""
 
 import json
-import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +15,10 @@ from typer import Argument, Option
 from imder_lib.data.load import NAMES
 from imder_lib.data.missing import RATES
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import CHECKPOINT, write_text
+from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import PROFILES, find_profile
-from imder_lib.runs.notebook import check_parameters, check_timeout, run_notebook
-from imder_lib.runs.progress import progress_shown
+from imder_lib.runs.notebook import check_parameters, check_timeout, progress_shown, run_notebook
 from imder_lib.runs.report import write_report
 from imder_lib.runs.setup import Run, check_start, start_run
 from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
@@ -29,6 +26,7 @@ from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretraine
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 ORDER = ("01_data", "03_recovery", "04_training", "05_missing_rate_tables")
 PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings passed to the notebooks
+NOT_KEPT = ("out", "resume", "download_bert", "timeout")  # settings that a resumed run may change
 
 DATASETS = f"{', '.join(NAMES)} or a path"
 ProfileName = Annotated[str, Option(help=", ".join(PROFILES))]
@@ -86,13 +84,7 @@ class PretrainSettings:
 
 
 def reproduce(settings: ReproduceSettings) -> Path:
-    """Run notebooks 01, 03, 04 and 05; write OUT/index.html, tables, figures, executed notebooks and provenance.
-
-    Profile "full" first runs the grid of :mod:`imder_lib.runs.sweep`; its notebooks show the first seed.
-
-    Returns:
-        path of index.html
-    """
+    """Run the notebooks 01, 03, 04, 05 (profile full: first the whole grid) and write OUT/index.html."""
     started = time.perf_counter()
     check_timeout(settings.timeout)
     grid, recipes = find_profile(settings.profile).grid, parse_list(settings.recipe, list(RECIPES), "recipe")
@@ -101,7 +93,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
     run, seconds = open_run(settings, recipes), {}
     parameters = {k: getattr(settings, k) for k in PASSED} | {"out": str(run.folder)}
     if grid:
-        parameters["seeds"] = str(run.seeds[0])
+        parameters["seeds"] = str(run.seeds[0])  # shown by the notebooks
     for name in ORDER:  # check all parameters before the first notebook runs
         check_parameters(NOTEBOOKS / f"{name}.ipynb", parameters)
     if grid or run.text == "bert-finetune":
@@ -113,15 +105,14 @@ def reproduce(settings: ReproduceSettings) -> Path:
         seconds["sweep"] = round(time.perf_counter() - begun, 1)
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     provenance = run.provenance() | {"command": command, "parameters": asdict(settings), "notes": _notes(run)}
-    done = run.folder / "notebooks"
     for name in ORDER if "staged" in recipes else ORDER[:1]:  # 03 to 05 show the model of recipe "staged"
-        begun = time.perf_counter()
-        if not (done / f".{name}.done").exists():
+        begun, executed = time.perf_counter(), run.folder / "notebooks" / f"{name}.ipynb"
+        done = executed.with_name(f".{name}.done")
+        if not done.exists():
             print(f"{name} ...", flush=True)
-            notebook = f"{name}.ipynb"
             with progress_shown(run.folder / "models"):
-                run_notebook(NOTEBOOKS / notebook, done / notebook, parameters, timeout=settings.timeout)
-            write_text(done / f".{name}.done", "")
+                run_notebook(NOTEBOOKS / executed.name, executed, parameters, timeout=settings.timeout)
+            write_text(done, "")
         seconds[name] = round(time.perf_counter() - begun, 1)
         print(f"{name} done, {seconds[name]:.0f} s", flush=True)
     provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
@@ -129,7 +120,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
 
 
 def sweep_alone(settings: SweepSettings) -> Path:
-    """Run the paper's grid without the notebooks; write OUT/cells and OUT/tables. Returns the path of the tables."""
+    """Run the paper's grid without the notebooks; write OUT/cells and OUT/tables."""
     recipes = parse_list(settings.recipe, list(RECIPES), "recipe")
     rates = parse_list(settings.rates, RATES, "rate") if settings.rates else []
     run = with_pretrained(open_run(settings, recipes, rates))
@@ -138,75 +129,50 @@ def sweep_alone(settings: SweepSettings) -> Path:
 
 
 def pretrain_alone(settings: PretrainSettings) -> Path:
-    """Run the fusion stage alone. Returns the path of the result; the checkpoints beside it are removed."""
-    dataset, path, seed = settings.dataset, settings.path, settings.seed
-    if path is None:
-        name = dataset if dataset in NAMES else Path(dataset).stem
-        path = NOTEBOOKS.parent / "pt" / f"pretrained-{name}.safetensors"
-    path = path.resolve()
+    """Train encoders and fusion (with --text bert-finetune also BERT) on complete data: stage 1 alone."""
+    name = settings.dataset if settings.dataset in NAMES else Path(settings.dataset).stem
+    path = (settings.path or NOTEBOOKS.parent / "pt" / f"pretrained-{name}.safetensors").resolve()
     folder = path.with_suffix(".run")
-    if path.exists() or (folder.exists() and not settings.resume):
+    begun = folder.exists() and any(folder.iterdir())  # an empty folder was left before a first epoch
+    if path.exists() or (begun and not settings.resume):
         place = path if path.exists() else folder
         raise UserError(f"{place} exists already: name another result, remove it, or continue with --resume")
-    given = {k: getattr(settings, k) for k in ("text", "epochs", "download_bert")}
-    with removed_on_error(folder):
-        run = start_run(dataset, settings.profile, str(seed), folder, **given)
-        check_start(run)
-        pretrain_run(run, seed, folder, path)
-    shutil.rmtree(folder)
+    given = {k: getattr(settings, k) for k in ("dataset", "profile", "text", "epochs", "download_bert")}
+    run = start_run(seeds=str(settings.seed), out=folder, create=False, **given)
+    check_start(run)
+    pretrain_run(run, settings.seed, folder, path)
+    shutil.rmtree(folder)  # the checkpoints
     return path
 
 
 def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] = ()) -> Run:
-    """Start a run in a new folder, or continue the run in an existing one with the same settings (run.json).
-
-    A new folder is removed if the run does not start.
-    """
+    """Start a run in a new folder, or continue the run in an existing one with the same settings (run.json)."""
     folder = Path(settings.out).resolve()
-    path, new = folder / "run.json", not folder.exists()
-    kept = {k: v for k, v in asdict(settings).items() if k not in ("out", "resume", "download_bert", "timeout")}
-    if not new and not settings.resume:
+    path, kept = folder / "run.json", {k: v for k, v in asdict(settings).items() if k not in NOT_KEPT}
+    if folder.exists() and not settings.resume:
         raise UserError(f"{folder} exists already: name another folder, or continue with --resume")
-    if not new and _read(path) != kept:
-        raise UserError(f"{folder} holds a run with other settings: name another folder")
-    if not os.access(next(p for p in (folder, *folder.parents) if p.exists()), os.W_OK):
-        raise UserError(f"{folder} cannot be written: no permission")
-    with removed_on_error(folder):
-        run = start_run(out=folder, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})
-        check_start(run, recipes, rates)
-        write_text(path, json.dumps(kept))
+    if folder.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise UserError(f"{folder} is no run of this kit (no readable run.json): name another folder") from None
+        if before != kept:
+            raise UserError(f"{folder} holds a run with other settings: name another folder")
+    run = start_run(out=folder, create=False, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})
+    check_start(run, recipes, rates)
+    write_text(path, json.dumps(kept))  # creates the folder: from here the run can be continued
     return run
-
-
-@contextmanager
-def removed_on_error(folder: Path) -> Iterator[None]:
-    """Remove a folder, and parents, that the block has created if it fails or is interrupted before a first epoch."""
-    new = [p for p in (folder, *folder.parents) if not p.exists()]
-    try:
-        yield
-    except BaseException:
-        if new and not (folder / CHECKPOINT).exists():
-            shutil.rmtree(new[-1], ignore_errors=True)
-        raise
-
-
-def _read(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{path.parent} is no run of this kit (no readable {path.name}): name another folder") from None
 
 
 def _notes(run: Run) -> list[str]:
     """Notes on the report page about its numbers."""
-    sentiment = run.data.sentiment_scale
     notes = {
         "Synthetic data: drawn from a known process, not measured on people.": run.data.process is not None,
         "Fake data in the shape of the original, written by imder fake: the numbers mean nothing.": run.data.fake,
         "Profile smoke only shows that everything runs: its numbers mean nothing.": run.profile == "smoke",
-        "Labels are sentiments in [-3, 3]: all metrics are meaningful.": sentiment,
+        "Labels are sentiments in [-3, 3]: all metrics are meaningful.": run.data.sentiment_scale,
         "Labels are no sentiments in [-3, 3] on both sides of 0: read MAE and correlation; ACC2, F1, ACC5 and ACC7 "
-        "are meaningless and are left out of the tables and figures.": not sentiment,
+        "are meaningless and are left out of the tables and figures.": not run.data.sentiment_scale,
         "Computed on the CPU.": not torch.accelerator.is_available(),
     }
     return [note for note, applies in notes.items() if applies]

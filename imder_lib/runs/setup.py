@@ -30,13 +30,14 @@ from imder_lib.experiment.text import bert_features, check_route
 from imder_lib.experiment.training import FitResult
 from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
 from imder_lib.model.imder import IMDer
-from imder_lib.profiles import find_profile
-from imder_lib.threads import WAITING
+from imder_lib.profiles import Profile, find_profile
+from imder_lib.startup import WAITING
 
 BERT_FOLDER = DATA_ROOT.parent / "pt" / HUB_NAME
 BERT_CACHE = DATA_ROOT / "bert"
 FILE_DPI, SHOWN_DPI = 130, 85  # resolution of saved figures, and of their size in a notebook
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "papermill", "imder-kit")  # versions stored in the provenance
+STAGES = ("fusion_epochs", "diffusion_epochs", "adapt_epochs", "joint_epochs")
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -57,30 +58,16 @@ def default_device() -> torch.device:
 
 @dataclass
 class Run:
-    """One run: data, settings and folder.
+    """One run: data, settings and folder. A setting out of range, or no file at ``pretrained``, is a UserError."""
 
-    Attributes:
-        data: with the sizes of the profile.
-        profile: name of the profile.
-        seeds: one model is trained per seed.
-        folder: folder of all output.
-        text: "features", "bert-frozen" or "bert-finetune", see :mod:`imder_lib.experiment.text`.
-        pretrained: path of a pretrained model that replaces the fusion stage; empty: none.
-        epochs: maximum per stage; 0: the profile's.
-        steps: network calls of the sampler, in training and evaluation; 0: the profile's.
-
-    Raises:
-        UserError: a setting out of range, or no file at ``pretrained``.
-    """
-
-    data: MultimodalData
+    data: MultimodalData  # with the sizes of the profile
     profile: str
-    seeds: list[int]
-    folder: Path
-    text: str = "features"
-    pretrained: str = ""
-    epochs: int = 0
-    steps: int = 0
+    seeds: list[int]  # one model is trained per seed
+    folder: Path  # of all output
+    text: str = "features"  # or "bert-frozen" or "bert-finetune", see imder_lib/experiment/text.py
+    pretrained: str = ""  # path of a pretrained model that replaces stage 1; empty: none
+    epochs: int = 0  # at most, for every stage; 0: the profile's
+    steps: int = 0  # network calls of the sampler, in training and evaluation; 0: the profile's
 
     def __post_init__(self) -> None:
         check_route(self.text)
@@ -90,28 +77,31 @@ class Run:
             raise UserError(f"no pretrained model at {self.pretrained}: run imder pretrain, or see pt/README.md")
 
     @property
-    def preset(self) -> str:
-        return self.data.name if self.data.name in WIDTHS else "mosi"
+    def budget(self) -> Profile:
+        return find_profile(self.profile)
 
     @property
     def draws(self) -> int:
         """Draws per sample in evaluation."""
-        return find_profile(self.profile).draws
+        return self.budget.draws
+
+    @property
+    def preset(self) -> str:
+        return self.data.name if self.data.name in WIDTHS else "mosi"
 
     def model_config(self, preset: str = "kit") -> ModelConfig:
-        budget = find_profile(self.profile)
-        config = model_preset(self.preset, self.data.widths, preset, **budget.model)
-        if steps := self.steps or budget.steps:
+        config = model_preset(self.preset, self.data.widths, preset, **self.budget.model)
+        if steps := self.steps or self.budget.steps:
             config = replace(config, sampler=replace(config.sampler, steps=steps))
         if self.data.classes:  # the readout supports number labels only
             config = replace(config, outputs=self.data.classes, readout=False)
         return config
 
     def train_config(self, seed: int) -> TrainConfig:
-        config = train_preset(self.preset, seed=seed, **find_profile(self.profile).train)
+        config = train_preset(self.preset, seed=seed, **self.budget.train)
         if self.epochs:
-            stages = ("fusion_epochs", "diffusion_epochs", "adapt_epochs", "joint_epochs")
-            config = replace(config, **{k: min(self.epochs, getattr(config, k)) for k in stages}, diffusion_steps=0)
+            epochs = {k: min(self.epochs, getattr(config, k)) for k in STAGES}
+            config = replace(config, **epochs, diffusion_steps=0)
         return replace(config, fusion_epochs=0) if self.pretrained else config
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:
@@ -128,6 +118,17 @@ class Run:
     def model_folder(self, seed: int) -> Path:
         return self.folder / "models" / self.data.name / f"seed{seed}"
 
+    def bert(self) -> nn.Module:
+        """BERT on the default device, from the pretrained model if it has one, otherwise from pt/bert-base-uncased."""
+        state = pretrained_bert(read_pretrained(self.pretrained)) if self.pretrained else {}
+        return (build_bert(state) if state else local_bert(BERT_FOLDER)).to(default_device())
+
+    def with_bert(self) -> "Run":
+        """The run with BERT's hidden states as text features, if its route says so and BERT is trained."""
+        if self.text == "features" or (self.text == "bert-finetune" and not self.pretrained):
+            return self
+        return replace(self, data=bert_features(self.data, self.bert(), BERT_CACHE))
+
     def provenance(self) -> dict[str, object]:
         """Versions, device, settings and the data's hash."""
         return {
@@ -143,10 +144,9 @@ class Run:
         }
 
     def provenance_line(self) -> str:
-        p = self.provenance()
         kind = "synthetic data" if self.data.process is not None else f"data {self.data.name}"
-        return (f"{kind} {self.data.sha256[:12]}, profile {self.profile}, seeds {self.seeds}, {p['device']}, "
-                f"torch {p['versions']['torch']}, python {p['python']}")  # fmt: skip
+        return (f"{kind} {self.data.sha256[:12]}, profile {self.profile}, seeds {self.seeds}, {default_device()}, "
+                f"torch {version('torch')}, python {platform.python_version()}")  # fmt: skip
 
     def save_table(self, table: pd.DataFrame, name: str) -> None:
         """Write tables/NAME.csv and .md."""
@@ -167,19 +167,24 @@ class Run:
 
 
 def start_run(
-    dataset: str, profile: str, seeds: str, out: str | Path, *, download_bert: bool = False, **settings: object
+    dataset: str,
+    profile: str,
+    seeds: str,
+    out: str | Path,
+    *,
+    create: bool = True,
+    download_bert: bool = False,
+    **settings: object,
 ) -> Run:
-    """Load the data of a run and create its folder.
+    """Load the data of a run; ``settings`` are text, pretrained, epochs and steps of :class:`Run`.
 
     Named data sets are used as stored, as in the release; features of other files are standardised.
 
     Args:
         dataset: see :func:`imder_lib.load_data`.
-        profile: "smoke", "quick" or "full".
-        seeds: "1" or "1,2,3"; one model is trained per seed.
-        out: the folder.
+        seeds: "1" or "1,2,3".
+        create: create the folder ``out``.
         download_bert: download BERT if it is not in pt/.
-        settings: text, pretrained, epochs and steps of :class:`Run`.
 
     Raises:
         UserError: bad data or settings, no BERT although the text route needs it, or ``out`` cannot be written.
@@ -189,21 +194,17 @@ def start_run(
     if download_bert and run.text == "features":
         raise UserError("text 'features' needs no BERT: leave the download out, or choose another text route")
     try:
-        run.folder.mkdir(parents=True, exist_ok=True)
+        if create:
+            run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{run.folder} cannot be written: {error.strerror}") from None
     if download_bert:
         local_bert(BERT_FOLDER, download=True)
-    return with_bert(run) if run.text == "bert-frozen" or (run.text == "bert-finetune" and run.pretrained) else run
+    return run.with_bert()
 
 
 def check_start(run: Run, recipes: Sequence[str] = ("staged",), rates: Sequence[float] = ()) -> None:
-    """What later steps of a run need, checked before the first one.
-
-    Raises:
-        UserError: rates or a recipe that the number of modalities does not allow, a pretrained model of other sizes,
-            or no BERT to train.
-    """
+    """Raise a UserError if a later step would fail: for its rates, recipe, pretrained model, or BERT to train."""
     M, allowed = len(run.data.modalities), rates_of("random", run.data.modalities)
     if bad := [r for r in rates if r not in allowed]:
         raise UserError(f"rate {bad[0]} is not possible for {M} modalities: expected one or more of {list(allowed)}")
@@ -220,15 +221,4 @@ def check_start(run: Run, recipes: Sequence[str] = ("staged",), rates: Sequence[
             ) from None
     elif run.text == "bert-finetune":
         run.data.train.tokens([0])  # raises if there are none
-        find_bert("")
-
-
-def find_bert(pretrained: str) -> nn.Module:
-    """BERT on the default device, from the pretrained model if it has one, otherwise from pt/bert-base-uncased."""
-    state = pretrained_bert(read_pretrained(pretrained)) if pretrained else {}
-    return (build_bert(state) if state else local_bert(BERT_FOLDER)).to(default_device())
-
-
-def with_bert(run: Run) -> Run:
-    """Replace the text features of a run by BERT's hidden states."""
-    return replace(run, data=bert_features(run.data, find_bert(run.pretrained), BERT_CACHE))
+        run.bert()

@@ -6,31 +6,24 @@ from pathlib import Path
 
 import pandas as pd
 
-from imder_lib.data.missing import patterns
 from imder_lib.errors import unknown
-from imder_lib.experiment.cases import Case, rates_of
+from imder_lib.experiment.cases import Case, cases, rates_of
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.evaluation import evaluate
 from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrain, read_pretrained
 from imder_lib.experiment.training import fit
 from imder_lib.model.imder import IMDer
-from imder_lib.runs.setup import Run, default_device, find_bert, with_bert
+from imder_lib.runs.setup import Run, default_device
 from imder_lib.runs.tables import beside_published
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model of the grid.
+    """One model of the grid."""
 
-    Attributes:
-        recipe: "staged" (one model for all rates) or "released" (one model per rate).
-        seed: of training and evaluation.
-        rate: missing rate in training; None: all rates.
-    """
-
-    recipe: str
-    seed: int
-    rate: float | None = None
+    recipe: str  # "staged": one model for all rates; "released": one model per rate
+    seed: int  # of training and evaluation
+    rate: float | None = None  # missing rate in training; None: all rates
 
     @property
     def name(self) -> str:
@@ -58,14 +51,14 @@ def with_pretrained(run: Run) -> Run:
         print(f"stage 1 of all cells: {path.name} ...", flush=True)
         pretrain_run(run, seed, run.model_folder(seed).with_name("pretrained"), path)
     run = replace(run, pretrained=str(path))
-    return with_bert(run) if run.text == "bert-finetune" else run  # start_run has done this for a frozen BERT
+    return run.with_bert() if run.text == "bert-finetune" else run  # start_run has done this for a frozen BERT
 
 
 def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> None:
     """Run stage 1, with BERT under text "bert-finetune"; see :func:`pretrain`."""
     bert, config = None, run.model_config()
     if run.text == "bert-finetune":
-        bert = find_bert("")
+        bert = run.bert()
         config = replace(config, widths={**config.widths, "text": bert.config.hidden_size})
     model = IMDer(config, seed=seed).to(default_device())
     pretrain(model, run.data, run.train_config(seed), folder, path, bert=bert, resume=True)
@@ -82,23 +75,21 @@ def sweep(run: Run, recipes: Sequence[str], rates: Sequence[float] = ()) -> pd.D
     Returns:
         the rows of all cells
     """
-    folder, rates = run.folder / "cells", rates or rates_of("random", run.data.modalities)
-    grid, tables = cells(recipes, rates, run.seeds), []
+    rates, tables = rates or rates_of("random", run.data.modalities), []
+    grid = cells(recipes, rates, run.seeds)
     for i, cell in enumerate(grid, start=1):
-        path = folder / f"{cell.name}.csv"
-        if path.exists():
-            print(f"cell {i}/{len(grid)} {cell.name}: done before", flush=True)
-        else:
-            print(f"cell {i}/{len(grid)} {cell.name} ...", flush=True)
-            model, cases = train_cell(run, cell), tested_on(cell, rates, run.data.modalities)
+        path = run.folder / "cells" / f"{cell.name}.csv"
+        done = path.exists()
+        print(f"cell {i}/{len(grid)} {cell.name}{': done before' if done else ' ...'}", flush=True)
+        if not done:
+            model, tested = train_cell(run, cell), tested_on(cell, rates, run.data.modalities)
             batch = run.train_config(cell.seed).batch_size
-            table = evaluate(model, run.data.test, cases, [cell.seed], draws=run.draws, mask_batch=batch)
+            table = evaluate(model, run.data.test, tested, [cell.seed], draws=run.draws, mask_batch=batch)
             write_text(path, table.assign(recipe=cell.recipe).to_csv(index=False))
         tables.append(pd.read_csv(path, dtype={"case": str}))
     table = pd.concat(tables, ignore_index=True)
     run.save_table(table, "05_paper_all")
-    for recipe in recipes:
-        part = table[table["recipe"] == recipe]
+    for recipe, part in table.groupby("recipe"):
         for protocol in ("fixed", "random"):
             shown = beside_published(part, run.data.name, protocol, sentiment=run.data.sentiment_scale)
             if not shown.empty:
@@ -129,9 +120,9 @@ def tested_on(cell: Cell, rates: Sequence[float], modalities: Sequence[str]) -> 
     The release has no models for fixed patterns, so each pattern is tested with the model of the nearest rate: .7 (2/3)
     for two missing modalities of three, .3 for one, 0 for none.
     """
-    fixed: list[Case] = [("fixed", "+".join(p)) for p in patterns(modalities)]
+    fixed = cases("fixed", modalities)
     if cell.rate is None:
         return fixed + [("random", r) for r in rates]
-    M = len(modalities)
-    nearest = {c: min(rates, key=lambda r: abs(r - 1 + len(str(c[1]).split("+")) / M)) for c in fixed}
-    return [c for c in fixed if nearest[c] == cell.rate] + [("random", cell.rate), ("released", cell.rate)]
+    missing = {c: 1 - len(str(c[1]).split("+")) / len(modalities) for c in fixed}
+    own = [c for c in fixed if min(rates, key=lambda r: abs(r - missing[c])) == cell.rate]
+    return [*own, ("random", cell.rate), ("released", cell.rate)]

@@ -1,43 +1,19 @@
-"""Result tables: one metric for all methods, and results beside published numbers."""
+"""Results beside published numbers."""
 
-from importlib.resources import files
-from typing import IO, cast
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from imder_lib.config import WIDTHS
-
+PUBLISHED = Path(__file__).parents[1] / "data" / "published_results.csv"
 LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # pattern letters of the published tables, in their order
-METHODS = ("bayes", "imder", "released", "network", "regression", "dropout", "mean", "zero", "constant")
-
-
-def metric_table(table: pd.DataFrame, protocol: str, metric: str) -> pd.DataFrame:
-    """Table of one metric under one protocol: one row per case with nominal and realised rate, one column per method.
-
-    Entries for several seeds are "mean ± standard deviation".
-    """
-    rows = []
-    for case, group in table[table["protocol"] == protocol].groupby("case", sort=False):
-        row = {"case": case, "rate": f"{group['rate'].iloc[0]:.3g}", "realised": f"{group['realised'].mean():.4f}"}
-        for method in METHODS:
-            values = group.loc[group["method"] == method, metric]
-            if len(values):
-                row[method] = f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def published(dataset: str) -> pd.DataFrame:
-    """Published results of a data set, with the source of each row; unknown values are blank.
-
-    Empty except for mosi and mosei.
-    """
-    resource = files("imder_lib.data").joinpath("published_results.csv")
-    with resource.open("r", encoding="utf-8") as file:
-        table = pd.read_csv(cast("IO[str]", file), dtype={"case": str})
-    return table[table["dataset"] == dataset] if dataset in WIDTHS else table.iloc[:0]
+    """Published results of mosi or mosei, with the source of each row; unknown values are blank. Empty for others."""
+    table = pd.read_csv(PUBLISHED, dtype={"case": str})
+    return table[table["dataset"] == dataset]
 
 
 def pattern_letters(pattern: str) -> str:
@@ -53,20 +29,16 @@ def interval(values: pd.Series) -> tuple[float, float, float, float]:
 
 
 def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentiment: bool = True) -> pd.DataFrame:
-    """Results of the kit beside published ones: one row per metric, case and published method.
+    """Results of method "imder" beside published ones: one row per metric, case and published method.
 
     Columns: metric, case, realised, seeds, ours, std, low, high (95 % interval over seeds), method, published,
     difference (ours - published), source; unknown values are blank. ACC2, F1 and ACC7 in percent. Fixed tables end with
-    the averages over the incomplete patterns and over all.
+    the averages over the incomplete patterns and over all. Empty if the table has no rows of the method and protocol.
 
     Args:
-        table: rows of :func:`imder_lib.evaluate` for one recipe and any number of seeds; only method "imder" is used.
-        dataset: name of the data set; only mosi and mosei have published results.
+        table: rows of :func:`imder_lib.evaluate` for one recipe and any number of seeds.
         protocol: "fixed" or "random".
         sentiment: False: only MAE and correlation.
-
-    Returns:
-        the table; empty if there are no rows of method "imder"
     """
     kit = table[(table["protocol"] == protocol) & (table["method"] == "imder")]
     if kit.empty:

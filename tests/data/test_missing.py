@@ -60,7 +60,7 @@ def test_realised_rates_of_the_released_protocol(n, batch_size, rate, realised):
 
 def test_fixed_patterns():
     assert len(patterns(M3)) == 7
-    assert availability("fixed", 2, M3, pattern=("vision", "text")).tolist() == [[True, False, True]] * 2
+    assert availability("fixed", 2, M3, ("vision", "text")).tolist() == [[True, False, True]] * 2
     assert availability("fixed", 1, M3, "audio").tolist() == [[False, True, False]]
 
 

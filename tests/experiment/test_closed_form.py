@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import RidgeCV
 
+from imder_course.decoding import Decoder
 from imder_lib import IMDer, ModelConfig, fit, load_data
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.samplers import Sampler
@@ -15,7 +16,6 @@ from imder_lib.experiment import trainer as trainer_module
 from imder_lib.experiment.closed_form import PENALTIES, fit_encoders, fit_readout
 from imder_lib.experiment.stages import fusion_stage
 from imder_lib.experiment.trainer import Stage, Trainer
-from imder_lib.model.decoding import Decoder
 from imder_lib.model.recovery import encode_split
 
 SIZES = {"train": 96, "valid": 16, "test": 40}

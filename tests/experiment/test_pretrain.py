@@ -1,5 +1,7 @@
 """Pretraining, text routes, and pretrained models of the kit and of the authors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,9 @@ from conftest import tiny_model
 from golden import released_state
 from transformers import BertConfig, BertModel
 
-from imder_lib import IMDer, UserError, fit, load_data, load_released, model_preset
+from imder_lib import IMDer, UserError, availability, fit, load_data, load_released, model_preset
 from imder_lib.data.fake import write_fake
+from imder_lib.diffusion.noise import derive_seed
 from imder_lib.experiment import text as text_module
 from imder_lib.experiment import trainer as trainer_module
 from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrain, pretrained_bert, read_pretrained
@@ -76,6 +79,36 @@ def test_finetuned_bert_has_its_own_learning_rate_and_is_stored(fake, tiny_confi
     assert same(built.state_dict(), bert.state_dict())
     frozen = bert_features(fake, built, tmp_path / "cache")  # as for the next stages
     load_pretrained(tiny_model(frozen.widths), read_pretrained(path))
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["checkpoint.pt", "history.csv"]
+
+
+def test_finetuning_checks_its_folder_and_the_data_as_fit_does(fake, data, tiny_config, tmp_path):
+    def run(model, data, config=tiny_config, resume=False):
+        pretrain(model, data, config, tmp_path / "run", tmp_path / "p.safetensors", bert=tiny_bert(), resume=resume)
+
+    with pytest.raises(UserError, match="no text_bert"):
+        run(tiny_model(), data)
+    with pytest.raises(UserError, match="vision 8 20"):
+        run(tiny_model(), fake)
+    run(tiny_model(WIDTHS), fake)
+    with pytest.raises(UserError, match="resume=True"):
+        run(tiny_model(WIDTHS), fake)
+    with pytest.raises(UserError, match=r"other settings \(fusion_epochs\)"):
+        run(tiny_model(WIDTHS), fake, replace(tiny_config, fusion_epochs=9), resume=True)
+
+
+def test_finetuning_does_not_read_incomplete_samples(fake, tiny_config, tmp_path):
+    config, found = replace(tiny_config, supervision="observed", rate=0.3), []
+    incomplete = ~availability("random", 20, list(WIDTHS), 0.3, derive_seed(3, "observed"), fake.train.ids).all(dim=1)
+    for spoilt in (False, True):
+        splits = {k: replace(s, features={m: x.copy() for m, x in s.features.items()}) for k, s in fake.splits.items()}
+        splits["train"].features["vision"][incomplete.numpy()] += 1e3 * spoilt
+        model = tiny_model(WIDTHS)
+        changed = replace(fake, splits=splits)
+        pretrain(model, changed, config, tmp_path / str(spoilt), tmp_path / "p.safetensors", bert=tiny_bert())
+        found.append(model.state_dict())
+    assert 0 < incomplete.sum() < 20
+    assert same(*found)
 
 
 def test_interrupted_finetuning_gives_the_same_weights(fake, tiny_config, tmp_path, monkeypatch):

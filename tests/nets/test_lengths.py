@@ -124,3 +124,15 @@ def test_lengths_of_latents():
     n = lengths_of({"x": x, "y": y})
     assert n["x"].tolist() == [2, 5, 4]
     assert n["y"].tolist() == [3, 1, 4]  # all zero: the length of the other
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_one_step_of_an_encoder_equals_that_step_of_all(other):
+    g = torch.Generator().manual_seed(0)
+    x, key = torch.randn(2, 5, 7, 16, generator=g)
+    steps, valid = torch.tensor([0, 3, 6, 2, 5]), torch.arange(7) < torch.tensor([1, 4, 7, 7, 2])[:, None]
+    encoder = Encoder(16, 4, layers=3).eval()
+    for given in (None, valid):
+        full = encoder(x, key if other else None, given)
+        one = encoder(x, key if other else None, given, steps)
+        torch.testing.assert_close(one[:, 0], full[torch.arange(5), steps], atol=1e-5, rtol=0)

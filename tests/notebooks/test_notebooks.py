@@ -7,8 +7,8 @@ import sys
 import nbformat
 import pytest
 
+from imder_course.exercises import follow
 from imder_lib.errors import UserError
-from imder_lib.runs.exercises import follow
 from imder_lib.runs.notebook import code_cells as sources
 from imder_lib.runs.notebook import notebook_parameters, run_notebook
 from imder_lib.runs.reproduce import NOTEBOOKS

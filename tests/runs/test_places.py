@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from imder_course import environment
 from imder_lib import UserError
-from imder_lib.runs import environment
 from tools import launch
 
 ROOT = Path(__file__).resolve().parents[2]

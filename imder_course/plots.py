@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from imder_lib.view.style import (
+from imder_course.style import (
     BLUE,
     BROWN,
     GOLD,

@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from imder_course.style import BLUE, GOLD, MAROON, SILVER, TRUTH, row
 from imder_lib.data.synthetic import AffectProcess
-from imder_lib.view.style import BLUE, GOLD, MAROON, SILVER, TRUTH, row
 
 LOOKS = ((BLUE, "o"), (MAROON, "^"), (GOLD, "s"))  # colour and marker of each style
 

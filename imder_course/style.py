@@ -50,7 +50,7 @@ TRUTH = {"color": BLACK, "lw": 1.5, "ls": "--"}
 
 def use_style() -> None:
     """Use the style sheet imder.mplstyle for all later figures."""
-    plt.style.use("imder_lib.view.imder")
+    plt.style.use("imder_course.imder")
 
 
 def row(count: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:

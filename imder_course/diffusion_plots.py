@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from imder_lib.view.style import BLUE, BROWN, GOLD, MARKERS, SILVER, TRUTH, legend_above, row
+from imder_course.style import BLUE, BROWN, GOLD, MARKERS, SILVER, TRUTH, legend_above, row
 
 Curves = Mapping[str, np.ndarray]  # name -> values on a grid
 FILLED = {"density": True, "histtype": "stepfilled", "color": BLUE, "alpha": 0.35, "lw": 0}

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from imder_lib.view.style import use_style
+from imder_course.style import use_style
 from tools.animations import HOLD, cloud_gif, digits_gif
 
 

@@ -14,6 +14,8 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from imder_course import panel_plots as plots
+from imder_course.style import METHODS, METRIC_NAMES
 from imder_lib.data.schema import Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import SAMPLERS, Sampler
@@ -21,8 +23,6 @@ from imder_lib.errors import UserError
 from imder_lib.model.imder import IMDer
 from imder_lib.model.joint import JointDiffusion
 from imder_lib.model.recovery import Latents, encode_split
-from imder_lib.view import panel_plots as plots
-from imder_lib.view.style import METHODS, METRIC_NAMES
 
 SAMPLES = 100  # samples of the split that can be selected
 LEVELS = (40.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.0)

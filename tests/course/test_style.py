@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from imder_lib.view import style
-from imder_lib.view.diagram import TINT
-from imder_lib.view.plots import RIGHT, WRONG
+from imder_course import style
+from imder_course.diagram import TINT
+from imder_course.plots import RIGHT, WRONG
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of the package colour
 KINDS = ("Normal", "Protanomaly", "Deuteranomaly", "Tritanomaly")
@@ -45,7 +45,7 @@ def test_any_two_colours_differ_for_every_reader(kind):
 
 def test_contrast_of_lines_and_text():
     assert min(contrast(c, "#FFFFFF") for c in PALETTE) >= 3  # WCAG 1.4.11, graphics
-    with plt.style.context("imder_lib.view.imder"):
+    with plt.style.context("imder_course.imder"):
         texts = {plt.rcParams[k] for k in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")}
         cycle = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     assert min(contrast(f"#{c.lstrip('#')}", "#FFFFFF") for c in texts) >= 4.5  # WCAG 1.4.3, text

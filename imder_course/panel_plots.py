@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from imder_lib.view.style import BLUE, BROWN, METHODS, METRIC_NAMES, SILVER, TRUTH, legend_above, method_lines, picture
+from imder_course.style import BLUE, BROWN, METHODS, METRIC_NAMES, SILVER, TRUTH, legend_above, method_lines, picture
 
 DPI = 80
 PRECISION = 0.03  # lowest noise level on a logarithmic axis

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from imder_course.gaussian import GaussianPair
 from imder_lib import UserError
 from imder_lib.diffusion.denoiser import EDMDenoiser, ScoreDenoiser, sample_condition, score_of
-from imder_lib.diffusion.gaussian import GaussianPair
 from imder_lib.diffusion.samplers import SAMPLERS, Sampler
 from imder_lib.diffusion.schedules import check_sigma, geometric, karras, released, sigmas
 from imder_lib.diffusion.sde import VESDE

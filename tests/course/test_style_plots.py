@@ -3,8 +3,8 @@
 import matplotlib
 import numpy as np
 
+from imder_course import style_plots
 from imder_lib.data.synthetic import affect_process
-from imder_lib.view import style_plots
 
 matplotlib.use("agg")
 

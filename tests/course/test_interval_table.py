@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from imder_lib.view.interval_table import with_intervals
+from imder_course.interval_table import with_intervals
 
 
 def test_rows_and_signs():

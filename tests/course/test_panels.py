@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import tiny_model
 
+from imder_course.diagram import framework
+from imder_course.panels import MissingRatePanel, RecoveryPanel
 from imder_lib import IMDer, UserError, evaluate
 from imder_lib.data.missing import RATES
 from imder_lib.model.recovery import encode_split
-from imder_lib.view.diagram import framework
-from imder_lib.view.panels import MissingRatePanel, RecoveryPanel
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_the_panel_shows_draws_and_does_not_change_the_model(panel, trained, dat
 @pytest.mark.parametrize("live", [True, False])
 def test_a_live_panel_is_shown_and_another_is_saved_as_a_figure(trained, data, live, monkeypatch):
     panel, saved, shown = RecoveryPanel(trained, data.test, "text"), [], []
-    monkeypatch.setattr("imder_lib.view.panels.display", shown.append)
+    monkeypatch.setattr("imder_course.panels.display", shown.append)
     panel.show(lambda *given: saved.append(given), "name", "A <caption>", live)
     if live:
         assert saved == []

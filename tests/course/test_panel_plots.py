@@ -7,8 +7,8 @@ import weakref
 import pytest
 from matplotlib.figure import Figure
 
+from imder_course.panel_plots import draw_png
 from imder_lib.errors import UserError
-from imder_lib.view.panel_plots import draw_png
 
 
 def test_figures_are_drawn_and_freed():

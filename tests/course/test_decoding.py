@@ -2,9 +2,9 @@
 
 import torch
 
+from imder_course.decoding import Decoder
 from imder_lib import IMDer, ModelConfig, load_data
 from imder_lib.data.digits import image
-from imder_lib.model.decoding import Decoder
 from imder_lib.model.recovery import encode_split
 
 

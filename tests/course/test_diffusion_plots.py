@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from imder_lib.view import diffusion_plots
+from imder_course import diffusion_plots
 
 matplotlib.use("agg")
 

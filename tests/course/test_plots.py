@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from imder_lib.view import plots
-from imder_lib.view.style import use_style
+from imder_course import plots
+from imder_course.style import use_style
 
 matplotlib.use("agg")
 

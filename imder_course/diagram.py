@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from imder_lib.view.style import BLUE, BROWN, GREY
+from imder_course.style import BLUE, BROWN, GREY
 
 TINT = {BLUE: "#E4EEF8", BROWN: "#F7EBDD", GREY: "#F2F2F2"}
 HEADS = {0.82: "features", 2.62: "encode", 4.9: "recover", 7.15: "latents", 8.87: "fuse", 10.42: "predict"}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from imder_course.mixture import Mixture
 from imder_lib import UserError
-from imder_lib.diffusion.mixture import Mixture
 from imder_lib.diffusion.samplers import Sampler
 
 TWO = Mixture(

@@ -3,7 +3,7 @@
 import torch
 from conftest import tiny_model
 
-from imder_lib.experiment.plain_training import train_recoverer
+from imder_course.plain_training import train_recoverer
 from imder_lib.model.recovery import encode_split
 
 

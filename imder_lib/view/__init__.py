@@ -1,1 +1,0 @@
-"""Figures: pure functions that return a matplotlib Figure."""
