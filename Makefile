@@ -12,7 +12,7 @@ endif
 # The nets of the course are small: two threads that wait for each other take twice as long as one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help test test-browser reproduce notebooks lab site lint lock clean
+.PHONY: help test test-browser reproduce notebooks lab site lint bench lock clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml requirements.lock
@@ -46,6 +46,9 @@ site: $(READY)  ## build the executed notebooks as a static book: build/site/ind
 lint: $(READY)  ## check code and notebooks with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: $(READY)  ## measure what the kit costs, as ratios within one run: results/bench; ARGS=--help
+	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 # Renew the lock: the newest versions that pyproject.toml admits, without a build's local label.
 lock:  ## renew requirements.lock
