@@ -58,7 +58,7 @@ def figure(growth: Sequence[Mapping[str, object]], path: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-    from imder_lib.view.style import use_style
+    from imder_course.style import use_style
 
     use_style()
     fig, panels = plt.subplots(1, len(growth), figsize=(2.3 * len(growth), 2.6), sharey=True, layout="constrained")
