@@ -18,7 +18,7 @@ from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.experiment.cases import Case, cases
 from imder_lib.experiment.metrics import class_metrics, coverage, metrics
-from imder_lib.experiment.parallel import over_batches
+from imder_lib.experiment.parallel import BATCH, over_batches
 from imder_lib.model.imder import IMDer, check_widths
 from imder_lib.model.recovery import Latents, MeanFill, Recoverer, ZeroFill, encode_split
 
@@ -39,7 +39,7 @@ def predict(
     seed: int,
     draws: int = 1,
     sampler: Sampler | None = None,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
 ) -> np.ndarray:
     """Predictions of the model's fusion for K draws of a recoverer: (K, N), or class probabilities (K, N, C).
 
@@ -106,7 +106,7 @@ def evaluate(
     *,
     draws: int = 1,
     sampler: Sampler | None = None,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
     mask_batch: int = 32,
     method: str = "imder",
     baselines: bool = True,

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 Result = TypeVar("Result")
+BATCH = 256  # samples of a batch: larger ones are no faster on a CPU, whose caches they exceed
 
 
 def idle_cores(device: torch.device | str) -> int:
