@@ -12,7 +12,7 @@ endif
 # The nets of the course are small: two threads that wait for each other take twice as long as one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help test test-browser reproduce notebooks lab site lint bench lock clean
+.PHONY: help test fuzz test-browser reproduce notebooks lab site lint bench lock clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml requirements.lock
@@ -26,6 +26,9 @@ help:  ## list the targets
 
 test: $(READY)  ## set up and run every test and every notebook
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+fuzz: $(READY)  ## try a hundred thousand odd files and parameters
+	$(BIN)/python -m pytest tests/data/test_fuzz.py --hypothesis-profile fuzz --timeout 0 --numprocesses 2
 
 test-browser: $(READY)  ## run notebooks 00, 03 and 05 in JupyterLab in a headless Chromium
 	.ci/chromium
