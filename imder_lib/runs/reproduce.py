@@ -116,7 +116,8 @@ def reproduce(settings: ReproduceSettings) -> Path:
         seconds[name] = round(time.perf_counter() - begun, 1)
         print(f"{name} done, {seconds[name]:.0f} s", flush=True)
     provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
-    return write_report(run.folder, provenance)
+    metric = "acc" if run.data.classes else "acc2" if run.data.sentiment_scale else "mae"
+    return write_report(run.folder, provenance, metric)
 
 
 def sweep_alone(settings: SweepSettings) -> Path:
