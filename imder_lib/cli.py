@@ -48,7 +48,7 @@ def run(
     pairs = [p.partition("=") for p in parameter or []]
     if bad := [p[0] for p in pairs if not p[1]]:
         raise UserError(f"-p {bad[0]}: expected NAME=VALUE")
-    run_notebook(notebook, out, {k: v for k, _, v in pairs}, timeout=timeout)
+    run_notebook(notebook, out, {k: v for k, _, v in pairs}, timeout=timeout, show=True)
     print(f"executed: {out}")
 
 

@@ -18,7 +18,7 @@ from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import PROFILES, find_profile
-from imder_lib.runs.notebook import check_parameters, check_timeout, progress_shown, run_notebook
+from imder_lib.runs.notebook import check_parameters, check_timeout, run_notebook
 from imder_lib.runs.report import write_report
 from imder_lib.runs.setup import Run, check_start, start_run
 from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
@@ -110,8 +110,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
         done = executed.with_name(f".{name}.done")
         if not done.exists():
             print(f"{name} ...", flush=True)
-            with progress_shown(run.folder / "models"):
-                run_notebook(NOTEBOOKS / executed.name, executed, parameters, timeout=settings.timeout)
+            run_notebook(NOTEBOOKS / executed.name, executed, parameters, timeout=settings.timeout, show=True)
             write_text(done, "")
         seconds[name] = round(time.perf_counter() - begun, 1)
         print(f"{name} done, {seconds[name]:.0f} s", flush=True)
