@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from imder_lib.errors import UserError, unknown
 from imder_lib.runs.child import MARK, end_all
+from imder_lib.runs.places import CHECKOUT, NOTEBOOKS
 from imder_lib.runs.progress import progress_shown
 from imder_lib.startup import set_waiting
 
@@ -112,7 +113,7 @@ def run_notebook(
     The parameter ``live``, if the notebook has it, is False by default, because nobody can move a panel.
 
     Args:
-        path: the notebook; its folder is the working folder.
+        path: the notebook; its folder is the working folder, but for one of the package the current folder is.
         out: path of the executed notebook.
         parameters: name -> value, as text or typed.
         timeout: seconds for the whole run, not per cell.
@@ -127,6 +128,10 @@ def run_notebook(
     values, defaults = check_parameters(path, parameters or {}), notebook_parameters(path)
     if "live" in defaults:
         values.setdefault("live", False)
+    folder = path.parent
+    if folder == NOTEBOOKS and not CHECKOUT:  # a package is no place for results
+        folder = Path.cwd()
+        values |= {"out": str(folder / "results" / "notebooks")} if "out" in defaults.keys() - values else {}
     if out == path or out.is_dir():
         raise UserError(f"{out} is {'the notebook itself' if out == path else 'a folder'}: name another file")
     try:
@@ -136,9 +141,9 @@ def run_notebook(
         raise UserError(f"{out} cannot be written: {error.strerror}") from None
     # papermill treats braces in paths as format fields; doubled braces are literal.
     job = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
-    job |= {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()}
-    folder = path.parent / str(values.get("out", defaults["out"].default if "out" in defaults else "")) / "models"
-    with progress_shown(out, folder) if show else nullcontext():
+    job |= {"parameters": values, "cwd": str(folder), "parent": os.getpid()}
+    models = folder / str(values.get("out", defaults["out"].default if "out" in defaults else "")) / "models"
+    with progress_shown(out, models) if show else nullcontext():
         code, error = _child(json.dumps(job, ensure_ascii=False), timeout)
         if code and any(sign in error for sign in PORT_CLASH):
             print(f"{path.name}: the kernel's port was in use, trying once more", flush=True)

@@ -19,11 +19,11 @@ from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import PROFILES, find_profile
 from imder_lib.runs.notebook import check_parameters, check_timeout, run_notebook
+from imder_lib.runs.places import NOTEBOOKS
 from imder_lib.runs.report import write_report
 from imder_lib.runs.setup import Run, check_start, start_run
 from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 ORDER = ("01_data", "03_recovery", "04_training", "05_missing_rate_tables")
 PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings passed to the notebooks
 NOT_KEPT = ("out", "resume", "download_bert", "timeout")  # settings that a resumed run may change
@@ -74,7 +74,7 @@ class SweepSettings(Settings):
 @dataclass
 class PretrainSettings:
     dataset: Annotated[str, Argument(help=DATASETS)]
-    path: Annotated[Path | None, Argument(help="the result; pt/pretrained-DATASET.safetensors")] = None
+    path: Annotated[Path | None, Argument(help="the result; pt/pretrained-DATASET.safetensors here")] = None
     profile: ProfileName = "full"
     seed: Annotated[int, Option(help="of initial weights and batch order")] = 1111
     text: Text = "features"
@@ -131,7 +131,7 @@ def sweep_alone(settings: SweepSettings) -> Path:
 def pretrain_alone(settings: PretrainSettings) -> Path:
     """Train encoders and fusion (with --text bert-finetune also BERT) on complete data: stage 1 alone."""
     name = settings.dataset if settings.dataset in NAMES else Path(settings.dataset).stem
-    path = (settings.path or NOTEBOOKS.parent / "pt" / f"pretrained-{name}.safetensors").resolve()
+    path = (settings.path or Path("pt", f"pretrained-{name}.safetensors")).resolve()
     folder = path.with_suffix(".run")
     begun = folder.exists() and any(folder.iterdir())  # an empty folder was left before a first epoch
     if path.exists() or (begun and not settings.resume):
