@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from imder_lib.config import TrainConfig
 from imder_lib.diffusion.noise import derive_seed, seeded
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, unwritable
 from imder_lib.experiment.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint, write_text
 from imder_lib.experiment.parallel import progress_bar
 
@@ -207,7 +207,7 @@ class Trainer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder} cannot be written: {error.strerror}") from None
+            raise unwritable(folder, error) from None
         state = read_checkpoint(folder, model) if begun else {"config": asdict(config), "done": [], "history": []}
         old, new = state["config"], asdict(config)
         if changed := sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k)):

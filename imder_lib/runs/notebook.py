@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from imder_lib.errors import UserError, unknown
+from imder_lib.errors import UserError, unknown, unwritable
 from imder_lib.runs.child import MARK, end_all
 from imder_lib.runs.places import CHECKOUT, NOTEBOOKS
 from imder_lib.runs.progress import progress_shown
@@ -138,7 +138,7 @@ def run_notebook(
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}") from None
+        raise unwritable(out, error) from None
     # papermill treats braces in paths as format fields; doubled braces are literal.
     job = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
     job |= {"parameters": values, "cwd": str(folder), "parent": os.getpid()}

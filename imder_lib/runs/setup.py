@@ -21,7 +21,7 @@ from torch import nn
 from imder_lib.config import WIDTHS, ModelConfig, TrainConfig, model_preset, train_preset
 from imder_lib.data.load import NAMES, load_data
 from imder_lib.data.schema import MultimodalData
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, unwritable
 from imder_lib.experiment.cases import rates_of
 from imder_lib.experiment.checkpoint import write_text, written_whole
 from imder_lib.experiment.comparison import train_compared
@@ -198,7 +198,7 @@ def start_run(
         if create:
             run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{run.folder} cannot be written: {error.strerror}") from None
+        raise unwritable(run.folder, error) from None
     if download_bert:
         local_bert(BERT_FOLDER, download=True)
     return run.with_bert()
