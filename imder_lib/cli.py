@@ -54,7 +54,7 @@ def run(
     if not notebook.exists() and (NOTEBOOKS / notebook).is_file():
         notebook = NOTEBOOKS / notebook
     out = out or Path("results", "executed", notebook.name)
-    run_notebook(notebook, out, {k: v for k, _, v in pairs}, timeout=timeout, show=True)
+    run_notebook(notebook, out, {k: v for k, _, v in pairs}, timeout=timeout)
     print(f"executed: {out}")
 
 

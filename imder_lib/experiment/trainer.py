@@ -237,13 +237,8 @@ class Trainer:
 
     def _save(self, cut: dict[str, Any]) -> None:
         self.cut = cut
-        state = {
-            "config": asdict(self.config),
-            "done": self.done,
-            "history": self.history,
-            "stage": cut,
-            "limits": self.limits,
-        }
+        state = {k: getattr(self, k) for k in ("done", "history", "limits")}
+        state |= {"config": asdict(self.config), "stage": cut}
         write_checkpoint(self.folder, state | {"model": self.model.state_dict()})
         rows = [row | {"epochs": self.limits.get(row["stage"])} for row in self.history]
         write_text(self.folder / "history.csv", pd.DataFrame(rows).to_csv(index=False))

@@ -7,8 +7,7 @@ import pandas as pd
 
 from imder_lib.runs.tables import METHOD_NAMES, METRIC_NAMES, interval
 
-TITLES = {"fixed": "Fixed patterns", "random": "Random missing rates"}
-NAMED = {"fixed": "available", "random": "nominal rate"}
+TITLES = {"fixed": ("Fixed patterns", "available"), "random": ("Random missing rates", "nominal rate")}
 AVERAGES = {"fixed": "the {} incomplete patterns", "random": "the {} rates above 0"}
 
 
@@ -54,8 +53,9 @@ def headline(table: pd.DataFrame, protocol: str, metric: str) -> dict[str, objec
         first = (min if metric == "mae" else max)(others, key=others.get)
         sentence += f"; the best other method, {METHOD_NAMES[first]}, has {others[first]:.3f}"
     sentence += f"; the Bayes limit is {found['bayes'][0]:.3f}" if "bayes" in found else ""
-    head = [NAMED[protocol], *(METHOD_NAMES[m] for m in methods)]
-    return {"title": f"{TITLES[protocol]}: {METRIC_NAMES[metric]}", "head": head, "rows": rows, "sentence": sentence}
+    title, named = TITLES[protocol]
+    head = [named, *(METHOD_NAMES[m] for m in methods)]
+    return {"title": f"{title}: {METRIC_NAMES[metric]}", "head": head, "rows": rows, "sentence": sentence}
 
 
 def best_methods(found: dict[str, tuple[float, float, float, float]], lowest: bool) -> list[str]:

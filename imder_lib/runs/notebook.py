@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,14 +101,9 @@ def check_timeout(seconds: float) -> None:
 
 
 def run_notebook(
-    path: str | Path,
-    out: str | Path,
-    parameters: dict[str, Any] | None = None,
-    *,
-    timeout: float = 3600,
-    show: bool = False,
+    path: str | Path, out: str | Path, parameters: dict[str, Any] | None = None, *, timeout: float = 3600
 ) -> None:
-    """Execute a notebook without a browser; the executed notebook is written on failure too.
+    """Execute a notebook without a browser and show its progress; the executed notebook is written on failure too.
 
     The parameter ``live``, if the notebook has it, is False by default, because nobody can move a panel.
 
@@ -117,7 +112,6 @@ def run_notebook(
         out: path of the executed notebook.
         parameters: name -> value, as text or typed.
         timeout: seconds for the whole run, not per cell.
-        show: print the running cell and the newest epochs meanwhile.
 
     Raises:
         UserError: bad parameters, ``out`` cannot be written, or the notebook raised a UserError.
@@ -143,7 +137,7 @@ def run_notebook(
     job = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
     job |= {"parameters": values, "cwd": str(folder), "parent": os.getpid()}
     models = folder / str(values.get("out", defaults["out"].default if "out" in defaults else "")) / "models"
-    with progress_shown(out, models) if show else nullcontext():
+    with progress_shown(out, models):
         code, error = _child(json.dumps(job, ensure_ascii=False), timeout)
         if code and any(sign in error for sign in PORT_CLASH):
             print(f"{path.name}: the kernel's port was in use, trying once more", flush=True)

@@ -1,4 +1,4 @@
-"""What the command line shows while a notebook runs: a bar in a terminal, plain lines elsewhere."""
+"""What is shown while a notebook runs: a bar in a terminal, plain lines elsewhere."""
 
 import json
 import sys
@@ -16,30 +16,23 @@ from tqdm import tqdm
 def progress_shown(executed: Path, models: Path, every: float = 2.0) -> Iterator[None]:
     """Inside the block, show the running cell and the newest epoch of each training, looked up every few seconds.
 
-    Args:
-        executed: the executed notebook, which papermill writes at the start of each cell.
-        models: folder of trainings.
-        every: seconds.
+    ``executed`` is written by papermill at the start of each cell, ``models`` is the folder of trainings.
     """
-    begun, done = time.time(), threading.Event()
-    seen = newest_epochs(models)  # epochs of before are not repeated
+    begun, done, seen = time.time(), threading.Event(), newest_epochs(models)  # those of before are not repeated
     bar = tqdm(disable=not sys.stdout.isatty(), file=sys.stdout, leave=False, unit="cell")
 
     def watch() -> None:
         while not done.wait(every):
-            cell = running_cell(executed) if executed.is_file() and executed.stat().st_mtime >= begun else None
-            if cell:
+            lines = newest_epochs(models)
+            if cell := running_cell(executed, begun):
                 bar.n, bar.total = cell[0] - 1, cell[1]
-                bar.set_description(cell[2], refresh=False)
-            lines = [f"  cell {cell[0]} of {cell[1]}: {cell[2]}"] if cell else []
-            epochs = [line for line in newest_epochs(models) if line not in seen]
-            for line in [line for line in lines + epochs if line not in seen]:
+                lines.insert(0, "  cell {} of {}: {}".format(*cell))
+            for line in [line for line in lines if line not in seen]:
                 seen.append(line)
+                bar.set_description_str(line.strip(), refresh=False)
                 if bar.disable:
                     print(line, flush=True)
-            if epochs:
-                bar.set_postfix_str(epochs[-1].strip(), refresh=False)
-            bar.refresh()
+            bar.refresh()  # the time passes
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -51,18 +44,20 @@ def progress_shown(executed: Path, models: Path, every: float = 2.0) -> Iterator
         bar.close()
 
 
-def running_cell(executed: Path) -> tuple[int, int, str] | None:
-    """Number of the running code cell from 1, number of code cells, and the heading above the cell."""
+def running_cell(executed: Path, since: float = 0.0) -> tuple[int, int, str] | None:
+    """Number of the running code cell from 1, number of code cells, and the last heading; None in a file of before."""
     heading, count, found = "", 0, None
-    with suppress(OSError, ValueError, KeyError, TypeError):  # not there yet, or being written
-        for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
-            if cell["cell_type"] != "code":
-                lines = "".join(cell["source"]).splitlines()
-                heading = next((line.strip("# ") for line in lines if line.startswith("#")), heading)
-                continue
-            count += 1
-            if cell["metadata"].get("papermill", {}).get("status") == "running":
-                found = count, heading
+    with suppress(OSError, ValueError, KeyError):  # not there yet, or being written
+        for cell in (
+            json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.stat().st_mtime >= since else ()
+        ):
+            if cell["cell_type"] == "code":
+                count += 1
+                if cell["metadata"].get("papermill", {}).get("status") == "running":
+                    found = count, heading
+            else:
+                heads = [line for line in "".join(cell["source"]).splitlines() if line.startswith("#")]
+                heading = heads[0].strip("# ") if heads else heading
     return found and (found[0], count, found[1])
 
 

@@ -110,7 +110,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
         done = executed.with_name(f".{name}.done")
         if not done.exists():
             print(f"{name} ...", flush=True)
-            run_notebook(NOTEBOOKS / executed.name, executed, parameters, timeout=settings.timeout, show=True)
+            run_notebook(NOTEBOOKS / executed.name, executed, parameters, timeout=settings.timeout)
             write_text(done, "")
         seconds[name] = round(time.perf_counter() - begun, 1)
         print(f"{name} done, {seconds[name]:.0f} s", flush=True)

@@ -50,6 +50,7 @@ def test_the_running_cell_is_shown_with_its_heading(tmp_path, capsys):
     for text, found in (("{", None), (cells(None), None), (cells(0), (1, 3, "")), (cells(2), (3, 3, "Random rates"))):
         path.write_text(text)
         assert running_cell(path) == found
+        assert running_cell(path, since=time.time() + 10) is None
     os.utime(path, (1, 1))  # of an earlier run
     with progress_shown(path, tmp_path, every=0.02):
         time.sleep(0.2)
