@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import get_terminal_size
 
 import pandas as pd
 from tqdm import tqdm
@@ -19,7 +20,8 @@ def progress_shown(executed: Path, models: Path, every: float = 2.0) -> Iterator
     ``executed`` is written by papermill at the start of each cell, ``models`` is the folder of trainings.
     """
     begun, done, seen = time.time(), threading.Event(), newest_epochs(models)  # those of before are not repeated
-    bar = tqdm(disable=not sys.stdout.isatty(), file=sys.stdout, leave=False, unit="cell")
+    width = get_terminal_size().columns  # 80 where a terminal does not know its size
+    bar = tqdm(disable=not sys.stdout.isatty(), file=sys.stdout, leave=False, unit="cell", ncols=width)
 
     def watch() -> None:
         while not done.wait(every):
