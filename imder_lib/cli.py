@@ -15,6 +15,7 @@ from imder_lib.data.fake import write_fake
 from imder_lib.errors import UserError
 from imder_lib.runs import reproduce as jobs
 from imder_lib.runs.notebook import run_notebook
+from imder_lib.runs.places import HOME, NOTEBOOKS
 from imder_lib.startup import INTERRUPTED, interrupted, restore_interrupt
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -39,8 +40,10 @@ add_command("pretrain", jobs.pretrain_alone, "pretrained")
 
 @app.command()
 def run(
-    notebook: Annotated[Path, typer.Argument(help="a notebook with a parameters cell")],
-    out: Annotated[Path, typer.Argument(help="the executed notebook")],
+    notebook: Annotated[
+        Path, typer.Argument(help="one with a parameters cell: a path, or the name of one of the kit's")
+    ],
+    out: Annotated[Path | None, typer.Argument(help="the executed notebook; results/executed/NAME")] = None,
     parameter: Annotated[list[str] | None, typer.Option("-p", help="NAME=VALUE, any number of times")] = None,
     timeout: Annotated[float, typer.Option(help="seconds for the whole run")] = 3600.0,
 ) -> None:
@@ -48,6 +51,9 @@ def run(
     pairs = [p.partition("=") for p in parameter or []]
     if bad := [p[0] for p in pairs if not p[1]]:
         raise UserError(f"-p {bad[0]}: expected NAME=VALUE")
+    if not notebook.exists() and (NOTEBOOKS / notebook).is_file():
+        notebook = NOTEBOOKS / notebook
+    out = out or Path("results", "executed", notebook.name)
     run_notebook(notebook, out, {k: v for k, _, v in pairs}, timeout=timeout)
     print(f"executed: {out}")
 
@@ -72,7 +78,7 @@ def fake(
 @app.command()
 def check(path: str) -> None:
     """Check a data file and print a summary."""
-    print(load.load_data(path).describe())
+    print(load.load_data(path, root=HOME / "data").describe())
     print("it fits")
 
 

@@ -18,12 +18,12 @@ from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import PROFILES, find_profile
-from imder_lib.runs.notebook import check_parameters, check_timeout, progress_shown, run_notebook
+from imder_lib.runs.notebook import check_parameters, check_timeout, run_notebook
+from imder_lib.runs.places import NOTEBOOKS
 from imder_lib.runs.report import write_report
 from imder_lib.runs.setup import Run, check_start, start_run
 from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 ORDER = ("01_data", "03_recovery", "04_training", "05_missing_rate_tables")
 PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings passed to the notebooks
 NOT_KEPT = ("out", "resume", "download_bert", "timeout")  # settings that a resumed run may change
@@ -74,7 +74,7 @@ class SweepSettings(Settings):
 @dataclass
 class PretrainSettings:
     dataset: Annotated[str, Argument(help=DATASETS)]
-    path: Annotated[Path | None, Argument(help="the result; pt/pretrained-DATASET.safetensors")] = None
+    path: Annotated[Path | None, Argument(help="the result; pt/pretrained-DATASET.safetensors here")] = None
     profile: ProfileName = "full"
     seed: Annotated[int, Option(help="of initial weights and batch order")] = 1111
     text: Text = "features"
@@ -110,13 +110,13 @@ def reproduce(settings: ReproduceSettings) -> Path:
         done = executed.with_name(f".{name}.done")
         if not done.exists():
             print(f"{name} ...", flush=True)
-            with progress_shown(run.folder / "models"):
-                run_notebook(NOTEBOOKS / executed.name, executed, parameters, timeout=settings.timeout)
+            run_notebook(NOTEBOOKS / executed.name, executed, parameters, timeout=settings.timeout)
             write_text(done, "")
         seconds[name] = round(time.perf_counter() - begun, 1)
         print(f"{name} done, {seconds[name]:.0f} s", flush=True)
     provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
-    return write_report(run.folder, provenance)
+    metric = "acc" if run.data.classes else "acc2" if run.data.sentiment_scale else "mae"
+    return write_report(run.folder, provenance, metric)
 
 
 def sweep_alone(settings: SweepSettings) -> Path:
@@ -131,7 +131,7 @@ def sweep_alone(settings: SweepSettings) -> Path:
 def pretrain_alone(settings: PretrainSettings) -> Path:
     """Train encoders and fusion (with --text bert-finetune also BERT) on complete data: stage 1 alone."""
     name = settings.dataset if settings.dataset in NAMES else Path(settings.dataset).stem
-    path = (settings.path or NOTEBOOKS.parent / "pt" / f"pretrained-{name}.safetensors").resolve()
+    path = (settings.path or Path("pt", f"pretrained-{name}.safetensors")).resolve()
     folder = path.with_suffix(".run")
     begun = folder.exists() and any(folder.iterdir())  # an empty folder was left before a first epoch
     if path.exists() or (begun and not settings.resume):

@@ -1,16 +1,13 @@
 """Bad input at the command line: one line on standard error, exit code 2, no files written."""
 
-import errno
 import os
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from imder_lib import UserError
 from imder_lib.diffusion.samplers import Sampler
@@ -249,35 +246,6 @@ def test_a_bad_bert_leaves_no_folder(imder, tmp_path, monkeypatch):
         ):
             profile = ("--profile", "smoke", "--text", text)
             refused(imder, tmp_path, (*command, *profile), "model.safetensors: it is a git-lfs pointer")
-
-
-def test_a_full_disk_is_one_line_and_keeps_earlier_results(imder, tmp_path, monkeypatch):
-    path, out = write_file(tmp_path / "two.pkl", TWO), tmp_path / "out"
-    command = ("sweep", "--dataset", path, "--out", out, "--profile", "smoke", "--epochs", 1, "--steps", 2)
-    original = Path.write_text
-
-    def write_text(self, text, **kw):
-        if "seed2.csv" in self.name:
-            original(self, text[:10], **kw)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return original(self, text, **kw)
-
-    monkeypatch.setattr(Path, "write_text", write_text)
-    code, _, error = imder(*command, "--seeds", "1,2")
-    assert (code, error.count("\n")) == (2, 1)
-    assert "staged-all-seed2.csv cannot be written: No space left on device" in error
-    assert [p.name for p in (out / "cells").iterdir()] == ["staged-all-seed1.csv"]
-
-
-def test_a_figure_on_a_full_disk_leaves_no_part_of_it(tmp_path, monkeypatch):
-    def savefig(self, path, **_):
-        Path(path).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
-    with pytest.raises(UserError, match=r"a\.png cannot be written: No space left"):
-        setup.Run(None, "smoke", [1], tmp_path).save_figure(Figure(), "a", "caption")
-    assert list((tmp_path / "figures").iterdir()) == []
 
 
 def test_a_locale_without_utf_8(file, tmp_path, write_notebook):
