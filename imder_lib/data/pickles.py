@@ -1,6 +1,5 @@
 """Files: safe reading of pickles, and writing that leaves no partial output."""
 
-import io
 import os
 import pickle
 import shutil
@@ -57,25 +56,16 @@ class _SafeUnpickler(pickle.Unpickler):
         return own[name] if name in own else super().find_class(module, name)
 
 
-class _Bounded(io.BufferedReader):
-    """A file that refuses to read more than it holds: Python would first reserve the memory."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = os.fstat(self.fileno()).st_size - self.tell()
-        if size is not None and size > left:
-            raise EOFError(f"it asks for {size} bytes, {left} follow")
-        return super().read(size)
-
-
 def read_pickle(path: Path) -> Any:
     """The content of a pickle, read without running its code; a UserError if it is incomplete or holds classes."""
     try:
-        with _Bounded(path.open("rb", buffering=0)) as file:
-            start = file.peek(512)[:512].removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte-order mark
+        with path.open("rb") as file:
+            start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte-order mark
             if what := [what for what, *heads in OTHER_FORMATS if start.startswith(tuple(heads))]:
                 raise UserError(f"it is no pickle but {what[0]}")
             if not start:
                 raise UserError("it is empty, from a failed download or copy: repeat it")
+            file.seek(0)
             return _SafeUnpickler(file, encoding="latin1").load()  # latin1: arrays written by Python 2
     except UserError as error:
         raise UserError(f"{path} is refused: {error}") from None
