@@ -172,7 +172,7 @@ def _notes(run: Run) -> list[str]:
         "Profile smoke only shows that everything runs: its numbers mean nothing.": run.profile == "smoke",
         "Labels are sentiments in [-3, 3]: all metrics are meaningful.": run.data.sentiment_scale,
         "Labels are no sentiments in [-3, 3] on both sides of 0: read MAE and correlation; ACC2, F1, ACC5 and ACC7 "
-        "are meaningless and are left out of the tables and figures.": not run.data.sentiment_scale,
+        "are meaningless and are left out of the tables and figures.": not (run.data.sentiment_scale or run.data.classes),
         "Computed on the CPU.": not torch.accelerator.is_available(),
     }
     return [note for note, applies in notes.items() if applies]
