@@ -166,13 +166,14 @@ def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] 
 
 def _notes(run: Run) -> list[str]:
     """Notes on the report page about its numbers."""
+    sentiment = run.data.sentiment_scale
     notes = {
         "Synthetic data: drawn from a known process, not measured on people.": run.data.process is not None,
         "Fake data in the shape of the original, written by imder fake: the numbers mean nothing.": run.data.fake,
         "Profile smoke only shows that everything runs: its numbers mean nothing.": run.profile == "smoke",
-        "Labels are sentiments in [-3, 3]: all metrics are meaningful.": run.data.sentiment_scale,
+        "Labels are sentiments in [-3, 3]: all metrics are meaningful.": sentiment,
         "Labels are no sentiments in [-3, 3] on both sides of 0: read MAE and correlation; ACC2, F1, ACC5 and ACC7 "
-        "are meaningless and are left out of the tables and figures.": not (run.data.sentiment_scale or run.data.classes),
+        "are meaningless and are left out of the tables and figures.": not sentiment and not run.data.classes,
         "Computed on the CPU.": not torch.accelerator.is_available(),
     }
     return [note for note, applies in notes.items() if applies]
