@@ -12,7 +12,7 @@ endif
 # The nets of the course are small: two threads that wait for each other take twice as long as one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help test fuzz test-browser reproduce notebooks lab site lint bench lock clean
+.PHONY: help test fuzz test-browser reproduce notebooks lab site lint bench audit lock clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml requirements.lock
@@ -52,6 +52,12 @@ lint: $(READY)  ## check code and notebooks with ruff
 
 bench: $(READY)  ## measure what the kit costs, as ratios within one run: results/bench; ARGS=--help
 	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+audit:  ## look for known weaknesses of the packages in requirements.lock; needs the network
+	rm -rf .venv-audit && $(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --no-deps --disable-pip --requirement requirements.lock
+	rm -rf .venv-audit
 
 # Renew the lock: the newest versions that pyproject.toml admits, without a build's local label.
 lock:  ## renew requirements.lock

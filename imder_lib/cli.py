@@ -1,4 +1,7 @@
-"""The command line: reproduce, sweep, pretrain, run, convert, check, fake. Bad input gives one line and exit code 2."""
+"""The command line: reproduce, sweep, status, compare, pretrain, run, convert, check, fake.
+
+Bad input gives one line and exit code 2.
+"""
 
 import inspect
 import sys
@@ -14,6 +17,7 @@ from imder_lib.data import load
 from imder_lib.data.fake import write_fake
 from imder_lib.errors import UserError
 from imder_lib.runs import reproduce as jobs
+from imder_lib.runs import sweep_commands
 from imder_lib.runs.notebook import run_notebook
 from imder_lib.runs.places import HOME, NOTEBOOKS
 from imder_lib.startup import INTERRUPTED, interrupted, restore_interrupt
@@ -21,20 +25,26 @@ from imder_lib.startup import INTERRUPTED, interrupted, restore_interrupt
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
-def add_command(name: str, job: Callable[[Any], Path], result: str) -> None:
-    """Register a job of one argument, a settings dataclass: its fields become the options, its docstring the help."""
+def add_command(name: str, job: Callable[[Any], Path | str | None], result: str = "") -> None:
+    """Register a job of one argument, a settings dataclass: its fields become the options, its docstring the help.
+
+    What the job returns is printed after ``result``; None: nothing is.
+    """
     kind = job.__annotations__["settings"]
 
     @wraps(job)
     def call(**given: object) -> None:
-        print(f"{result}: {job(kind(**given))}")
+        if (done := job(kind(**given))) is not None:
+            print(f"{result}: {done}" if result else done)
 
     call.__signature__ = inspect.signature(kind)  # read by typer
     app.command(name)(call)
 
 
 add_command("reproduce", jobs.reproduce, "report")
-add_command("sweep", jobs.sweep_alone, "tables")
+add_command("sweep", sweep_commands.sweep_alone, "tables")
+add_command("status", sweep_commands.show_status)
+add_command("compare", sweep_commands.compare_alone)
 add_command("pretrain", jobs.pretrain_alone, "pretrained")
 
 

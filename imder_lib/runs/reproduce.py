@@ -1,11 +1,11 @@
-"""The commands reproduce, sweep and pretrain: their options, and what they do."""
+"""The commands reproduce and pretrain: their options, which sweep shares, and what they do."""
 
 import json
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,20 +13,23 @@ import torch
 from typer import Argument, Option
 
 from imder_lib.data.load import NAMES
-from imder_lib.data.missing import RATES
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
 from imder_lib.profiles import PROFILES, find_profile
+from imder_lib.runs.attempt import CELLS
+from imder_lib.runs.cells import STAGE1, Cell, copy_folder, pretrain_run
+from imder_lib.runs.grid import Grid
 from imder_lib.runs.notebook import check_parameters, check_timeout, run_notebook
 from imder_lib.runs.places import NOTEBOOKS
 from imder_lib.runs.report import write_report
-from imder_lib.runs.setup import Run, check_start, start_run
-from imder_lib.runs.sweep import parse_list, pretrain_run, sweep, with_pretrained
+from imder_lib.runs.setup import Run, check_start, parse_seeds, start_run
+from imder_lib.runs.sweep import parse_list, sweep
 
 ORDER = ("01_data", "03_recovery", "04_training", "05_missing_rate_tables")
 PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings passed to the notebooks
-NOT_KEPT = ("out", "resume", "download_bert", "timeout")  # settings that a resumed run may change
+RUNNING = ("only", "dry_run", "workers", "scheduler", "scheduler_file", "memory")  # how a sweep runs, not what
+NOT_KEPT = ("out", "resume", "download_bert", "timeout", *RUNNING)  # settings that a resumed run may change
 
 DATASETS = f"{', '.join(NAMES)} or a path"
 ProfileName = Annotated[str, Option(help=", ".join(PROFILES))]
@@ -65,13 +68,6 @@ class ReproduceSettings(Settings):
 
 
 @dataclass
-class SweepSettings(Settings):
-    profile: ProfileName = "full"
-    out: Folder = "results/sweep"
-    rates: Annotated[str, Option(help="of the random protocol, 0.1,0.5; empty: all")] = ""
-
-
-@dataclass
 class PretrainSettings:
     dataset: Annotated[str, Argument(help=DATASETS)]
     path: Annotated[Path | None, Argument(help="the result; pt/pretrained-DATASET.safetensors here")] = None
@@ -98,10 +94,8 @@ def reproduce(settings: ReproduceSettings) -> Path:
         check_parameters(NOTEBOOKS / f"{name}.ipynb", parameters)
     if grid or run.text == "bert-finetune":
         begun = time.perf_counter()
-        run = with_pretrained(run)
+        run = with_cells(run, sweep(grid_of(settings, recipes), run.folder)) if grid else with_pretrained(run)
         parameters["pretrained"] = run.pretrained
-        if grid:
-            sweep(run, recipes)
         seconds["sweep"] = round(time.perf_counter() - begun, 1)
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     provenance = run.provenance() | {"command": command, "parameters": asdict(settings), "notes": _notes(run)}
@@ -119,13 +113,36 @@ def reproduce(settings: ReproduceSettings) -> Path:
     return write_report(run.folder, provenance, metric)
 
 
-def sweep_alone(settings: SweepSettings) -> Path:
-    """Run the paper's grid without the notebooks; write OUT/cells and OUT/tables."""
-    recipes = parse_list(settings.recipe, list(RECIPES), "recipe")
-    rates = parse_list(settings.rates, RATES, "rate") if settings.rates else []
-    run = with_pretrained(open_run(settings, recipes, rates))
-    sweep(run, recipes, rates)
-    return run.folder / "tables"
+def grid_of(settings: Settings, recipes: list[str], rates: Sequence[float] = ()) -> Grid:
+    """The paper's grid with a command's options: all cells share one stage 1, as in the release."""
+    given = {k: getattr(settings, k) for k in ("profile", "text", "pretrained", "epochs", "steps")}
+    seeds = parse_seeds(settings.seeds)
+    return Grid([settings.dataset], recipe=recipes, seeds=seeds, rates=list(rates), stage1="shared", **given)
+
+
+def with_cells(run: Run, cells: Sequence[Cell]) -> Run:
+    """The run with the stage 1 of finished cells; the model of its first seed is copied to where notebooks look."""
+    for cell in cells:
+        folder = run.folder / CELLS / cell.name
+        if cell.settings["kind"] == "stage1":
+            run = replace(run, pretrained=str(folder / STAGE1))
+        target = run.model_folder(run.seeds[0]) / "kit"
+        shown = [cell.settings[k] for k in ("kind", "recipe", "seed")] == ["cell", "staged", run.seeds[0]]
+        if shown and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy_folder(folder / "checkpoint", target)
+    return run.with_bert() if run.text == "bert-finetune" else run  # start_run has done this for a frozen BERT
+
+
+def with_pretrained(run: Run) -> Run:
+    """Add a pretrained model to a run without one: stage 1."""
+    if run.pretrained:
+        return run
+    path, seed = run.folder / f"pretrained-{run.data.name}.safetensors", run.seeds[0]
+    if not path.with_suffix(".json").exists():
+        print(f"stage 1: {path.name} ...", flush=True)
+        pretrain_run(run, seed, run.model_folder(seed).with_name("pretrained"), path)
+    return replace(run, pretrained=str(path)).with_bert()
 
 
 def pretrain_alone(settings: PretrainSettings) -> Path:

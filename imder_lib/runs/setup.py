@@ -3,8 +3,8 @@
 import json
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
 from imder_lib.model.imder import IMDer
 from imder_lib.profiles import Profile, find_profile
 from imder_lib.runs.places import HOME
+from imder_lib.runs.tables import save_table
 from imder_lib.startup import WAITING
 
 BERT_FOLDER, BERT_CACHE = HOME / "pt" / HUB_NAME, HOME / "data" / "bert"
@@ -68,6 +69,8 @@ class Run:
     pretrained: str = ""  # path of a pretrained model that replaces stage 1; empty: none
     epochs: int = 0  # at most, for every stage; 0: the profile's
     steps: int = 0  # network calls of the sampler, in training and evaluation; 0: the profile's
+    # "model", "train" and "sampler" -> changed fields of ModelConfig, TrainConfig and Sampler
+    changes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_route(self.text)
@@ -91,8 +94,9 @@ class Run:
 
     def model_config(self, preset: str = "kit") -> ModelConfig:
         config = model_preset(self.preset, self.data.widths, preset, **self.budget.model)
-        if steps := self.steps or self.budget.steps:
-            config = replace(config, sampler=replace(config.sampler, steps=steps))
+        steps = self.steps or self.budget.steps
+        sampler = ({"steps": steps} if steps else {}) | self.changes.get("sampler", {})
+        config = replace(config, sampler=replace(config.sampler, **sampler), **self.changes.get("model", {}))
         if self.data.classes:  # the readout supports number labels only
             config = replace(config, outputs=self.data.classes, readout=False)
         return config
@@ -102,6 +106,7 @@ class Run:
         if self.epochs:
             epochs = {k: min(self.epochs, getattr(config, k)) for k in STAGES}
             config = replace(config, **epochs, diffusion_steps=0)
+        config = replace(config, **self.changes.get("train", {}))
         return replace(config, fusion_epochs=0) if self.pretrained else config
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:
@@ -150,9 +155,7 @@ class Run:
 
     def save_table(self, table: pd.DataFrame, name: str) -> None:
         """Write tables/NAME.csv and .md."""
-        folder = self.folder / "tables"
-        write_text(folder / f"{name}.csv", table.to_csv(index=False))
-        write_text(folder / f"{name}.md", table.to_markdown(index=False, floatfmt=".4g") + "\n")
+        save_table(self.folder, table, name)
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> None:
         """Write figures/NAME.png and its caption; in a notebook, show both, with the caption as alt text."""
@@ -176,7 +179,7 @@ def start_run(
     download_bert: bool = False,
     **settings: object,
 ) -> Run:
-    """Load the data of a run; ``settings`` are text, pretrained, epochs and steps of :class:`Run`.
+    """Load the data of a run; ``settings`` are text, pretrained, epochs, steps and changes of :class:`Run`.
 
     Named data sets are used as stored, as in the release; features of other files are standardised.
 

@@ -1,33 +1,36 @@
-"""The paper's grid. A cell is one trained model; finished cells are not repeated."""
+"""A sweep: plans the cells of a grid, runs those that are not finished, and writes the tables of those that are."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
-import pandas as pd
-
-from imder_lib.errors import unknown
-from imder_lib.experiment.cases import Case, cases, rates_of
+from imder_lib.errors import UserError, unknown
 from imder_lib.experiment.checkpoint import write_text
-from imder_lib.experiment.evaluation import evaluate
-from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrain, read_pretrained
-from imder_lib.experiment.training import fit
-from imder_lib.model.imder import IMDer
-from imder_lib.runs.setup import Run, default_device
-from imder_lib.runs.tables import beside_published
+from imder_lib.runs.attempt import CELLS, How, Result
+from imder_lib.runs.cells import Cell
+from imder_lib.runs.engine import names, pool_of, run_cells
+from imder_lib.runs.grid import Grid, plan
+from imder_lib.runs.outcome import PLAN, estimate, write_results
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One model of the grid."""
+class Workers:
+    """Where the cells run; by default in this process, one after the other."""
 
-    recipe: str  # "staged": one model for all rates; "released": one model per rate
-    seed: int  # of training and evaluation
-    rate: float | None = None  # missing rate in training; None: all rates
+    workers: int = 0  # processes on this machine
+    scheduler: str = ""  # tcp://HOST:PORT
+    scheduler_file: str = ""
+    memory: float = 0.0  # GB of each cell; 0: no limit
 
-    @property
-    def name(self) -> str:
-        return f"{self.recipe}-{'all' if self.rate is None else f'rate{self.rate}'}-seed{self.seed}"
+    def how(self, folder: Path) -> How:
+        threads = 0  # the worker decides
+        if self.workers:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or max(1, cores // self.workers)
+        return How(str(folder.resolve()), threads=threads, memory=int(1e9 * self.memory))
 
 
 def parse_list(text: str, known: Sequence, what: str) -> list:
@@ -42,87 +45,66 @@ def parse_list(text: str, known: Sequence, what: str) -> list:
     return list(dict.fromkeys(chosen))
 
 
-def with_pretrained(run: Run) -> Run:
-    """Add a pretrained model to a run without one: stage 1, trained once for all cells."""
-    if run.pretrained:
-        return run
-    path, seed = run.folder / f"pretrained-{run.data.name}.safetensors", run.seeds[0]
-    if not path.with_suffix(".json").exists():
-        print(f"stage 1 of all cells: {path.name} ...", flush=True)
-        pretrain_run(run, seed, run.model_folder(seed).with_name("pretrained"), path)
-    run = replace(run, pretrained=str(path))
-    return run.with_bert() if run.text == "bert-finetune" else run  # start_run has done this for a frozen BERT
+def chosen(cells: Sequence[Cell], only: str) -> list[Cell]:
+    """Cells whose label matches a pattern with * and ?, and the first stages that they need."""
+    found = {c.name for c in cells if not only or fnmatch(c.label, only) or fnmatch(c.name, only)}
+    if not found:
+        raise UserError(f"no cell matches {only!r}: the labels are like {cells[-1].label!r}")
+    found |= {c.needs for c in cells if c.name in found}
+    return [c for c in cells if c.name in found]
 
 
-def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> None:
-    """Run stage 1, with BERT under text "bert-finetune"; see :func:`pretrain`."""
-    bert, config = None, run.model_config()
-    if run.text == "bert-finetune":
-        bert = run.bert()
-        config = replace(config, widths={**config.widths, "text": bert.config.hidden_size})
-    model = IMDer(config, seed=seed).to(default_device())
-    pretrain(model, run.data, run.train_config(seed), folder, path, bert=bert, resume=True)
+def sweep(
+    grid: Grid, folder: Path, workers: Workers | None = None, only: str = "", dry_run: bool = False
+) -> list[Cell]:
+    """Run the cells of a grid that are not finished; write FOLDER/results.csv and FOLDER/tables.
 
-
-def sweep(run: Run, recipes: Sequence[str], rates: Sequence[float] = ()) -> pd.DataFrame:
-    """Train and evaluate all cells, then write the tables; cells/NAME.csv marks a finished cell.
+    A folder may be swept again, with the same grid or another one: finished cells stay, failed ones are tried again.
 
     Args:
-        run: run with a pretrained model, see :func:`with_pretrained`.
-        recipes: "staged", "released" or both.
-        rates: of the random protocol; empty: all that the number of modalities allows.
+        grid: what to train and test.
+        folder: of the sweep; the same path on all machines.
+        workers: where the cells run.
+        only: pattern of labels; empty: all.
+        dry_run: print what would run, and run nothing.
 
     Returns:
-        the rows of all cells
+        the cells of the grid
+
+    Raises:
+        UserError: the grid cannot be used, or the folder holds something else.
+        RuntimeError: cells failed; the others are finished.
     """
-    rates, tables = rates or rates_of("random", run.data.modalities), []
-    grid = cells(recipes, rates, run.seeds)
-    for i, cell in enumerate(grid, start=1):
-        path = run.folder / "cells" / f"{cell.name}.csv"
-        done = path.exists()
-        print(f"cell {i}/{len(grid)} {cell.name}{': done before' if done else ' ...'}", flush=True)
-        if not done:
-            model, tested = train_cell(run, cell), tested_on(cell, rates, run.data.modalities)
-            batch = run.train_config(cell.seed).batch_size
-            table = evaluate(model, run.data.test, tested, [cell.seed], draws=run.draws, mask_batch=batch)
-            write_text(path, table.assign(recipe=cell.recipe).to_csv(index=False))
-        tables.append(pd.read_csv(path, dtype={"case": str}))
-    table = pd.concat(tables, ignore_index=True)
-    run.save_table(table, "05_paper_all")
-    for recipe, part in table.groupby("recipe"):
-        for protocol in ("fixed", "random"):
-            shown = beside_published(part, run.data.name, protocol, sentiment=run.data.sentiment_scale)
-            if not shown.empty:
-                run.save_table(shown, f"05_paper_{protocol}_{recipe}")
-    return table
+    cells, workers = plan(grid), workers or Workers()
+    todo = [c for c in chosen(cells, only) if c.name not in names(folder / CELLS)]
+    if dry_run:
+        for cell in todo:
+            print(cell.name)
+        print(f"{len(todo)} of {len(cells)} cells would run{estimate(folder, todo, workers.workers or 1)}")
+        return cells
+    if names(folder) - {"run.json"} and not (folder / PLAN).exists():
+        raise UserError(f"{folder} holds other things than a sweep: name another folder")
+    content = [{"label": c.label, "settings": c.settings, "needs": c.needs} for c in cells]
+    write_text(folder / PLAN, json.dumps(content))
+    print(f"{len(todo)} of {len(cells)} cells to run{estimate(folder, todo, workers.workers or 1)}", flush=True)
+    try:
+        results = {}
+        if todo:
+            with pool_of(workers.workers, workers.scheduler, workers.scheduler_file) as pool:
+                results = run_cells(pool, todo, workers.how(folder), _reporter())
+    finally:
+        write_results(folder, cells)
+    if failed := [r for r in results.values() if r["state"] == "failed"]:
+        raise RuntimeError(
+            f"{len(failed)} of {len(todo)} cells failed, such as {failed[0]['name']}: {failed[0]['error']}; "
+            f"imder status {folder} lists them, the same command tries them again"
+        )
+    return cells
 
 
-def cells(recipes: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) -> list[Cell]:
-    """Cells of the grid, ordered by seed, so that complete tables are available early."""
-    trained_for = {"staged": [None], "released": rates}
-    return [Cell(recipe, seed, rate) for seed in seeds for recipe in recipes for rate in trained_for[recipe]]
+def _reporter() -> Callable[[Result, int], None]:
+    def report(result: Result, left: int) -> None:
+        end = f"failed: {result['error']}" if result["state"] == "failed" else f"done, {result['seconds']:.0f} s"
+        print(f"{result['name']} {end}; {left} left", flush=True)
 
-
-def train_cell(run: Run, cell: Cell) -> IMDer:
-    """Train the model of a cell, or continue its training."""
-    if cell.recipe == "staged":
-        return run.train(cell.seed).model  # shared with the notebooks
-    weights = read_pretrained(run.pretrained)
-    model = IMDer(like_pretrained(run.model_config("released"), weights), seed=cell.seed).to(default_device())
-    load_pretrained(model, weights)
-    config = replace(run.train_config(cell.seed), recipe=cell.recipe, rate=cell.rate)
-    return fit(model, run.data, config, run.model_folder(cell.seed).with_name(cell.name), resume=True).model
-
-
-def tested_on(cell: Cell, rates: Sequence[float], modalities: Sequence[str]) -> list[Case]:
-    """Test cases of a cell: all cases, or those of its training rate.
-
-    The release has no models for fixed patterns, so each pattern is tested with the model of the nearest rate: .7 (2/3)
-    for two missing modalities of three, .3 for one, 0 for none.
-    """
-    fixed = cases("fixed", modalities)
-    if cell.rate is None:
-        return fixed + [("random", r) for r in rates]
-    missing = {c: 1 - len(str(c[1]).split("+")) / len(modalities) for c in fixed}
-    own = [c for c in fixed if min(rates, key=lambda r: abs(r - missing[c])) == cell.rate]
-    return [*own, ("random", cell.rate), ("released", cell.rate)]
+    return report

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from imder_lib.experiment.checkpoint import write_text
+
 PUBLISHED = Path(__file__).parents[1] / "data" / "published_results.csv"
 METHOD_NAMES = {
     "bayes": "Bayes limit",
@@ -34,6 +36,12 @@ METRIC_NAMES = {
 LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # pattern letters of the published tables, in their order
 
 
+def save_table(folder: Path, table: pd.DataFrame, name: str) -> None:
+    """Write tables/NAME.csv and .md in a folder."""
+    write_text(folder / "tables" / f"{name}.csv", table.to_csv(index=False))
+    write_text(folder / "tables" / f"{name}.md", table.to_markdown(index=False, floatfmt=".4g") + "\n")
+
+
 def published(dataset: str) -> pd.DataFrame:
     """Published results of mosi or mosei, with the source of each row; unknown values are blank. Empty for others."""
     table = pd.read_csv(PUBLISHED, dtype={"case": str})
@@ -55,9 +63,10 @@ def interval(values: pd.Series) -> tuple[float, float, float, float]:
 def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentiment: bool = True) -> pd.DataFrame:
     """Results of method "imder" beside published ones: one row per metric, case and published method.
 
-    Columns: metric, case, realised, seeds, ours, std, low, high (95 % interval over seeds), method, published,
-    difference (ours - published), source; unknown values are blank. ACC2, F1 and ACC7 in percent. Fixed tables end with
-    the averages over the incomplete patterns and over all. Empty if the table has no rows of the method and protocol.
+    Columns: metric, case, over (the patterns of an average), realised, seeds, ours, std, low, high (95 % interval over
+    seeds), method, published, difference (ours - published), source; unknown values are blank. ACC2, F1 and ACC7 in
+    percent. Fixed tables end with the averages over the incomplete patterns and over all. Empty if the table has no
+    rows of the method and protocol.
 
     Args:
         table: rows of :func:`imder_lib.evaluate` for one recipe and any number of seeds.
@@ -82,7 +91,13 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
     for metric in (*percent, "mae", "corr"):
         for case, members in groups.items():
             part = kit[kit["case"].isin(members)].groupby("seed")[[metric, "realised"]].mean()
-            head = {"metric": metric, "case": case, "realised": part["realised"].mean(), "seeds": len(part)}
+            head = {
+                "metric": metric,
+                "case": case,
+                "over": ", ".join(members) if members != [case] else "",
+                "realised": part["realised"].mean(),
+                "seeds": len(part),
+            }
             head |= dict(zip(("ours", "std", "low", "high"), interval(part[metric]), strict=True))
             known = []
             for method, group in paper[paper["key"].isin([key(m) for m in members])].groupby("method", sort=False):

@@ -1,6 +1,11 @@
 """The paper's grid: cells, resuming, and tables beside published results."""
 
+import json
+import re
+import shutil
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,59 +18,156 @@ from imder_lib.data.fake import write_fake
 from imder_lib.data.missing import RATES
 from imder_lib.profiles import PROFILES
 from imder_lib.runs import reproduce as reproduce_module
-from imder_lib.runs import sweep as sweep_module
+from imder_lib.runs.grid import Grid, cases_of, plan, read_grid
 from imder_lib.runs.notebook import check_parameters
-from imder_lib.runs.setup import Run
-from imder_lib.runs.sweep import Cell, cells, sweep, with_pretrained
+from imder_lib.runs.outcome import compare, status
+from imder_lib.runs.setup import Run, start_run
+from imder_lib.runs.sweep import sweep
 from imder_lib.runs.tables import beside_published, interval
 
+SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 MODALITIES = ("text", "audio", "vision")
 
 
-def a_run(data, folder):
-    return Run(data, "smoke", [1], folder, epochs=1, steps=2)
+def small(**changes):
+    """A grid of smoke cells on the synthetic data."""
+    return Grid(**{"profile": "smoke", "seeds": [1], "epochs": 1, "steps": 2} | changes)
 
 
-def test_the_grid():
-    grid = cells(["staged", "released"], RATES, range(1111, 1120))
-    assert len({c.name for c in grid}) == len(grid) == 9 * (1 + 8)
-    assert grid[0].name == "staged-all-seed1111"
+def test_the_grid_of_the_paper():
+    cells = plan(small(seeds=list(range(1111, 1120)), recipe=["staged", "released"]))
+    assert len({c.name for c in cells}) == len(cells) == 1 + 9 * (1 + 8)
+    stage, *rest = cells
+    assert stage.settings["kind"] == "stage1"
+    assert all(c.needs == stage.name for c in rest)
+    assert [c.settings["seed"] for c in rest] == sorted(c.settings["seed"] for c in rest)
+
+
+def test_each_seed_has_its_fusion_stage():
+    cells = plan(small(seeds=[2, 1], recoverers=["kit", "released"]))
+    assert [c.label.removeprefix("synthetic-") for c in cells] == [
+        "fusion-seed2", "fusion-seed1", "kit-seed2", "released-seed2", "kit-seed1", "released-seed1"
+    ]  # fmt: skip
+    assert {c.needs for c in cells[2:4]} == {cells[0].name}
+
+
+def test_axes_and_the_first_stages_that_they_share():
+    cells = plan(small(sampler={"steps": [2, 3]}, train={"lr": [0.001, 0.002]}))
+    assert Counter(c.settings["kind"] for c in cells) == {"fusion": 2, "cell": 4}  # lr changes stage 1, steps do not
+    assert {c.settings["varied"] for c in cells if c.needs} == {
+        f"lr{x}-steps{n}" for x in (0.001, 0.002) for n in (2, 3)
+    }
+    one = plan(small(model={"unet_channels": [32, 64]}))
+    assert [c.settings["model"] for c in one] == [{"unet_channels": [32, 64]}] * 2
+
+
+def test_the_identity_of_a_cell_is_what_it_computes(data, tmp_path):
+    path = write_fake("mosi", tmp_path / "small.pkl", sizes={"train": 24, "valid": 8, "test": 12}, steps=6)
+    shutil.copy(path, tmp_path / "other")
+    (tmp_path / "there").mkdir()
+    shutil.copy(path, tmp_path / "there" / "small.pkl")
+    first, moved = (plan(small(dataset=str(p)))[-1].name for p in (path, tmp_path / "there" / "small.pkl"))
+    assert first == moved
+    assert first != plan(small(dataset=str(path), draws=3))[-1].name
+    assert first != plan(small(dataset=str(path), rates=[0.1]))[-1].name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recoverer: kit", "unknown key 'recoverer': did you mean recoverers?"),
+        ("recoverers: [kitt]", "unknown recoverer 'kitt': did you mean kit?"),
+        ("profile: smok", "unknown profile 'smok': did you mean smoke?"),
+        ("protocols: fixd", "unknown protocol 'fixd': did you mean fixed?"),
+        ("train: {learning_rate: 1}", "train: unknown setting 'learning_rate'"),
+        ("train: {seed: 1}", "train: unknown setting 'seed'"),
+        ("train: {lr: fast}", "train: lr must be a number, got 'fast'"),
+        ("model: {layers: true}", "model: layers must be a whole number, got True"),
+        ("sampler: 3", "sampler must be a table of settings, got 3"),
+        ("epochs: 1.5", "epochs must be a whole number, got 1.5"),
+        ("seeds: [1, 1]", "seeds must be distinct"),
+        ("rates: [low]", "rates must be numbers"),
+        ("recipe: released\nstage1: seed", "stage1 must be seed or shared, and shared for recipe released"),
+        ("- a", "expected lines such as"),
+        ("a: [", "is no YAML"),
+        ("a: &x [1]\nseeds: *x", "aliases (*name) are not read"),
+        ("#" * 100_001, "more than 100000 characters"),
+        ("a: !!python/object/apply:os.getcwd []", "is no YAML"),
+        ("", "expected lines such as"),
+    ],
+)
+def test_bad_grids_are_one_error(tmp_path, text, message):
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_grid(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rates": [0.25]}, "rate 0.25 is not possible"),
+        ({"patterns": ["text+sound"]}, "unknown pattern 'text+sound': did you mean"),
+        ({"train": {"lr": -1.0}}, "lr > 0"),
+        ({"sampler": {"name": "em2"}}, "unknown sampler"),
+        ({"dataset": ["nothing"]}, "no data at"),
+    ],
+)
+def test_what_the_data_do_not_allow_is_said_before_anything_runs(changes, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        plan(small(**changes))
 
 
 def test_the_released_models_cover_each_case_once():
-    todo = [sweep_module.tested_on(Cell("released", 1, r), RATES, MODALITIES) for r in RATES]
+    grid = small(recipe=["released"])
+    todo = [cases_of(grid, RATES, MODALITIES, r) for r in RATES]
     fixed = [c for t in todo for c in t if c[0] == "fixed"]
     assert len(fixed) == len(set(fixed)) == 7
     assert ("fixed", "audio") in todo[RATES.index(0.7)]  # two of three are missing
     assert ("fixed", "text+vision") in todo[RATES.index(0.3)]
     assert ("fixed", "text+audio+vision") in todo[0]
     assert [c[1] for t in todo for c in t if c[0] == "random"] == list(RATES)
-    assert len(sweep_module.tested_on(Cell("staged", 1), RATES, MODALITIES)) == 7 + 8
+    assert len(cases_of(grid, RATES, MODALITIES)) == 7 + 8
 
 
-class Killed(BaseException):
-    pass
+def test_the_grids_in_sweeps_are_read():
+    for path in sorted(SWEEPS.glob("*.yaml")):
+        grid = read_grid(path)
+        assert path.stem in (*grid.dataset, grid.profile)
+    assert {p.stem for p in SWEEPS.glob("*.yaml")} == {"smoke", "mosi", "mosei"}
 
 
-def test_a_resumed_sweep_does_not_repeat_finished_cells(data, tmp_path, monkeypatch):
-    recipes, rates = ["staged", "released"], (0.0, 0.7)
-    whole = sweep(with_pretrained(a_run(data, tmp_path / "whole")), recipes, rates)
-    trained, original = [], sweep_module.train_cell
-
-    def train_cell(run, cell):
-        trained.append(cell.name)
-        if len(trained) == 2:
-            raise Killed
-        return original(run, cell)
-
-    monkeypatch.setattr(sweep_module, "train_cell", train_cell)
-    with pytest.raises(Killed):
-        sweep(with_pretrained(a_run(data, tmp_path / "cut")), recipes, rates)
-    assert len(list((tmp_path / "cut" / "cells").iterdir())) == 1
-    monkeypatch.setattr(sweep_module, "pretrain", None)  # stage 1 is not repeated either
-    resumed = sweep(with_pretrained(a_run(data, tmp_path / "cut")), recipes, rates)
-    assert len(trained) == len(set(trained)) + 1 == 3 + 1  # only the interrupted cell is trained again
-    pd.testing.assert_frame_equal(resumed, whole)
+def test_a_sweep_its_state_and_its_comparison(tmp_path, capsys):
+    """Two models in processes of their own; a second call runs the rest and nothing twice."""
+    grid = small(seeds=[1, 2], recoverers=["dropout"], rates=[0.3], patterns=["text"])
+    out = tmp_path / "out"
+    sweep(grid, out, only="*seed1")
+    before = {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*")}
+    assert status(out) | {"estimated_cell_seconds": 0} == {
+        "folder": str(out), "cells": 4, "done": 2, "running": 0, "failed": 0, "left": 2, "running_names": [],
+        "failures": [], "estimated_cell_seconds": 0,
+    }  # fmt: skip
+    assert len(pd.read_csv(out / "tables" / "missing.csv")) == 2
+    sweep(grid, out, dry_run=True)
+    assert "2 of 4 cells would run, about" in capsys.readouterr().out
+    sweep(grid, out)
+    assert before.items() <= {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*")}.items()
+    assert list((out / "unfinished").iterdir()) == []
+    for cell in (out / "cells").iterdir():
+        files = {"settings.json", "metrics.json", "log.txt", "history.csv", "provenance.json", "checkpoint"}
+        assert {p.name for p in cell.iterdir()} == files
+    rows = pd.read_csv(out / "results.csv")
+    assert set(rows["seed"]) == {1, 2}
+    assert set(rows["case"]) == {"text", "0.3"}
+    table = compare(out, out)
+    assert (table["difference"] == 0).all()
+    assert set(table["seeds"]) == {2}
+    with pytest.raises(UserError, match="holds other things than a sweep"):
+        sweep(grid, tmp_path)
+    with pytest.raises(UserError, match="no cell matches 'kit'"):
+        sweep(grid, out, only="kit")
+    with pytest.raises(UserError, match="holds no sweep"):
+        status(tmp_path)
 
 
 def test_sweep_from_the_command_line(tmp_path, monkeypatch, capsys):
@@ -86,6 +188,25 @@ def test_sweep_from_the_command_line(tmp_path, monkeypatch, capsys):
         main()
     assert stop.value.code == 2
     assert "relased" in capsys.readouterr().err
+
+
+def test_a_grid_from_the_command_line(imder, tmp_path):
+    grid, out = tmp_path / "grid.yaml", tmp_path / "out"
+    grid.write_text("profile: smoke\nseeds: 1\nrecoverers: [dropout]\nepochs: 1\nsteps: 2\nprotocols: fixed\n")
+    assert imder("sweep", grid, "--out", out, "--seeds", 3)[0] == 2
+    code, text, _ = imder("sweep", grid, "--out", out, "--dry-run")
+    assert (code, text.splitlines()[-1]) == (0, "2 of 2 cells would run")
+    assert not out.exists()
+    code, text, error = imder("sweep", grid, "--out", out)
+    assert (code, error) == (0, "")
+    assert text.splitlines()[-1] == f"tables: {out / 'tables'}"
+    assert imder("status", out)[1] == "2 cells: 2 done, 0 running, 0 failed, 0 left\n"
+    assert json.loads(imder("status", out, "--json")[1])["done"] == 2
+    assert imder("compare", out, out, "--out", tmp_path / "c.csv")[1].startswith("| dataset")
+    assert (tmp_path / "c.csv").exists()
+    table = pd.read_csv(out / "tables" / "05_paper_fixed_staged_dropout.csv", keep_default_na=False)
+    (over,) = set(table.loc[table["case"] == "average of 6 incomplete", "over"])
+    assert over == "text, audio, vision, text+audio, text+vision, audio+vision"
 
 
 def test_interval_against_scipy():
@@ -144,20 +265,25 @@ def test_the_notebooks_of_a_run_get_its_settings(tmp_path, monkeypatch):
         given[path.stem] = parameters
         out.parent.mkdir(exist_ok=True)
 
-    grid = {"quick": replace(PROFILES["smoke"], grid=True)}
-    monkeypatch.setattr("imder_lib.profiles.PROFILES", grid)
+    with_grid = replace(PROFILES["smoke"], grid=True)
+    monkeypatch.setattr("imder_lib.profiles.PROFILES", {"smoke": with_grid})
     monkeypatch.setattr(reproduce_module, "run_notebook", run_notebook)
     path = write_fake("mosi", tmp_path / "small.pkl", sizes={"train": 24, "valid": 8, "test": 12}, steps=6)
     out = tmp_path / "out"
     reproduce_module.reproduce(
-        reproduce_module.ReproduceSettings(str(path), "quick", "2,3", str(out), epochs=1, steps=2)
+        reproduce_module.ReproduceSettings(str(path), "smoke", "2,3", str(out), epochs=1, steps=2)
     )
     assert tuple(given) == reproduce_module.ORDER
-    expected = {"dataset": str(path), "profile": "quick", "seeds": "2", "out": str(out), "text": "features"}
-    expected |= {"pretrained": str(out / "pretrained-small.safetensors"), "epochs": 1, "steps": 2}
+    expected = {"dataset": str(path), "profile": "smoke", "seeds": "2", "out": str(out), "text": "features"}
+    (stage,) = (out / "cells").glob("small-stage1-seed2-*")
+    expected |= {"pretrained": str(stage / "pretrained.safetensors"), "epochs": 1, "steps": 2}
     assert all(parameters == expected for parameters in given.values())
-    assert Run(None, "quick", [2], out, pretrained=expected["pretrained"])  # the file is there
-    assert len(list((out / "cells").glob("*.csv"))) == 2
+    assert len(list((out / "cells").glob("small-kit-*"))) == 2
+    kept = out / "models" / "small" / "seed2" / "kit" / "checkpoint.pt"  # the notebooks do not train it again
+    before = kept.stat().st_mtime_ns
+    given = {"pretrained": expected["pretrained"], "epochs": 1, "steps": 2}
+    start_run(str(path), "smoke", "2", out, **given).train(2)
+    assert kept.stat().st_mtime_ns == before
 
 
 def test_the_released_recipe_refuses_samples_that_lack_a_modality(tmp_path, monkeypatch, capsys):

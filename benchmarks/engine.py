@@ -1,0 +1,55 @@
+"""What the engine of sweeps costs, with cells that do nothing: cells a second, and the time of imder status."""
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imder_lib.experiment.checkpoint import write_text
+from imder_lib.runs.attempt import How
+from imder_lib.runs.cells import Cell
+from imder_lib.runs.engine import pool_of, run_cells
+from imder_lib.runs.outcome import PLAN, status, write_results
+
+
+def nothing(settings: Mapping[str, Any], folder: Path, stage: Path | None) -> None:
+    """The body of a cell that does nothing."""
+    (folder / "metrics.json").write_text("[]")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=0, help="0: one cell after the other")
+    parser.add_argument("--child", action="store_true", help="each cell in a process of its own, as in a sweep")
+    parser.add_argument("--folder", type=Path, help="where to work; the system's folder for temporary files")
+    args = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(dir=args.folder))
+    settings = {"kind": "cell", "data": "none", "sentiment": True}
+    cells = [Cell(f"c{i}", settings | {"number": i}) for i in range(args.cells)]
+    try:
+        write_text(folder / PLAN, json.dumps([vars(c) for c in cells]))
+        begun = time.perf_counter()
+        with pool_of(args.workers) as pool:
+            print(f"workers ready after {time.perf_counter() - begun:.1f} s")
+            begun = time.perf_counter()
+            how = How(str(folder), body="engine:nothing", child=args.child, threads=1)
+            results = run_cells(pool, cells, how, lambda *_: None)
+            seconds = time.perf_counter() - begun
+        states = dict(Counter(r["state"] for r in results.values()))
+        print(f"{args.cells} cells, {states}: {seconds:.1f} s, {args.cells / seconds:.0f} a second")
+        for what in (status, lambda f: write_results(f, cells)):
+            begun = time.perf_counter()
+            what(folder)
+            print(f"{'imder status' if what is status else 'results'}: {time.perf_counter() - begun:.2f} s")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""One cell on a worker: its lock, its process, and its folder, which appears whole or not at all."""
+
+import importlib
+import json
+import os
+import shutil
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imder_lib.experiment.checkpoint import write_text
+from imder_lib.runs.cell_child import Server
+from imder_lib.runs.cells import METRICS
+from imder_lib.runs.locks import BEAT, STALE, Lock, acquire, newest
+
+CELLS, WORK = "cells", "unfinished"  # folders of a sweep
+ERROR = "error.json"
+BODY = "imder_lib.runs.cells:train_and_test"
+Result = dict[str, Any]  # name, state ("done", "failed" or "busy"), error, seconds
+
+
+@dataclass(frozen=True)
+class How:
+    """How to run the cells of one sweep.
+
+    Attributes:
+        folder: of the sweep, the same on all machines.
+        body: "module:function" of (settings, folder, stage), which fills a cell's folder.
+        child: each cell has a process of its own.
+        threads: of each cell; 0: the worker's cores.
+        memory: bytes of each cell; 0: no limit.
+        beat, stale: see :mod:`imder_lib.runs.locks`.
+    """
+
+    folder: str
+    body: str = BODY
+    child: bool = True
+    threads: int = 0
+    memory: int = 0
+    beat: float = BEAT
+    stale: float = STALE
+
+
+_servers: list[Server] = []  # idle ones of this process
+
+
+def run_cell(job: dict[str, Any]) -> Result:
+    """Run one cell on a worker.
+
+    Args:
+        job: name, settings, needs (see :class:`imder_lib.runs.cells.Cell`), replaceable (see
+            :func:`imder_lib.runs.locks.acquire`), and how: the fields of :class:`How`.
+    """
+    how, name, begun = How(**job["how"]), job["name"], time.perf_counter()
+    work, target = Path(how.folder) / WORK / name, Path(how.folder) / CELLS / name
+    try:
+        if target.exists():
+            return result_of(name)
+        lock = acquire(work, job["replaceable"])
+        if lock is None:
+            return result_of(name, "busy")
+        try:
+            error = "" if target.exists() else _attempt(job, how, lock, target)  # finished before the lock was made
+            if error and newest(work) != lock.n:
+                return result_of(name, "busy")  # taken over
+            if error:
+                found = {"error": error, "host": socket.gethostname(), "attempts": _attempts(work) + 1}
+                with suppress(OSError, ValueError):  # a full disk: the error goes to the caller alone
+                    write_text(work / ERROR, json.dumps(found))
+        finally:
+            lock.release()
+        if not error:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as fault:
+        error = f"{fault.filename or name}: {fault.strerror or fault}"
+    seconds = time.perf_counter() - begun
+    return result_of(name, "failed" if error else "done", error, seconds)
+
+
+def result_of(name: str, state: str = "done", error: str = "", seconds: float = 0.0) -> Result:
+    return {"name": name, "state": state, "error": error, "seconds": seconds}
+
+
+def _attempts(work: Path) -> int:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads((work / ERROR).read_text(encoding="utf-8"))["attempts"])
+    return 0
+
+
+def _attempt(job: dict[str, Any], how: How, lock: Lock, target: Path) -> str:
+    """Fill and publish a cell's folder; return "" or the error."""
+    folder = _continued(lock, afresh=_attempts(lock.work) > 1)
+    root, begun = Path(how.folder), time.time()
+    _note(folder / "settings.json", job["settings"] | {"needs": job["needs"]})
+    stage = root / CELLS / job["needs"] if job["needs"] else None
+    own = {"body": how.body, "settings": job["settings"], "folder": str(folder), "stage": str(stage or "")}
+    own |= {"threads": how.threads or _threads(), "memory": how.memory}
+    if how.child:
+        server = _servers.pop() if _servers else Server()
+        error = server.run(own, lock.beat, how.beat)
+        if server.usable:
+            _servers.append(server)
+    else:
+        error = run_here(own)
+    if error:
+        return error
+    if not (folder / METRICS).exists():
+        return f"the cell wrote no {METRICS}"
+    note = {"host": socket.gethostname(), "seconds": round(time.time() - begun, 3), "threads": own["threads"]}
+    _note(folder / "provenance.json", note | {"attempts": _attempts(lock.work) + 1})
+    target.parent.mkdir(exist_ok=True)
+    try:
+        folder.rename(target)
+    except OSError:  # two ran it, and the other was faster: a folder that is not empty is never replaced
+        if not target.exists():
+            raise
+    return ""
+
+
+def _note(path: Path, value: dict[str, Any]) -> None:
+    """Write a file of an unpublished folder; plain, because the folder's name makes it whole."""
+    path.write_text(json.dumps(value, indent=1), encoding="utf-8", errors="surrogateescape")
+
+
+def run_here(own: dict[str, Any]) -> str:
+    """Run a cell's body in this process, for cells that cost less than a process."""
+    module, _, name = own["body"].partition(":")
+    try:
+        stage = Path(own["stage"]) if own["stage"] else None
+        getattr(importlib.import_module(module), name)(own["settings"], Path(own["folder"]), stage)
+    except Exception as error:
+        return str(error).split("\n")[0] or type(error).__name__
+    return ""
+
+
+def _continued(lock: Lock, afresh: bool) -> Path:
+    """The folder of this attempt: what a former one has left, under a name that no other process writes to."""
+    folder = lock.work / f"part.{lock.n}"
+    left = sorted(p for p in lock.work.glob("part.*") if p != folder)
+    if left and not folder.exists() and not afresh:
+        left[-1].rename(folder)
+    for path in (*left, *([folder] if afresh else [])):
+        shutil.rmtree(path, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    for part in folder.rglob(".*.part"):  # half-written by a process that may still live
+        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+    return folder
+
+
+def _threads() -> int:
+    """The cores of this process, divided among the tasks of its worker."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        from distributed import get_worker
+
+        return max(1, cores // get_worker().state.nthreads)
+    except (ImportError, ValueError):  # no extra, or no worker
+        return int(os.environ.get("OMP_NUM_THREADS", 0)) or cores
+
+
+def close_servers() -> None:
+    """End the idle servers of this process."""
+    while _servers:
+        _servers.pop().close()

@@ -1,0 +1,242 @@
+"""The grid of a sweep: a small YAML file, checked before anything runs, and the cells that it stands for."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imder_lib.config import ModelConfig, TrainConfig
+from imder_lib.data.load import NAMES
+from imder_lib.data.missing import PROTOCOLS
+from imder_lib.diffusion.samplers import Sampler
+from imder_lib.errors import UserError, unknown
+from imder_lib.experiment.cases import Case, cases, rates_of
+from imder_lib.experiment.comparison import COMPARED
+from imder_lib.experiment.training import RECIPES
+from imder_lib.profiles import find_profile
+from imder_lib.runs.cells import CHANGED, Cell, environment_hash
+from imder_lib.runs.setup import Run, check_start, parse_seeds, start_run
+
+LARGEST = 100_000  # characters of a grid
+KINDS = {"model": ModelConfig, "train": TrainConfig, "sampler": Sampler}
+# Fields that other keys of the grid, the data or the recoverer set.
+SET_ELSEWHERE = {"model": {"widths", "recoverer", "rules", "sampler", "outputs"}, "train": {"seed", "recipe"}}
+LISTS = ("dataset", "recipe", "recoverers", "seeds", "protocols", "rates", "patterns")
+
+
+@dataclass
+class Grid:
+    """What to train and test. A list under model, train or sampler is an axis: one cell for each of its values.
+
+    Raises:
+        UserError: a value that cannot be used. What depends on the data is checked by :func:`plan`.
+    """
+
+    dataset: list[str] = field(default_factory=lambda: ["synthetic"])  # names, or paths
+    profile: str = "full"
+    recipe: list[str] = field(default_factory=lambda: ["staged"])  # "released": one model for each rate
+    recoverers: list[str] = field(default_factory=lambda: ["kit"])  # of recipe staged
+    seeds: list[int] = field(default_factory=list)  # empty: the profile's
+    protocols: list[str] = field(default_factory=lambda: ["fixed", "random"])
+    rates: list[float] = field(default_factory=list)  # of the protocols random and released; empty: all
+    patterns: list[str] = field(default_factory=list)  # of the protocol fixed, such as text+audio; empty: all
+    draws: int = 0  # recoveries of each sample in the test; 0: the profile's
+    stage1: str = ""  # "seed": one fusion stage for each seed; "shared": one for all, as in the release
+    text: str = "features"
+    pretrained: str = ""
+    epochs: int = 0
+    steps: int = 0
+    model: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, default = getattr(self, f.name), f.default if f.default_factory is MISSING else f.default_factory()
+            if f.name in LISTS and not isinstance(value, list):
+                value = [value]
+                setattr(self, f.name, value)
+            if type(value) is not type(default):
+                raise UserError(f"{f.name} must be {_KIND[type(default)]}, got {value!r}")
+        self.recipe = _listed("recipe", self.recipe, RECIPES)
+        self.recoverers = _listed("recoverer", self.recoverers, COMPARED)
+        self.protocols = _listed("protocol", self.protocols, PROTOCOLS)
+        self.seeds = parse_seeds(",".join(map(str, self.seeds)) or find_profile(self.profile).seeds)
+        if any(isinstance(r, bool) or not isinstance(r, int | float) for r in self.rates):
+            raise UserError(f"rates must be numbers, got {self.rates}")
+        self.rates = [float(r) for r in dict.fromkeys(self.rates)]
+        shared = "released" in self.recipe or self.text == "bert-finetune"
+        self.stage1 = self.stage1 or ("shared" if shared else "seed")
+        if self.stage1 not in ("seed", "shared") or (self.stage1 == "seed" and shared):
+            raise UserError(f"stage1 must be seed or shared, and shared for recipe released and text bert-finetune, "
+                            f"got {self.stage1!r}")  # fmt: skip
+        self.dataset = [d if d in NAMES else str(Path(d).resolve()) for d in _listed("dataset", self.dataset)]
+        self.pretrained = self.pretrained and str(Path(self.pretrained).resolve())
+        for name in CHANGED:
+            for key, value in getattr(self, name).items():
+                _check_change(name, key, value)
+
+
+_KIND = {list: "a list", str: "a text", int: "a whole number", dict: "a table of settings", bool: "true or false",
+         float: "a number", tuple: "a list"}  # fmt: skip
+
+
+def _listed(what: str, values: Sequence[object], known: Sequence[str] | Mapping[str, object] | None = None) -> list:
+    if bad := [v for v in values if not isinstance(v, str) or (known and v not in known)]:
+        raise unknown(f"unknown {what}", bad[0], known or NAMES)
+    if not values:
+        raise UserError(f"{what}: expected at least one")
+    return list(dict.fromkeys(values))
+
+
+def _check_change(group: str, key: str, value: object) -> None:
+    """Raise a UserError for a key that is no field, or a value of another type than the field's default."""
+    known = {f.name: f for f in fields(KINDS[group]) if f.name not in SET_ELSEWHERE.get(group, ())}
+    if key not in known:
+        raise unknown(f"{group}: unknown setting", key, known)
+    f = known[key]
+    default = f.default if f.default is not MISSING else f.default_factory()
+    allowed = {float: (float, int), tuple: (list,)}.get(type(default), (type(default),))
+    for v in axis(default, value):
+        if not isinstance(v, allowed) or isinstance(v, bool) is not isinstance(default, bool):
+            raise UserError(f"{group}: {key} must be {_KIND[type(default)]}, got {v!r}")
+
+
+def axis(default: object, value: object) -> list:
+    """Values of a setting: those of a list; a field that is a list itself needs a list of lists."""
+    inner = isinstance(default, tuple) and isinstance(value, list) and not any(isinstance(v, list) for v in value)
+    return value if isinstance(value, list) and not inner else [value]
+
+
+def read_grid(path: str | Path) -> Grid:
+    """Read a grid from a YAML file; paths in it are relative to the current folder."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise UserError(f"{path} is no grid: it has more than {LARGEST} characters")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+            raise UserError(f"{path}: write values out, aliases (*name) are not read")  # a few lines can hold terabytes
+        found = yaml.safe_load(text)
+    except OSError as error:
+        raise UserError(f"no grid can be read from {path}: {error.strerror}") from None
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split()):.200}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected lines such as 'dataset: mosi', see sweeps/smoke.yaml")
+    known = [f.name for f in fields(Grid)]
+    if bad := [k for k in found if k not in known]:
+        raise unknown(f"{path}: unknown key", bad[0], known)
+    try:
+        return Grid(**found)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def plan(grid: Grid) -> list[Cell]:
+    """The cells of a grid, first stages first, then by seed, so that complete tables are available early.
+
+    Raises:
+        UserError: data, settings, rates or patterns that cannot be used.
+    """
+    stages: dict[str, Cell] = {}
+    out: list[tuple[int, Cell]] = []
+    given = {k: getattr(grid, k) for k in ("text", "pretrained", "epochs", "steps")}
+    seeds = ",".join(map(str, grid.seeds))
+    runs = {d: start_run(d, grid.profile, seeds, ".", create=False, **given) for d in grid.dataset}
+    for (dataset, run), changes in product(runs.items(), _changes(grid)):
+        run = replace(run, changes=changes)
+        if "released" in grid.protocols and not rates_of("released", run.data.modalities):
+            raise UserError("protocol 'released' needs three modalities: leave it out")
+        run.train_config(0)  # raises for a value out of range, as does check_start for those of the model
+        run.model_config()
+        check_start(run, grid.recipe, grid.rates)
+        rates = grid.rates or rates_of("random", run.data.modalities)
+        head = _head(grid, run, dataset, changes)
+        name = re.sub(r"[^\w.]", "_", run.data.name)
+        label = f"{name}-{head['varied']}" if head["varied"] else name
+        for seed in grid.seeds:
+            stage = _stage(grid, head, name, seed)
+            if stage:
+                stages[stage.name] = stage
+            needs = stage.name if stage else ""
+            for recoverer in grid.recoverers if "staged" in grid.recipe else ():
+                own = {"kind": "cell", "seed": seed, "recipe": "staged", "recoverer": recoverer, "rate": None}
+                todo = cases_of(grid, rates, run.data.modalities)
+                out.append((seed, Cell(f"{label}-{recoverer}-seed{seed}", head | own | {"cases": todo}, needs)))
+            for rate in rates if "released" in grid.recipe else ():
+                own = {"kind": "cell", "seed": seed, "recipe": "released", "recoverer": "released", "rate": rate}
+                todo = cases_of(grid, rates, run.data.modalities, rate)
+                own_label = f"{label}-joint-rate{rate}-seed{seed}"
+                out.append((seed, Cell(own_label, head | own | {"cases": todo}, needs)))
+    order = {seed: i for i, seed in enumerate(grid.seeds)}
+    return [*stages.values(), *(cell for _, cell in sorted(out, key=lambda pair: order[pair[0]]))]
+
+
+def _changes(grid: Grid) -> list[dict[str, dict[str, object]]]:
+    """Combinations of the axes under model, train and sampler."""
+    keys, values = [], []
+    for group in CHANGED:
+        defaults = {f.name: f.default for f in fields(KINDS[group])}
+        for key, value in getattr(grid, group).items():
+            keys.append((group, key))
+            values.append(axis(defaults[key], value))
+    return [{g: {k: v for (own, k), v in zip(keys, each, strict=True) if own == g} for g in CHANGED}
+            for each in product(*values)]  # fmt: skip
+
+
+def _head(grid: Grid, run: Run, dataset: str, changes: dict[str, dict[str, object]]) -> dict[str, Any]:
+    """Settings that all cells of one data set and one combination share."""
+    several = {(g, k) for g in CHANGED for k, v in getattr(grid, g).items() if isinstance(v, list)}
+    varied = [f"{k}{v}" for g, own in changes.items() for k, v in own.items() if (g, k) in several]
+    file = hashlib.sha256(Path(grid.pretrained).read_bytes()).hexdigest() if grid.pretrained else ""
+    budget = {k: v for k, v in asdict(run.budget).items() if k not in ("seeds", "grid")}
+    return {
+        "dataset": dataset, "data": run.data.name, "data_sha256": run.data.sha256,
+        "sentiment": run.data.sentiment_scale, "profile": grid.profile, "profile_settings": _plain(budget),
+        "text": grid.text, "pretrained": grid.pretrained, "pretrained_sha256": file, "epochs": grid.epochs,
+        "steps": grid.steps, **changes, "varied": re.sub(r"[^\w.,-]", "_", "-".join(varied))[:60],
+        "draws": grid.draws or run.draws, "library": version("imder-kit"), "environment": environment_hash(),
+    }  # fmt: skip
+
+
+def _plain(value: object) -> Any:
+    return json.loads(json.dumps(value, default=dict))
+
+
+def _stage(grid: Grid, head: dict[str, Any], label: str, seed: int) -> Cell | None:
+    """The first stage that the cells of a seed share; None with a pretrained model."""
+    if grid.pretrained:
+        return None
+    seed = grid.seeds[0] if grid.stage1 == "shared" else seed
+    kind = "stage1" if grid.stage1 == "shared" else "fusion"
+    own = {k: v for k, v in head.items() if k not in ("draws", "steps", "sampler", "varied")}
+    own |= {"kind": kind, "recipe": "staged", "recoverer": "", "seed": seed, "steps": 0, "sampler": {}}
+    return Cell(f"{label}-{kind}-seed{seed}", own)
+
+
+def cases_of(grid: Grid, rates: Sequence[float], modalities: Sequence[str], rate: float | None = None) -> list[Case]:
+    """Test cases of a model: all of the grid, or those of its training rate.
+
+    The release has no models for fixed patterns, so each pattern is tested with the model of the nearest rate: .7 (2/3)
+    for two missing modalities of three, .3 for one, 0 for none. These models are tested under protocol released too.
+    """
+    known = [case for _, case in cases("fixed", modalities)]
+    if bad := [p for p in grid.patterns if p not in known]:
+        raise unknown("unknown pattern", bad[0], known)
+    fixed = [("fixed", p) for p in grid.patterns or known] if "fixed" in grid.protocols else []
+    others = [p for p in grid.protocols if p != "fixed"]
+    if rate is None:
+        return fixed + [(p, r) for p in others for r in rates]
+    missing = {c: 1 - len(c[1].split("+")) / len(modalities) for c in fixed}
+    own = [c for c in fixed if min(rates, key=lambda r: abs(r - missing[c])) == rate]
+    return own + [(p, rate) for p in dict.fromkeys([*others, "released"])]

@@ -1,0 +1,144 @@
+"""What a sweep has come to: state, tidy rows, tables beside published results, and comparison with another sweep."""
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from imder_lib.errors import UserError
+from imder_lib.experiment.checkpoint import write_text
+from imder_lib.runs.attempt import CELLS, ERROR, WORK
+from imder_lib.runs.cells import METRICS, Cell
+from imder_lib.runs.engine import names
+from imder_lib.runs.locks import STALE, gone, newest
+from imder_lib.runs.tables import beside_published, interval, save_table
+
+PLAN = "plan.json"  # of the last grid that was swept in a folder
+SAMPLE = 200  # finished cells whose seconds give an estimate
+COMPARED_METRICS = ("acc2", "f1", "acc7", "mae", "corr")
+KEY = ("dataset", "recipe", "recoverer", "varied", "protocol", "case")  # of a row, beside seed and method
+
+
+def read_plan(folder: Path) -> list[Cell]:
+    """The cells of the last grid that was swept in a folder."""
+    try:
+        return [Cell(**c) for c in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{folder} holds no sweep: expected a folder that imder sweep has written") from None
+
+
+def _json(path: Path) -> Any:
+    with suppress(OSError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8"))
+    return None
+
+
+def state_of(folder: Path, name: str) -> str:
+    """State of a cell that is not finished: "running", "failed" or "left"."""
+    work, n = folder / WORK / name, newest(folder / WORK / name)
+    with suppress(OSError):
+        if n >= 0 and not gone(work, n) and abs(time.time() - (work / f"lock.{n}").stat().st_mtime) < STALE:
+            return "running"
+    return "failed" if (work / ERROR).exists() else "left"
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """State of a sweep: numbers of cells (done, running, failed, left), names, errors, seconds of what is not done."""
+    cells = read_plan(folder)
+    finished, begun = names(folder / CELLS), names(folder / WORK)
+    states = {c.name: "done" if c.name in finished else "left" for c in cells}
+    states |= {name: state_of(folder, name) for name in begun & states.keys() - finished}
+    count = Counter(states.values())
+    failed = [{"name": n} | (_json(folder / WORK / n / ERROR) or {}) for n, s in states.items() if s == "failed"]
+    open_ = [c for c in cells if states[c.name] != "done"]
+    return {
+        "folder": str(folder), "cells": len(cells), **{s: count[s] for s in ("done", "running", "failed", "left")},
+        "running_names": [n for n, s in states.items() if s == "running"], "failures": failed,
+        "estimated_cell_seconds": _seconds(folder, open_),
+    }  # fmt: skip
+
+
+def _group(cell: Cell) -> str:
+    return "-".join(str(cell.settings.get(k)) for k in ("dataset", "profile", "kind", "recipe", "recoverer"))
+
+
+def _seconds(folder: Path, cells: Sequence[Cell]) -> float | None:
+    """Seconds that cells take in all, from finished cells of the same kind; None if there are none to compare with."""
+    known: dict[str, list[float]] = defaultdict(list)
+    with suppress(UserError):
+        finished = names(folder / CELLS)
+        for cell in [c for c in read_plan(folder) if c.name in finished][:SAMPLE]:
+            note = _json(folder / CELLS / cell.name / "provenance.json") or {}
+            known[_group(cell)].append(float(note.get("seconds", 0)))
+    groups = Counter(map(_group, cells))
+    if any(g not in known for g in groups):
+        return None
+    return sum(n * sum(known[g]) / len(known[g]) for g, n in groups.items())
+
+
+def estimate(folder: Path, cells: Sequence[Cell], workers: int) -> str:
+    """How long cells take, for a reader."""
+    seconds = _seconds(folder, cells)
+    return "" if not cells or seconds is None else f", about {seconds / workers / 60:.0f} minutes"
+
+
+def results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
+    """Tidy rows of all finished cells: those of :func:`imder_lib.evaluate`, and dataset, recipe, recoverer, varied."""
+    finished = names(folder / CELLS)
+    found = [_json(folder / CELLS / c.name / METRICS) or [] for c in cells if c.name in finished]
+    return pd.DataFrame([row for rows in found for row in rows])
+
+
+def write_results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
+    """Write results.csv, tables/ beside published results, and tables/missing.csv: cells that are not finished."""
+    table, finished = results(folder, cells), names(folder / CELLS)
+    missing = [{"cell": c.name, "state": state_of(folder, c.name)} for c in cells if c.name not in finished]
+    save_table(folder, pd.DataFrame(missing, columns=["cell", "state"]), "missing")
+    write_text(folder / "results.csv", table.to_csv(index=False))
+    if table.empty or "protocol" not in table:
+        return table
+    save_table(folder, table, "05_paper_all")
+    several = table["dataset"].nunique() > 1
+    scale = {c.settings["data"]: c.settings["sentiment"] for c in cells}
+    for (dataset, recipe, recoverer, varied), part in table.groupby(["dataset", "recipe", "recoverer", "varied"]):
+        own = [dataset] if several else []
+        own += [recipe] if recoverer == {"staged": "kit", "released": "released"}[recipe] else [recipe, recoverer]
+        for protocol in ("fixed", "random"):
+            shown = beside_published(part, dataset, protocol, sentiment=scale[dataset])
+            if not shown.empty:
+                save_table(folder, shown, "_".join(["05_paper", protocol, *own, *([varied] if varied else [])]))
+    return table
+
+
+def compare(a: Path, b: Path) -> pd.DataFrame:
+    """Differences B - A of what two sweeps share, paired by seed: one row per metric and case.
+
+    Columns: those of :data:`KEY`, metric, seeds, a, b (means), difference, low, high (95 % interval over seeds).
+
+    Raises:
+        UserError: a folder holds no sweep, or they share no case and seed.
+    """
+    both = []
+    for folder in (a, b):
+        table = results(folder, read_plan(folder))
+        if table.empty or "method" not in table:
+            raise UserError(f"{folder} has no finished cell yet")
+        both.append(table[table["method"] == "imder"].set_index([*KEY, "seed"]))
+    shared = both[0].index.intersection(both[1].index)
+    if shared.empty:
+        raise UserError(f"{a} and {b} share no cell: expected the same data, recoverers, cases and seeds")
+    out = []
+    for metric in [m for m in COMPARED_METRICS if m in both[0] and m in both[1]]:
+        pair = pd.DataFrame({"a": both[0].loc[shared, metric], "b": both[1].loc[shared, metric]}).astype(float).dropna()
+        for key, part in pair.groupby(level=list(KEY), sort=False):
+            mean, _, low, high = interval(part["b"] - part["a"])
+            head = dict(zip(KEY, key, strict=True)) | {"metric": metric, "seeds": len(part)}
+            out.append(
+                head | {"a": part["a"].mean(), "b": part["b"].mean(), "difference": mean, "low": low, "high": high}
+            )
+    return pd.DataFrame(out)

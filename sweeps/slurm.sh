@@ -1,0 +1,25 @@
+#!/bin/bash
+# A sweep under SLURM: one scheduler and one Dask worker for each task, over TLS with keys made for this job.
+#   sbatch --ntasks=8 --cpus-per-task=4 --gpus-per-task=1 sweeps/slurm.sh sweeps/mosi.yaml results/mosi
+# The kit, the current folder and the results must be on a file system that all nodes see. A job that was cut off is
+# submitted again as it was: finished cells stay.
+#SBATCH --job-name=imder
+set -eu
+grid=$1 out=$2
+bin=$PWD/.venv/bin
+[ -x "$bin/imder" ] || bin=$(dirname "$(command -v imder)")
+keys=$(mktemp -d "$PWD/.imder-job.XXXXXX")
+trap 'kill $(jobs -p) 2>/dev/null; wait; rm -rf "$keys"' EXIT
+
+openssl req -x509 -newkey rsa:3072 -nodes -days 30 -subj /CN=imder -keyout "$keys/key" -out "$keys/cert" 2>/dev/null
+export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=true DASK_DISTRIBUTED__COMM__TLS__CA_FILE=$keys/cert
+for role in SCHEDULER WORKER CLIENT; do
+    export "DASK_DISTRIBUTED__COMM__TLS__${role}__CERT=$keys/cert" "DASK_DISTRIBUTED__COMM__TLS__${role}__KEY=$keys/key"
+done
+
+"$bin/dask" scheduler --protocol tls --port 0 --no-dashboard --scheduler-file "$keys/scheduler.json" &
+gpu=()
+[ -z "${SLURM_GPUS_PER_TASK:-}" ] || gpu=(--resources GPU=1)
+srun "$bin/dask" worker --protocol tls --scheduler-file "$keys/scheduler.json" --nthreads 1 --memory-limit 0 \
+    --no-dashboard --local-directory "${TMPDIR:-/tmp}" "${gpu[@]}" &
+"$bin/imder" sweep "$grid" --out "$out" --scheduler-file "$keys/scheduler.json"
