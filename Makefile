@@ -12,7 +12,7 @@ endif
 # The nets of the course are small: two threads that wait for each other take twice as long as one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help test test-browser reproduce notebooks lab site lint audit lock clean
+.PHONY: help test fuzz test-browser reproduce notebooks lab site lint bench audit lock clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml requirements.lock
@@ -26,6 +26,9 @@ help:  ## list the targets
 
 test: $(READY)  ## set up and run every test and every notebook
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+fuzz: $(READY)  ## try a hundred thousand odd files and parameters
+	$(BIN)/python -m pytest tests/data/test_fuzz.py --hypothesis-profile fuzz --timeout 0 --numprocesses 2
 
 test-browser: $(READY)  ## run notebooks 00, 03 and 05 in JupyterLab in a headless Chromium
 	.ci/chromium
@@ -46,6 +49,9 @@ site: $(READY)  ## build the executed notebooks as a static book: build/site/ind
 lint: $(READY)  ## check code and notebooks with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: $(READY)  ## measure what the kit costs, as ratios within one run: results/bench; ARGS=--help
+	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 audit:  ## look for known weaknesses of the packages in requirements.lock; needs the network
 	rm -rf .venv-audit && $(PYTHON) -m venv .venv-audit

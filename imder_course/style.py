@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from imder_lib.runs.tables import METHOD_NAMES, METRIC_NAMES
+
 # Distinct for colour-blind readers (CIEDE2000 of any two at least 14); contrast against white at least 3 to 1.
 BLUE, GOLD, MAROON, SKY, BROWN = "#2166AC", "#B8860B", "#661100", "#5B8FF9", "#8C510A"
 INDIGO, GREY, SILVER, BLACK = "#332288", "#555555", "#8A8A8A", "#000000"
@@ -24,27 +26,18 @@ class Method(NamedTuple):
     line: str
 
 
-METHODS = {
-    "bayes": Method("Bayes limit", BLACK, "D", "--"),
-    "imder": Method("IMDer", BLUE, "o", "-"),
-    "released": Method("IMDer, released rules", BROWN, "X", "-"),
-    "network": Method("network, one pass", INDIGO, "P", "-."),
-    "regression": Method("linear regression", GOLD, "s", "-"),
-    "dropout": Method("modality dropout", MAROON, "^", "-"),
-    "mean": Method("mean fill", SKY, "v", "-."),
-    "zero": Method("zero fill", SILVER, "<", "-."),
-    "constant": Method("constant", GREY, "_", ":"),
+LOOKS = {
+    "bayes": (BLACK, "D", "--"),
+    "imder": (BLUE, "o", "-"),
+    "released": (BROWN, "X", "-"),
+    "network": (INDIGO, "P", "-."),
+    "regression": (GOLD, "s", "-"),
+    "dropout": (MAROON, "^", "-"),
+    "mean": (SKY, "v", "-."),
+    "zero": (SILVER, "<", "-."),
+    "constant": (GREY, "_", ":"),
 }
-METRIC_NAMES = {
-    "acc2": "ACC2 (non-zero labels)",
-    "f1": "weighted F1 (non-zero labels)",
-    "acc7": "ACC7",
-    "acc": "accuracy",
-    "f1_weighted": "F1 weighted by class support",
-    "f1_macro": "macro F1",
-    "mae": "MAE (units of the label)",
-    "corr": "Pearson correlation",
-}
+METHODS = {method: Method(METHOD_NAMES[method], *look) for method, look in LOOKS.items()}
 TRUTH = {"color": BLACK, "lw": 1.5, "ls": "--"}
 
 

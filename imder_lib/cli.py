@@ -19,6 +19,7 @@ from imder_lib.errors import UserError
 from imder_lib.runs import reproduce as jobs
 from imder_lib.runs import sweep_commands
 from imder_lib.runs.notebook import run_notebook
+from imder_lib.runs.places import HOME, NOTEBOOKS
 from imder_lib.startup import INTERRUPTED, interrupted, restore_interrupt
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -49,8 +50,10 @@ add_command("pretrain", jobs.pretrain_alone, "pretrained")
 
 @app.command()
 def run(
-    notebook: Annotated[Path, typer.Argument(help="a notebook with a parameters cell")],
-    out: Annotated[Path, typer.Argument(help="the executed notebook")],
+    notebook: Annotated[
+        Path, typer.Argument(help="one with a parameters cell: a path, or the name of one of the kit's")
+    ],
+    out: Annotated[Path | None, typer.Argument(help="the executed notebook; results/executed/NAME")] = None,
     parameter: Annotated[list[str] | None, typer.Option("-p", help="NAME=VALUE, any number of times")] = None,
     timeout: Annotated[float, typer.Option(help="seconds for the whole run")] = 3600.0,
 ) -> None:
@@ -58,6 +61,9 @@ def run(
     pairs = [p.partition("=") for p in parameter or []]
     if bad := [p[0] for p in pairs if not p[1]]:
         raise UserError(f"-p {bad[0]}: expected NAME=VALUE")
+    if not notebook.exists() and (NOTEBOOKS / notebook).is_file():
+        notebook = NOTEBOOKS / notebook
+    out = out or Path("results", "executed", notebook.name)
     run_notebook(notebook, out, {k: v for k, _, v in pairs}, timeout=timeout)
     print(f"executed: {out}")
 
@@ -69,16 +75,20 @@ def convert(path: Path, folder: Path) -> None:
 
 
 @app.command()
-def fake(name: Annotated[str, typer.Argument(help="mosi or mosei")], path: Path) -> None:
+def fake(
+    name: Annotated[str, typer.Argument(help="mosi or mosei")],
+    path: Path,
+    missing: Annotated[float, typer.Option(help="share of modalities that samples lack")] = 0.0,
+) -> None:
     """Write random numbers in the exact schema and size of MOSI or MOSEI: for rehearsals, never for results."""
-    written = write_fake(name, path)
+    written = write_fake(name, path, missing=missing)
     print(f"{written}: {written.stat().st_size / 1e6:.0f} MB of fake data")
 
 
 @app.command()
 def check(path: str) -> None:
     """Check a data file and print a summary."""
-    print(load.load_data(path).describe())
+    print(load.load_data(path, root=HOME / "data").describe())
     print("it fits")
 
 

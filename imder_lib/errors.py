@@ -1,9 +1,15 @@
 """The error for bad input. Its message says what was expected, what was given, and what to do."""
 
+import errno
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from shutil import disk_usage
 from zipfile import is_zipfile
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # faults of a disk, not of its user
+LEAST = 1 << 20  # bytes; torch.save does not say that a disk is full, but leaves less than this
 
 
 class UserError(ValueError):
@@ -35,3 +41,11 @@ def file_fault(path: str | Path) -> str:
     if is_zipfile(path):  # written by torch.save
         return "it is damaged, or holds objects other than tensors: save the state dict alone"
     return "it is damaged or of another format: copy or download it again"
+
+
+def unwritable(path: str | Path, error: Exception) -> Exception:
+    """The error for a path that cannot be written: a RuntimeError if the disk is at fault, otherwise a UserError."""
+    fault, reason = not isinstance(error, OSError) or error.errno in DISK, getattr(error, "strerror", None) or error
+    if not isinstance(error, OSError) and ("os error 28" in str(error) or disk_usage(Path(path).parent).free < LEAST):
+        reason = os.strerror(errno.ENOSPC)
+    return (RuntimeError if fault else UserError)(f"{path} cannot be written: {reason}")

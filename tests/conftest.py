@@ -4,12 +4,19 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pytest
+from hypothesis import HealthCheck, settings
 
 from imder_lib import IMDer, ModelConfig, TrainConfig, load_data
 from imder_lib.config import KIT, RELEASED, RELEASED_SAMPLER
 from imder_lib.diffusion.samplers import Sampler
 
 WIDTHS = {"text": 12, "audio": 5, "vision": 8}
+# tests/data/test_fuzz.py: a fixed share in the tests, other cases each time in make fuzz
+_common = {"deadline": 10_000, "database": None, "print_blob": True}
+_common["suppress_health_check"] = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+settings.register_profile("tests", max_examples=150, derandomize=True, **_common)
+settings.register_profile("fuzz", max_examples=20_000, **_common)
+settings.load_profile("tests")  # unless pytest is called with --hypothesis-profile
 
 
 @pytest.fixture(autouse=True)

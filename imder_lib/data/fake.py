@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from imder_lib.config import WIDTHS
+from imder_lib.data.missing import availability
 from imder_lib.data.mmsa import SIZES
 from imder_lib.data.pickles import new_path
 from imder_lib.data.schema import FAKE, Counts
@@ -15,18 +16,25 @@ from imder_lib.errors import UserError
 WORDS, CLS, SEP = 30522, 101, 102  # the vocabulary of BERT-base-uncased, and the ids of [CLS] and [SEP]
 
 
-def write_fake(name: str, path: str | Path, *, sizes: Counts = None, steps: int = 50, seed: int = 0) -> Path:
+def write_fake(
+    name: str, path: str | Path, *, sizes: Counts = None, steps: int = 50, seed: int = 0, missing: float = 0.0
+) -> Path:
     """Write a pickle with every key of the published aligned_50.pkl of "mosi" or "mosei", filled with random numbers.
 
-    ``sizes``, split -> N, are the published ones unless given; T = ``steps``. A UserError for another name, or a file
-    that exists or cannot be written.
+    ``sizes``, split -> N, are the published ones unless given; T = ``steps``. ``missing`` is the share of modalities,
+    at most 2/3, that samples lack by key "available"; NaN stands there. A UserError for another name, a share out of
+    range, or a file that exists or cannot be written.
     """
     if name not in SIZES:
         raise UserError(f"unknown data set {name!r}: expected one of {sorted(SIZES)}")
     path, content = Path(path), {}
     with new_path(path) as part:
         for i, (split, n) in enumerate((SIZES[name] | dict(sizes or {})).items()):
-            content[split] = _split(name, split, n, steps, np.random.default_rng([seed, i]))
+            made = content[split] = _split(name, split, n, steps, np.random.default_rng([seed, i]))
+            if missing:
+                made["available"] = availability("random", n, list(WIDTHS[name]), missing, seed, made["id"]).numpy()
+                for m, has in zip(WIDTHS[name], made["available"].T, strict=True):
+                    made[m][~has] = np.nan
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             pickle.dump(content, file, protocol=5)  # protocol 5 writes arrays without copying them first

@@ -129,9 +129,9 @@ def _read(path: Path) -> MultimodalData:
 def convert(path: str | Path, folder: str | Path) -> MultimodalData:
     """Write the arrays of a pickle to a new folder that is memory-mapped when opened, and open it.
 
-    The folder holds SPLIT.KEY.npy (float32 features), SPLIT.json (ids and texts) and a manifest with the shapes and the
-    SHA-256 of the pickle. Nothing is left behind by a UserError: as in :func:`load_data`, or for a folder that exists
-    or cannot be written.
+    The folder holds SPLIT.KEY.npy (float32 features, labels, lengths, text_bert, available), SPLIT.json (ids and
+    texts) and a manifest with the shapes and the SHA-256 of the pickle. Nothing is left behind by a UserError: as in
+    :func:`load_data`, or for a folder that exists or cannot be written.
     """
     path, folder = Path(path), Path(folder)
     if not path.is_file():
@@ -142,7 +142,7 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
         manifest = {"source": path.name, "sha256": data.sha256, "notes": data.notes, "splits": {}}
         for name, s in data.splits.items():
             arrays = s.features | {LABELS[0]: s.labels} | {f"lengths.{m}": n for m, n in s.lengths.items()}
-            arrays |= {} if s.text_bert is None else {"text_bert": s.text_bert}
+            arrays |= {k: x for k, x in (("text_bert", s.text_bert), ("available", s.available)) if x is not None}
             for key, x in arrays.items():
                 dtype = np.float32 if key in s.features else np.int32 if key == "text_bert" else x.dtype
                 np.save(part / f"{name}.{key}.npy", np.ascontiguousarray(x, dtype))

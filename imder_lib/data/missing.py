@@ -114,6 +114,12 @@ def _released(n: int, M: int, rate: float, seed: int, batch_size: int) -> Tensor
     return out
 
 
+def restrict(available: Tensor, given: Tensor) -> Tensor:
+    """Masks (..., M) without what a sample does not have, ``given``; an empty one becomes all that it has."""
+    kept = available & given
+    return torch.where(kept.any(dim=-1, keepdim=True), kept, given)
+
+
 def realised_rate(available: Tensor) -> float:
     """Share of missing modalities over all samples."""
     return float((~available).double().mean())

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from imder_lib.data.schema import SPLITS, Split, check_numbers, check_tokens
+from imder_lib.data.checks import check_available, check_numbers, check_tokens
+from imder_lib.data.schema import SPLITS, Split
 from imder_lib.errors import UserError
 
 MODALITIES = ("text", "audio", "vision")
 LABELS = ("regression_labels", "classification_labels")  # the second is read only if the first is absent
 KNOWN = {*MODALITIES, *LABELS, "id", "raw_text", "text_bert", "annotations", "audio_lengths", "vision_lengths"}
-KNOWN |= {"regression_labels_T", "regression_labels_A", "regression_labels_V"}
+KNOWN |= {"available", "regression_labels_T", "regression_labels_A", "regression_labels_V"}
 OTHER_NAMES = ("val", "dev", "validation")  # of split valid
 SIZES = {  # of the published files
     "mosi": {"train": 1284, "valid": 229, "test": 686},
@@ -110,6 +111,8 @@ def _split(part: dict, where: str, modalities: list[str], target: str, whole: bo
         raise UserError(f"{where} is empty: expected at least one sample")
     if texts and len(texts) != n:
         raise UserError(f"{where}, key 'raw_text': {len(texts)} texts for {n} ids: give one for each, or none")
+    available = check_available(part.get("available"), f"{where}, key 'available'", n, modalities)
+    has = {m: np.ones(n, bool) if available is None else available[:, i] for i, m in enumerate(modalities)}
     for m in modalities:
         place = f"{where}, key {m!r}"
         x = _numbers(part[m], place)
@@ -117,17 +120,19 @@ def _split(part: dict, where: str, modalities: list[str], target: str, whole: bo
             raise UserError(f"{place}: shape {x.shape}, expected (N, T, D)")
         if len(x) != n:
             raise UserError(f"{place}: {len(x)} rows, but there are {n} ids; expected (N, T, D) with N = {n}")
+        if whole and not has[m].all():
+            x = np.where(has[m][:, None, None], x, x.dtype.type(0))  # what stands there is not data, and may be NaN
         if whole and m == "audio" and np.isneginf(x).any():
             x = np.where(np.isneginf(x), np.float32(0), x)  # COVAREP writes log(0); the release does the same
         if whole:
             check_numbers(x, place)
         features[m] = x
     labels = _labels(part[target], f"{where}, key {target!r}", n, target == LABELS[1])
-    tokens = _tokens(part.get("text_bert"), where, n, whole)
+    tokens = _tokens(part.get("text_bert"), where, n, whole, has.get("text"))
     _check_axes(features, tokens, where)
-    lengths = _lengths(part, features, tokens, where)
+    lengths = _lengths(part, features, tokens, where, has)
     steps = features[modalities[0]].shape[1]  # the common T is that of text, in MMSA files
-    return Split(features, labels, ids, steps, texts=texts, lengths=lengths, text_bert=tokens)
+    return Split(features, labels, ids, steps, None, texts, lengths, tokens, available)
 
 
 def _strings(values: Any, where: str) -> list[str]:
@@ -176,8 +181,8 @@ def _labels(value: Any, where: str, n: int, classes: bool) -> np.ndarray:
     return y.astype(np.int64)
 
 
-def _tokens(value: Any, where: str, n: int, whole: bool) -> np.ndarray | None:
-    """text_bert (N, 3, T): ids, mask, segments; None if absent or unusable."""
+def _tokens(value: Any, where: str, n: int, whole: bool, has: np.ndarray | None) -> np.ndarray | None:
+    """text_bert (N, 3, T): ids, mask, segments, 0 without text (``has``: (N,)); None if absent or unusable."""
     if value is None:
         return None
     try:
@@ -187,17 +192,24 @@ def _tokens(value: Any, where: str, n: int, whole: bool) -> np.ndarray | None:
     except UserError as error:
         warnings.warn(f"{error}; text_bert is left out, expected numbers ({n}, 3, T)", stacklevel=3)
         return None
+    if whole and has is not None and not has.all():
+        tokens = np.where(has[:, None, None], tokens, tokens.dtype.type(0))
     if whole:
         check_tokens(tokens, where)
     return tokens
 
 
 def _lengths(
-    part: dict, features: dict[str, np.ndarray], tokens: np.ndarray | None, where: str
+    part: dict,
+    features: dict[str, np.ndarray],
+    tokens: np.ndarray | None,
+    where: str,
+    has: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Valid steps of each sample: MODALITY_lengths; for text the last step of BERT's mask.
 
-    A modality without lengths takes those of text if it has the same number of steps, as in an aligned file.
+    A modality without lengths takes those of text if it has the same number of steps, as in an aligned file. What a
+    sample does not have, ``has`` (modality -> (N,)), gives no length: all T steps then.
     """
     text_steps = features["text"].shape[1] if "text" in features else None
     of_text = part.get("text_lengths")
@@ -213,6 +225,7 @@ def _lengths(
         length = _numbers(part.get(key, of_text), place).reshape(-1)
         if len(length) != n:
             raise UserError(f"{place}: {len(length)} lengths for {n} samples")
+        length = np.where(has[m] if key in part else has[m] & has["text"], length, T)
         check_numbers(length, place)
         if wrong := int(((length < 1) | (length > T)).sum()):
             warnings.warn(f"{where}: {wrong} lengths of {m} are outside 1..{T} and are clipped", stacklevel=3)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, unwritable
 
 ALLOWED = {
     ("builtins", "set"), ("builtins", "frozenset"), ("builtins", "bytearray"), ("builtins", "complex"),
@@ -80,7 +80,7 @@ def read_pickle(path: Path) -> Any:
 def new_path(path: Path) -> Iterator[Path]:
     """A temporary path for a new file or folder: renamed to ``path`` if the block succeeds, removed if it fails.
 
-    A UserError if ``path`` exists or cannot be written.
+    A UserError if ``path`` exists or cannot be written; a RuntimeError if the disk is full or broken.
     """
     if path.exists():
         raise UserError(f"{path} exists already: choose a new name, or remove it first")
@@ -89,7 +89,7 @@ def new_path(path: Path) -> Iterator[Path]:
         yield part
         part.rename(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
         with suppress(OSError):

@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imder_lib.data.checks import check_numbers, check_tokens
 from imder_lib.data.process import AffectProcess
 from imder_lib.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 Counts = Mapping[str, int] | None  # split -> N, or modality -> D_m; None: the defaults
 FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
-LIMIT = np.float64(1e15)  # sums of squares of such numbers, over frames and channels, still fit in float32
-BELOW = np.array([[1 << 20], [2], [2]])  # of text_bert's ids (no published vocabulary is larger), mask and segments
 UNUSUAL = 1e6  # times the median over training rows of the largest number in a row
 
 
@@ -48,17 +47,26 @@ class Split:
     texts: list[str] = field(default_factory=list)  # raw texts, or empty
     lengths: dict[str, np.ndarray] = field(default_factory=dict)  # modality -> (N,), valid steps of T_m, if known
     text_bert: np.ndarray | None = field(default=None, repr=False)  # (N, 3, T): BERT's ids, mask and segments
+    available: np.ndarray | None = None  # bool (N, M), what each sample has, in the order of features; None: everything
     data: "MultimodalData | None" = field(default=None, repr=False)  # that the split belongs to
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def given(self, modalities: Sequence[str]) -> Tensor:
+        """What each sample has: bool (N, M), columns in the order of ``modalities``."""
+        if self.available is None:
+            return torch.ones(len(self), len(modalities), dtype=torch.bool)
+        return torch.from_numpy(self.available[:, [list(self.features).index(m) for m in modalities]])
+
     def batch(self, rows: Sequence[int] | np.ndarray | None = None) -> Batch:
-        """The given rows (all if None) as tensors with one common T, standardised if there is a scale."""
+        """The given rows (all if None) with one common T, standardised if there is a scale; 0 for what samples lack."""
         rows = np.arange(len(self)) if rows is None else np.asarray(rows)
         features, lengths = {}, {}
-        for m, stored in self.features.items():
+        for i, (m, stored) in enumerate(self.features.items()):
             x = np.array(stored[rows], dtype=np.float32)  # a copy, never a view of the file
+            if self.available is not None:
+                x[~self.available[rows, i]] = 0
             if self.scale and m in self.scale:
                 mean, std = self.scale[m]  # all-zero frames are padding and stay zero
                 x = np.where(x.any(axis=-1, keepdims=True), (x - mean) / std, 0).astype(np.float32)
@@ -74,10 +82,21 @@ class Split:
 
     def first(self, n: int) -> "Split":
         """The first n samples, without a copy."""
-        features, lengths = ({m: x[:n] for m, x in part.items()} for part in (self.features, self.lengths))
-        tokens = None if self.text_bert is None else self.text_bert[:n]
-        rest = {"labels": self.labels[:n], "ids": self.ids[:n], "texts": self.texts[:n], "text_bert": tokens}
-        return replace(self, features=features, lengths=lengths, **rest)
+        return self._part(slice(n))
+
+    def complete(self) -> "Split":
+        """The samples that have every modality, without a copy if all do; a UserError if none does."""
+        rows = np.arange(len(self)) if self.available is None else np.flatnonzero(self.available.all(axis=1))
+        if not len(rows):
+            raise UserError(f"no sample has all of {list(self.features)}: the truth about what they lack is unknown")
+        return self if len(rows) == len(self) else self._part(rows)
+
+    def _part(self, rows: slice | np.ndarray) -> "Split":
+        features, lengths = ({m: x[rows] for m, x in part.items()} for part in (self.features, self.lengths))
+        arrays = {k: getattr(self, k) for k in ("labels", "text_bert", "available")}
+        arrays = {k: x[rows] for k, x in arrays.items() if x is not None}
+        ids, texts = (np.array(names, dtype=object)[rows].tolist() if names else [] for names in (self.ids, self.texts))
+        return replace(self, features=features, lengths=lengths, ids=ids, texts=texts, **arrays)
 
     def tokens(self, rows: Sequence[int] | np.ndarray) -> Tensor:
         """BERT's ids, mask and segments of the given rows: int64 (B, 3, T); a UserError if the file has none."""
@@ -104,6 +123,10 @@ class MultimodalData:
         self.train, self.valid, self.test = (self.splits[name] for name in SPLITS)
         for split in self.splits.values():
             split.data = self
+
+    def complete(self) -> "MultimodalData":
+        """The data of samples that have every modality, see :meth:`Split.complete`."""
+        return replace(self, splits={name: replace(s.complete()) for name, s in self.splits.items()})
 
     @property
     def fake(self) -> bool:
@@ -149,7 +172,9 @@ class MultimodalData:
             y = s.labels
             label = f"label {y.min():.2f}..{y.max():.2f}, mean {y.mean():.2f}"
             label = f"classes {y.min()} to {y.max()}" if self.classes else label
-            lines.append(f"{name:5} N {len(s):5}: {shapes}; {label}")
+            counts = zip(s.features, (~s.given(s.features)).sum(dim=0).tolist(), strict=True)
+            lacking = ", ".join(f"{n} lack {m}" for m, n in counts if n)
+            lines.append(f"{name:5} N {len(s):5}: {shapes}; {label}" + (lacking and f"; {lacking}"))
         if self.process is not None:
             styles = ", ".join(f"{s} {p:g}" for s, p in zip(self.process.styles, self.process.prior, strict=True))
             styles = f"; hidden styles: {styles}" if len(self.process.styles) > 1 else ""
@@ -167,12 +192,13 @@ class MultimodalData:
         for name, split in self.splits.items():
             if split.text_bert is not None:
                 check_tokens(split.text_bert, f"{self.path}: split {name!r}")
-            for m, x in split.features.items():
+            for m, x, has in zip(split.features, split.features.values(), split.given(split.features).T, strict=True):
                 where = f"split {name!r}, key {m!r}"
                 check_numbers(x, f"{self.path}: {where}")
                 reach = np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2)).astype(np.float64))
-                if zero := int((reach == 0).sum()):
-                    lines.append(f"{where}: {zero} of {len(x)} rows are all zero")
+                if zero := int((has.numpy() & (reach == 0)).sum()):
+                    hint = f"if they have no {m}, say so in key 'available' (docs/your_data.md)"
+                    lines.append(f"{where}: {zero} of {len(x)} rows are all zero: {hint}")
                 if name == "train":
                     usual[m] = np.median(reach[reach > 0]) if reach.any() else np.inf
                     if constant := int((x.min(axis=(0, 1)) == x.max(axis=(0, 1))).sum()):
@@ -206,22 +232,3 @@ def checked_sizes(sizes: Counts, defaults: Mapping[str, int]) -> dict[str, int]:
     if set(out) != set(SPLITS) or min(out.values()) < 1:
         raise UserError(f"sizes must give train, valid and test at least one sample each, got {out}")
     return out
-
-
-def check_numbers(x: np.ndarray, where: str) -> None:
-    """A UserError with the row of the first number that is not finite or beyond LIMIT: training would overflow."""
-    if x.min() >= -LIMIT and x.max() <= LIMIT:  # false for NaN; no copy of a large array
-        return
-    index = tuple(map(int, np.unravel_index((~((x >= -LIMIT) & (x <= LIMIT))).argmax(), x.shape)))
-    what = f"lie within +-{LIMIT:g} (training overflows)" if np.isfinite(x[index]) else "be finite"
-    got = f"{x[index]} at {index}; every number must {what}: correct it or leave the row out"
-    raise UserError(f"{where}, row {index[0]}: {got}")
-
-
-def check_tokens(tokens: np.ndarray, where: str) -> None:
-    """A UserError with the row of the first number in text_bert (N, 3, T) that is no token id, mask or segment."""
-    wrong = ~((tokens >= 0) & (tokens < BELOW) & (tokens == np.floor(tokens)))
-    if wrong.any():
-        index = tuple(map(int, np.unravel_index(wrong.argmax(), wrong.shape)))
-        what = ("whole token ids from 0", "a mask of 0 and 1", "segments of 0 and 1")[index[1]]
-        raise UserError(f"{where}, key 'text_bert', row {index[0]}: {tokens[index]:g} at {index}; expected {what}")

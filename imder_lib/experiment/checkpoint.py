@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from imder_lib.config import ModelConfig, Rules
 from imder_lib.diffusion.samplers import Sampler
-from imder_lib.errors import UserError, file_fault
+from imder_lib.errors import UserError, file_fault, unwritable
 from imder_lib.model.bert import check_finite
 from imder_lib.model.imder import IMDer
 
@@ -28,8 +28,9 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Raises:
         UserError: the file cannot be written; ``path`` is unchanged.
+        RuntimeError: the same, because the disk is full or broken.
     """
-    part = path.with_name(f".{path.name}.part")
+    part, new = path.with_name(f".{path.name}.part"), not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -37,10 +38,12 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         part.replace(path)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
-        raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+        raise unwritable(path, error) from None
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+            if new and not path.exists():
+                path.parent.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

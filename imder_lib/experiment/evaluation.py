@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from imder_lib.data.missing import availability, realised_rate
+from imder_lib.data.missing import availability, realised_rate, restrict
 from imder_lib.data.posterior import bayes_prediction
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
@@ -18,7 +18,7 @@ from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.experiment.cases import Case, cases
 from imder_lib.experiment.metrics import class_metrics, coverage, metrics
-from imder_lib.experiment.parallel import over_batches
+from imder_lib.experiment.parallel import BATCH, over_batches
 from imder_lib.model.imder import IMDer, check_widths
 from imder_lib.model.recovery import Latents, MeanFill, Recoverer, ZeroFill, encode_split
 
@@ -39,7 +39,7 @@ def predict(
     seed: int,
     draws: int = 1,
     sampler: Sampler | None = None,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
 ) -> np.ndarray:
     """Predictions of the model's fusion for K draws of a recoverer: (K, N), or class probabilities (K, N, C).
 
@@ -106,14 +106,15 @@ def evaluate(
     *,
     draws: int = 1,
     sampler: Sampler | None = None,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
     mask_batch: int = 32,
     method: str = "imder",
     baselines: bool = True,
 ) -> pd.DataFrame:
     """Metrics of a model and its baselines on one split.
 
-    Masks and noise of a sample depend on (seed, id) alone, so each sample is recovered once per pattern.
+    Masks and noise of a sample depend on (seed, id) alone, so each sample is recovered once per pattern. A mask leaves
+    out what a sample lacks in the data; one that would become empty leaves all that the sample has.
 
     Args:
         model: trained; evaluated in eval mode.
@@ -154,6 +155,7 @@ def evaluate(
             f"{-(-len(split) // mask_batch)} of {mask_batch}; use protocol 'random', or a smaller mask_batch",
             stacklevel=3,
         )
+    masks = {key: restrict(mask, split.given(model.modalities)) for key, mask in masks.items()}
     was_training = model.training
     model.eval()
     try:
@@ -223,8 +225,9 @@ def _constant(data: MultimodalData, n: int) -> np.ndarray:
 
 
 def _residual(model: IMDer, data: MultimodalData | None) -> float:
-    """Root mean squared error of the model on complete validation data; NaN without a data set."""
-    if data is None:
+    """Root mean squared error of the model on complete validation samples; NaN without any."""
+    complete = None if data is None else data.valid.given(model.modalities).all(dim=1).numpy()
+    if complete is None or not complete.any():
         return float("nan")
     prediction = model.fusion(encode_split(model, data.valid))[0][:, 0].cpu().numpy()
-    return float(np.sqrt(np.mean((prediction - data.valid.labels) ** 2)))
+    return float(np.sqrt(np.mean((prediction - data.valid.labels)[complete] ** 2)))

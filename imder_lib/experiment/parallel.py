@@ -1,13 +1,20 @@
-"""Batches of a long computation, several at once where cores are idle."""
+"""Batches of a long computation, several at once where cores are idle, and the bars of long computations."""
 
 import os
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from typing import TypeVar
 
 import torch
+from IPython import get_ipython
+from tqdm.auto import tqdm
 
 Result = TypeVar("Result")
+BATCH = 256  # samples of a batch: larger ones are no faster on a CPU, whose caches they exceed
+SHORT = 2.0  # seconds; a computation that takes less shows no bar
 
 
 def idle_cores(device: torch.device | str) -> int:
@@ -16,6 +23,18 @@ def idle_cores(device: torch.device | str) -> int:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // torch.get_num_threads())
+
+
+def progress_bar(total: int, name: str, begun: int = 0) -> tqdm:
+    """A bar of ``total`` steps, of which ``begun`` are done, in a terminal or in JupyterLab.
+
+    It is off where nobody looks, so that no saved notebook holds one: a program that executes a notebook tells the
+    kernel, with each cell, that nobody can answer a question.
+    """
+    kernel = getattr(get_ipython(), "kernel", None)
+    watched = kernel.get_parent().get("content", {}).get("allow_stdin") if kernel else sys.stderr.isatty()
+    with redirect_stdout(sys.stdout or sys.__stdout__):  # a notebook may have switched it off, and Jupyter flushes it
+        return tqdm(total=total, desc=name, initial=begun, unit="batch", leave=False, disable=not watched)
 
 
 def over_batches(
@@ -37,11 +56,18 @@ def over_batches(
         return run(slice(start, min(start + batch_size, size)))
 
     starts = range(0, size, batch_size)
-    workers = min(idle_cores(device), len(starts))
-    if workers < 2:
-        return [one(start) for start in starts]
-    pool = ThreadPoolExecutor(workers)
+    workers, results, begun, bar = min(idle_cores(device), len(starts)), [], time.perf_counter(), None
+    pool = ThreadPoolExecutor(workers) if workers > 1 else None
     try:
-        return list(pool.map(one, starts))
+        for result in pool.map(one, starts) if pool else map(one, starts):
+            results.append(result)
+            if bar is not None:
+                bar.update()
+            elif time.perf_counter() - begun > SHORT and len(results) < len(starts):
+                bar = progress_bar(len(starts), "batches", len(results))
     finally:
-        pool.shutdown(cancel_futures=True)  # after an error or an interruption, batches that wait do not start
+        if bar is not None:
+            bar.close()
+        if pool:
+            pool.shutdown(cancel_futures=True)  # after an error or an interruption, batches that wait do not start
+    return results

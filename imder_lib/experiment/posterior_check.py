@@ -1,10 +1,11 @@
 """The posterior check: sample quality of recovered latents and of exact posterior draws, by pattern."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from imder_lib.data.missing import available_columns, patterns
 from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean
@@ -12,9 +13,10 @@ from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
+from imder_lib.experiment.parallel import BATCH, over_batches
 from imder_lib.experiment.sample_quality import sample_quality
 from imder_lib.model.imder import IMDer
-from imder_lib.model.recovery import Standardizer, encode_split
+from imder_lib.model.recovery import Latents, Standardizer, encode_split
 
 
 def latent_posteriors(
@@ -57,7 +59,7 @@ def posterior_check(
     limit: int = 0,
     samplers: Mapping[str, Sampler] | None = None,
 ) -> pd.DataFrame:
-    """:func:`sample_quality` of recovered latents on the test split, for each incomplete pattern.
+    """:func:`sample_quality` of recovered latents on the complete samples of the test split, by incomplete pattern.
 
     The missing modalities of a pattern are joined. Latents are standardised per channel with training statistics. On
     synthetic data the conditional mean is exact, and rows "exact" are for draws of the exact posterior.
@@ -82,7 +84,8 @@ def posterior_check(
     if "exact" in samplers:
         raise UserError('the sampler name "exact" is reserved for draws of the exact posterior: use another name')
     model.eval()
-    split = data.test if not limit else data.test.first(limit)
+    split = data.test.complete()
+    split = split.first(limit) if limit else split
     scale = Standardizer(model.modalities, model.config.dim)
     scaled = lambda latents: scale({m: x.cpu() for m, x in latents.items()}).numpy()  # noqa: E731  (N, M, D, T')
     scale.fit({m: x.cpu() for m, x in encode_split(model, data.train).items()})
@@ -94,10 +97,10 @@ def posterior_check(
         available = available_columns([pattern], model.modalities)
         missing = [(i, m) for i, m in enumerate(model.modalities) if not available[0, i]]
         rows = available.expand(len(split), -1).to(latents[model.modalities[0]].device)
-        noise, found = SampleNoise(seed, split.ids, "posterior check"), {}
+        found: dict[str, np.ndarray] = {}
         join = lambda x, missing=missing: np.concatenate([x[..., i, :, :] for i, _ in missing], axis=-2)  # noqa: E731
         for name, sampler in samplers.items():
-            drawn = model.recover(latents, rows, noise, draws, sampler)
+            drawn = _recovered(model, latents, rows, split.ids, draws, seed, sampler)
             found[name] = join(np.stack([scaled({m: x[k] for m, x in drawn.items()}) for k in range(draws)]))
         exact = None
         if data.process is not None:
@@ -113,3 +116,16 @@ def posterior_check(
             table = sample_quality(x, join(true), condition, exact, against=against)
             tables.append(table.assign(pattern="+".join(pattern), method=method))
     return pd.concat(tables, ignore_index=True)[["pattern", "method", "metric", "value", "low", "high"]]
+
+
+def _recovered(
+    model: IMDer, latents: Latents, available: Tensor, ids: Sequence[str], draws: int, seed: int, sampler: Sampler
+) -> Latents:
+    """Recovered latents on the CPU, modality -> (K, N, D, T'), computed in batches."""
+
+    def run(rows: slice) -> Latents:
+        part, noise = {m: x[rows] for m, x in latents.items()}, SampleNoise(seed, ids[rows], "posterior check")
+        return {m: x.cpu() for m, x in model.recover(part, available[rows], noise, draws, sampler).items()}
+
+    parts = over_batches(len(ids), BATCH, run, available.device)
+    return {m: torch.cat([part[m] for part in parts], dim=1) for m in latents}

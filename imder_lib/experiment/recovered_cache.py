@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from imder_lib.data.missing import available_columns, patterns
+from imder_lib.data.missing import available_columns, patterns, restrict
 from imder_lib.diffusion.noise import SampleNoise, derive_seed
-from imder_lib.experiment.parallel import over_batches
+from imder_lib.experiment.parallel import BATCH, over_batches
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents
 
@@ -53,8 +53,7 @@ def choose_patterns(
     chosen = table[torch.stack(picks)]
     if observed is None:
         return chosen
-    kept = chosen & observed[:, None].cpu()
-    return torch.where(kept.any(dim=2, keepdim=True), kept, observed[:, None].cpu())
+    return restrict(chosen, observed[:, None].cpu())
 
 
 @torch.no_grad()
@@ -65,7 +64,7 @@ def fill_cache(
     patterns: int,
     seed: int,
     observed: Tensor | None = None,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
 ) -> RecoveredCache:
     """Recover each sample under its patterns: DRAWS times if the recoverer is stochastic, otherwise once.
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imder_lib.config import TrainConfig
-from imder_lib.data.missing import availability, available_columns, patterns
+from imder_lib.data.missing import availability, available_columns, patterns, restrict
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise, derive_seed
 from imder_lib.errors import UserError
@@ -17,8 +17,9 @@ from imder_lib.experiment.recovered_cache import fill_cache
 from imder_lib.experiment.trainer import Stage
 from imder_lib.model.bert import BERT_LR, last_hidden
 from imder_lib.model.imder import IMDer
-from imder_lib.model.recovery import encode_split
+from imder_lib.model.recovery import Latents, encode_split
 
+LEAST = 2  # complete samples in training and in validation
 MORE_EPOCHS = 3  # at most, of the diffusion on a small data set: every epoch validates and writes a checkpoint
 LOSS_WEIGHT = 0.1  # of the score and refiner losses, relative to the prediction loss
 
@@ -29,19 +30,31 @@ def _in_batches(size: int, batch_size: int, loss: Callable[[Tensor], Tensor]) ->
 
 
 def _observed(model: IMDer, data: MultimodalData, config: TrainConfig) -> dict[str, Tensor]:
-    """Modalities that may be read: bool (N, M) for "train" and "valid"; all, but for "train" of supervision "observed".
+    """Modalities of "train" and "valid" that may be read, bool (N, M): those that supervision does not hide.
 
-    Raises:
-        UserError: no training sample is complete.
+    A UserError if a split has fewer than LEAST complete samples, or under recipe "released" any incomplete one.
     """
-    device, M = next(model.parameters()).device, len(model.modalities)
-    observed = {k: torch.ones(len(data.splits[k]), M, dtype=torch.bool, device=device) for k in ("train", "valid")}
+    observed = {k: data.splits[k].given(model.modalities) for k in ("train", "valid")}
+    if config.recipe == "released" and not all(x.all() for x in observed.values()):
+        raise UserError("recipe 'released' needs samples with all modalities, some lack one: choose recipe 'staged'")
     if config.supervision == "observed":
         kw = {"seed": derive_seed(config.seed, "observed"), "ids": data.train.ids}
-        observed["train"] = availability("random", len(data.train), model.modalities, config.rate, **kw).to(device)
-    if not observed["train"].all(dim=1).any():
-        raise UserError("no training sample is complete: lower the rate of supervision 'observed'")
-    return observed
+        hidden = availability("random", len(data.train), model.modalities, config.rate, **kw)
+        observed["train"] = restrict(hidden, observed["train"])
+    for name, x in observed.items():
+        if (complete := int(x.all(dim=1).sum())) < min(LEAST, len(x)):
+            hint = "add such samples, or lower the rate of supervision 'observed'"
+            raise UserError(f"split {name!r}: {complete} samples are complete, training needs {LEAST}: {hint}")
+    return {k: x.to(next(model.parameters()).device) for k, x in observed.items()}
+
+
+def _latents(model: IMDer, split: Split, observed: Tensor) -> Latents:
+    """Latents of a split, zero where ``observed`` (N, M) does not let them be read.
+
+    The joint net then reads noise around 0 for a modality whose truth is unknown, as in MissDiff (Ouyang et al., 2023).
+    """
+    latents = encode_split(model, split)
+    return {m: latents[m] * observed[:, c, None, None] for c, m in enumerate(model.modalities)}
 
 
 def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: nn.Module | None = None) -> Stage:
@@ -50,7 +63,8 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: 
     With a BERT, its output replaces the text features, and it is trained like the encoders, whatever their kind.
     """
     device = next(model.parameters()).device
-    complete = _observed(model, data, config)["train"].all(dim=1).nonzero()[:, 0].cpu()
+    rows_of = {k: x.all(dim=1).nonzero()[:, 0].cpu() for k, x in _observed(model, data, config).items()}
+    complete, checked = rows_of["train"], rows_of["valid"]
     fixed = model.config.encoders == "components" and bert is None
     readout = fixed and model.config.readout and not data.classes
     plain = config.recipe == "released" or bert is not None  # Adam, and the mean of batch means for validation
@@ -60,8 +74,8 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: 
         ridge = fit_encoders(model, data, complete)
         if readout:
             x, valid = (model.fusion.averages(encode_split(model, s)).cpu().numpy() for s in (data.train, data.valid))
-            rows = complete.numpy()
-            fit_readout(model, ridge, (x[rows], data.train.labels[rows]), (valid, data.valid.labels))
+            a, b = complete.numpy(), checked.numpy()
+            fit_readout(model, ridge, (x[a], data.train.labels[a]), (valid[b], data.valid.labels[b]))
 
     def error(split: Split, rows: Tensor, reduction: str = "mean") -> Tensor:
         batch = split.batch(rows.numpy()).to(device)
@@ -74,7 +88,7 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: 
 
     def validate() -> Tensor:
         reduction = "mean" if plain else "none"
-        return _in_batches(len(data.valid), config.batch_size, lambda rows: error(data.valid, rows, reduction))
+        return _in_batches(len(checked), config.batch_size, lambda rows: error(data.valid, checked[rows], reduction))
 
     return Stage(
         "fusion",
@@ -94,7 +108,7 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: 
 def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
     """Train the recoverer with its own loss on latents of fixed encoders, with a random pattern per sample."""
     observed = _observed(model, data, config)
-    latents = {name: encode_split(model, data.splits[name]) for name in observed}
+    latents = {name: _latents(model, data.splits[name], seen) for name, seen in observed.items()}
     device = next(model.parameters()).device
     table = available_columns(patterns(model.modalities, complete=False), model.modalities).to(device)
 
@@ -102,8 +116,7 @@ def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> 
         pick = torch.randint(len(table), (len(rows),), generator=generator).to(device)
         rows = rows.to(device)
         part, truth = {m: x[rows] for m, x in latents[name].items()}, observed[name][rows]
-        kept = table[pick] & truth  # an empty pattern becomes all observed modalities, and gives no loss
-        available = torch.where(kept.any(dim=1, keepdim=True), kept, truth)
+        available = restrict(table[pick], truth)  # an empty pattern becomes all observed modalities: no loss
         return sum(model.recoverer.losses(part, available, generator, truth).values())
 
     def validate() -> Tensor:
@@ -138,26 +151,30 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     """
     device = next(model.parameters()).device
     observed = _observed(model, data, config)
-    latents = {name: encode_split(model, data.splits[name]) for name in observed}
+    latents = {name: _latents(model, data.splits[name], seen) for name, seen in observed.items()}
     labels = {name: torch.from_numpy(data.splits[name].labels.copy())[:, None].to(device) for name in observed}
-    caches = {}
+    caches, most = {}, {}
     for name, each in (("train", config.cache_patterns), ("valid", 0)):  # all patterns in validation: less variance
         ids, seed = data.splits[name].ids, derive_seed(config.seed, "cache", name)
         print(f"cache: recovering {len(ids)} {name} samples", flush=True)
         caches[name] = fill_cache(model, latents[name], ids, each, seed, observed[name])
+        # Of an incomplete sample: the pattern with all that is observed, or the first if that one is not in the cache.
+        most[name] = (caches[name].available == observed[name][:, None]).all(dim=2).int().argmax(dim=1)
     complete = 1 / (2 ** len(model.modalities) - 1)  # probability of the complete pattern
 
     def losses(name: str, rows: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor | float]:
         """Prediction losses (B,) and refiner loss; ``pattern`` (B,) is an index into the cache, -1: complete."""
         rows, pattern, cache = rows.to(device), pattern.to(device), caches[name]
-        pattern = torch.where((pattern < 0) & ~observed[name][rows].all(dim=1), 0, pattern)  # incomplete samples
+        seen = observed[name][rows]
+        pattern = torch.where((pattern < 0) & ~seen.all(dim=1), most[name][rows], pattern)
         available = cache.available[rows, pattern.clamp(min=0)] | (pattern < 0)[:, None]  # (B, M)
         true, missing = {m: x[rows] for m, x in latents[name].items()}, model.recoverer.missing_rows(available)
+        known = {m: i[seen[i, c]] for c, (m, i) in enumerate(missing.items())}
         filled, refine = [], []
         for k in range(1 if available.all() else cache.draws):
             drawn = {m: cache.recovered[m][k, rows[i], pattern[i]] for m, i in missing.items()}
             x = model.refined({m: true[m].index_copy(0, i, drawn[m]) for m, i in missing.items()}, available)
-            errors = [F.mse_loss(x[m][i], true[m][i]) for m, i in missing.items() if len(i) and m in model.refiners]
+            errors = [F.mse_loss(x[m][i], true[m][i]) for m, i in known.items() if len(i) and m in model.refiners]
             filled.append(x)
             refine.append(sum(errors))
         mean = mean_prediction(torch.stack([model.fusion(x)[0] for x in filled]))

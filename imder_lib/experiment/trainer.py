@@ -1,7 +1,6 @@
 """The training loop of all stages: epochs, validation, early stopping, learning rate, checkpoints, resuming."""
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,8 +15,9 @@ from tqdm import tqdm
 
 from imder_lib.config import TrainConfig
 from imder_lib.diffusion.noise import derive_seed, seeded
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, unwritable
 from imder_lib.experiment.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint, write_text
+from imder_lib.experiment.parallel import progress_bar
 
 WARM_UP = 100  # steps, or a tenth of all steps if that is fewer
 SAVED = ("epoch", "best_epoch", "best", "kept", "average", "initial")  # of a Learner, in the checkpoint
@@ -62,7 +62,8 @@ class Learner:
         self.stage, self.model, self.config = stage, model, config
         self.optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay, fused=True)
         self.parameters: list[nn.Parameter] = [p for group in stage.groups() for p in group["params"]]
-        self.steps = stage.epochs * -(-stage.size // stage.batch_size)  # in all epochs
+        self.batches = -(-stage.size // stage.batch_size)
+        self.steps = stage.epochs * self.batches
         if stage.cosine:
             rise = min(WARM_UP, 1 + self.steps // 10)
             wave = lambda i: min(1.0, (i + 1) / rise) * (1 + math.cos(math.pi * i / self.steps)) / 2  # noqa: E731
@@ -98,11 +99,12 @@ class Learner:
         row = {"train": None, "valid": self.best, "lr": 0.0, "kept": True, "seconds": 0.0}
         return {"stage": self.stage.name, "epoch": 0, **row}
 
-    def train_epoch(self) -> dict[str, Any]:
+    def train_epoch(self, bar: tqdm) -> dict[str, Any]:
         """Train one epoch, validate, and keep the weights if they are the best; return the row of the history."""
         started, lr, name = time.perf_counter(), self.optimiser.param_groups[0]["lr"], self.stage.name
         self.epoch += 1
-        train, losses = self._train(), self._validate()
+        bar.set_description(f"{name} epoch {self.epoch}/{self.stage.epochs}")
+        train, losses = self._train(bar), self._validate()
         valid = float(losses.mean())
         if not self.stage.cosine:
             self.schedule.step(valid)
@@ -114,12 +116,14 @@ class Learner:
             self.best, self.best_epoch = valid, self.epoch
             self.kept = _copies(self.average or self.parameters)
         seconds = round(time.perf_counter() - started, 2)
-        print(f"{name} epoch {self.epoch}/{self.stage.epochs}: train {train:.4f}, valid {valid:.4f}, lr {lr:.2g}, "
-              f"{seconds:.1f} s", flush=True)  # fmt: skip
+        bar.set_postfix_str(f"valid {valid:.4f}")
+        with bar.external_write_mode():  # the line stands above the bar
+            print(f"{name} epoch {self.epoch}/{self.stage.epochs}: train {train:.4f}, valid {valid:.4f}, lr {lr:.2g}, "
+                  f"{seconds:.1f} s", flush=True)  # fmt: skip
         row = {"train": train, "valid": valid, "lr": lr, "kept": better, "seconds": seconds}
         return {"stage": name, "epoch": self.epoch, **row}
 
-    def _train(self) -> float:
+    def _train(self, bar: tqdm) -> float:
         """Train on all samples once; return the mean loss."""
         self.model.eval()  # no dropout in modules that are not trained
         for part, _ in self.stage.parts:
@@ -130,8 +134,7 @@ class Learner:
         masks = self.stage.masks(generator).split(size) if self.stage.masks else [None] * len(batches)
         horizon, losses = 1 + self.config.average * self.steps, []
         with seeded(derive_seed(seed, "default", name, self.epoch)):  # dropout uses torch's default generator
-            shown = tqdm(batches, name, leave=False, disable=not sys.stderr.isatty())
-            for step, (rows, mask) in enumerate(zip(shown, masks, strict=True), (self.epoch - 1) * len(batches) + 1):
+            for step, (rows, mask) in enumerate(zip(batches, masks, strict=True), (self.epoch - 1) * len(batches) + 1):
                 loss = self.stage.loss(rows, generator, mask)
                 self.optimiser.zero_grad()
                 if loss.requires_grad:  # a complete batch has no diffusion loss
@@ -144,6 +147,7 @@ class Learner:
                     weight = max(1 / horizon, 9 / (9 + step))
                     torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], weight)
                 losses.append(loss.detach())
+                bar.update()
         values = torch.stack(losses).double().cpu()  # once an epoch, so that a GPU need not wait for the host
         if bad := (~torch.isfinite(values)).nonzero()[:1].flatten().tolist():
             first = ", ".join(map(str, batches[bad[0]][:3].tolist()))
@@ -188,6 +192,7 @@ class Trainer:
     Attributes:
         done: names of finished stages.
         history: one row per stage and epoch.
+        limits: stage -> epochs at most, for history.csv.
         cut: state of the interrupted stage; empty between stages.
 
     Raises:
@@ -202,12 +207,13 @@ class Trainer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder} cannot be written: {error.strerror}") from None
+            raise unwritable(folder, error) from None
         state = read_checkpoint(folder, model) if begun else {"config": asdict(config), "done": [], "history": []}
         old, new = state["config"], asdict(config)
         if changed := sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k)):
             raise UserError(f"{folder} was trained with other settings ({', '.join(changed)}): name another folder")
         self.done, self.history, self.cut = state["done"], state["history"], state.get("stage", {})
+        self.limits: dict[str, int] = state.get("limits", {})
 
     def run(self, stage: Stage) -> None:
         """Train one stage and set the weights of its best epoch in the model."""
@@ -219,15 +225,20 @@ class Trainer:
                 learner.load_state_dict(self.cut)
             elif stage.keep_initial:
                 self.history.append(learner.validate_initial())
-            while not learner.finished:
-                self.history.append(learner.train_epoch())
-                self._save(learner.state_dict())
+            self.limits[stage.name] = stage.epochs
+            with progress_bar(learner.steps, stage.name, learner.epoch * learner.batches) as bar:
+                while not learner.finished:
+                    self.history.append(learner.train_epoch(bar))
+                    self._save(learner.state_dict())
+                bar.total = bar.n  # early stopping is no failure
             learner.set_weights(learner.kept)
         self.done.append(stage.name)
         self._save({})
 
     def _save(self, cut: dict[str, Any]) -> None:
         self.cut = cut
-        state = {"config": asdict(self.config), "done": self.done, "history": self.history, "stage": cut}
+        state = {k: getattr(self, k) for k in ("done", "history", "limits")}
+        state |= {"config": asdict(self.config), "stage": cut}
         write_checkpoint(self.folder, state | {"model": self.model.state_dict()})
-        write_text(self.folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
+        rows = [row | {"epochs": self.limits.get(row["stage"])} for row in self.history]
+        write_text(self.folder / "history.csv", pd.DataFrame(rows).to_csv(index=False))

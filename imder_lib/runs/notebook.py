@@ -7,18 +7,16 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pandas as pd
-
-from imder_lib.errors import UserError, unknown
+from imder_lib.errors import UserError, unknown, unwritable
 from imder_lib.runs.child import MARK, end_all
+from imder_lib.runs.places import CHECKOUT, NOTEBOOKS
+from imder_lib.runs.progress import progress_shown
 from imder_lib.startup import set_waiting
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
@@ -105,12 +103,12 @@ def check_timeout(seconds: float) -> None:
 def run_notebook(
     path: str | Path, out: str | Path, parameters: dict[str, Any] | None = None, *, timeout: float = 3600
 ) -> None:
-    """Execute a notebook without a browser; the executed notebook is written on failure too.
+    """Execute a notebook without a browser and show its progress; the executed notebook is written on failure too.
 
     The parameter ``live``, if the notebook has it, is False by default, because nobody can move a panel.
 
     Args:
-        path: the notebook; its folder is the working folder.
+        path: the notebook; its folder is the working folder, but for one of the package the current folder is.
         out: path of the executed notebook.
         parameters: name -> value, as text or typed.
         timeout: seconds for the whole run, not per cell.
@@ -121,23 +119,29 @@ def run_notebook(
     """
     check_timeout(timeout)
     path, out = Path(path).resolve(), Path(out).resolve()
-    values = check_parameters(path, parameters or {})
-    if "live" in notebook_parameters(path):
+    values, defaults = check_parameters(path, parameters or {}), notebook_parameters(path)
+    if "live" in defaults:
         values.setdefault("live", False)
+    folder = path.parent
+    if folder == NOTEBOOKS and not CHECKOUT:  # a package is no place for results
+        folder = Path.cwd()
+        values |= {"out": str(folder / "results" / "notebooks")} if "out" in defaults.keys() - values else {}
     if out == path or out.is_dir():
         raise UserError(f"{out} is {'the notebook itself' if out == path else 'a folder'}: name another file")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}") from None
+        raise unwritable(out, error) from None
     # papermill treats braces in paths as format fields; doubled braces are literal.
     job = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
-    job |= {"parameters": values, "cwd": str(path.parent), "parent": os.getpid()}
-    code, error = _child(json.dumps(job, ensure_ascii=False), timeout)
-    if code and any(sign in error for sign in PORT_CLASH):
-        print(f"{path.name}: the kernel's port was in use, trying once more", flush=True)
+    job |= {"parameters": values, "cwd": str(folder), "parent": os.getpid()}
+    models = folder / str(values.get("out", defaults["out"].default if "out" in defaults else "")) / "models"
+    with progress_shown(out, models):
         code, error = _child(json.dumps(job, ensure_ascii=False), timeout)
+        if code and any(sign in error for sign in PORT_CLASH):
+            print(f"{path.name}: the kernel's port was in use, trying once more", flush=True)
+            code, error = _child(json.dumps(job, ensure_ascii=False), timeout)
     where = f"the executed notebook is {out}"
     if code is None:
         raise RuntimeError(f"{path.name} ran out of its {timeout:g} s; {where}")
@@ -173,35 +177,3 @@ def _child(job: str, timeout: float) -> tuple[int | None, str]:
         if process.poll() is None:
             end_all(process.pid, mark)
             process.wait()
-
-
-@contextmanager
-def progress_shown(folder: Path, every: float = 5.0) -> Iterator[None]:
-    """Inside the block, print the newest epoch of each training below a folder, looked up every few seconds."""
-    done, seen = threading.Event(), newest_epochs(folder)  # epochs of before are not repeated
-
-    def watch() -> None:
-        while not done.wait(every):
-            for line in newest_epochs(folder):
-                if line not in seen:
-                    print(line, flush=True)
-                    seen.append(line)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def newest_epochs(folder: Path) -> list[str]:
-    """One line for the newest epoch of each training below a folder, from the history.csv that trainers write."""
-    lines = []
-    for path in sorted(folder.rglob("history.csv")):
-        with suppress(OSError, ValueError, IndexError):  # not there yet, or without epochs
-            last = pd.read_csv(path).iloc[-1]
-            text = f"{last['stage']} epoch {last['epoch']}, valid {last['valid']:.4f}, {last['seconds']:.1f} s"
-            lines.append(f"  {path.parent.relative_to(folder)}: {text}")
-    return lines

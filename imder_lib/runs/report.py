@@ -8,39 +8,50 @@ import jinja2
 import pandas as pd
 
 from imder_lib.experiment.checkpoint import write_text
+from imder_lib.runs.headline import headline, read_results
+from imder_lib.runs.tables import METHOD_NAMES, METRIC_NAMES
 
 TITLES = {"01": "Data", "03": "Recovery", "04": "Training", "05": "Missing-rate tables"}
 LEGEND = {
-    "05": "rate is the nominal share of missing modalities, realised that of the masks. imder recovers by diffusion; "
-    "mean and zero fill missing latents for the same fusion; constant is the training median; bayes, on synthetic "
-    "data, is the best possible prediction. ACC2 and F1 leave out labels of 0; MAE is in units of the label."
+    "05": "rate is the nominal share of missing modalities, realised that of the masks. IMDer recovers by diffusion; "
+    "mean and zero fill missing latents for the same fusion; constant is the training median; the Bayes limit, on "
+    "synthetic data, is the best possible prediction."
 }
+NAMES = METRIC_NAMES | METHOD_NAMES
 METRICS = ("acc2", "f1", "acc7", "mae", "corr")  # in the order of the published tables
 SHOWN = 60  # rows; longer tables are linked only
 
 
-def write_report(folder: Path, provenance: dict[str, object]) -> Path:
-    """Write FOLDER/index.html with the figures, tables and executed notebooks of the folder."""
-    sections = []
+def write_report(folder: Path, provenance: dict[str, object], metric: str) -> Path:
+    """Write FOLDER/index.html with the figures, tables and executed notebooks of the folder.
+
+    The page opens with the results in ``metric`` and its figure.
+    """
+    results, sections, top = read_results(folder), [], []
+    found = [part for protocol in ("fixed", "random") if (part := headline(results, protocol, metric))]
     for key, title in TITLES.items():
         notebooks = sorted((folder / "notebooks").glob(f"{key}_*.ipynb"))
         if notebooks:
-            head = {"key": key, "title": title, "legend": LEGEND.get(key), "notebook": notebooks[0].name}
-            sections.append(head | {"figures": _figures(folder, key), "tables": _tables(folder, key)})
+            head = {"title": title, "legend": LEGEND.get(key), "notebook": notebooks[0].name}
+            figures = _figures(folder, key)
+            top += [f for f in figures if f["name"].endswith(f"_random_{metric}")]
+            sections.append(head | {"figures": [f for f in figures if f not in top], "tables": _tables(folder, key)})
     text = json.dumps(provenance, indent=1)
     pages = jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(Path(__file__).parent))
-    page = pages.get_template("report.html").render(p=provenance, sections=sections, provenance=text)
+    page = pages.get_template("report.html").render(
+        p=provenance, found=found, top=top, sections=sections, provenance=text
+    )
     write_text(folder / "provenance.json", text)
     write_text(folder / "index.html", page)
     return folder / "index.html"
 
 
 def _figures(folder: Path, key: str) -> list[dict[str, str]]:
-    """Figures of a notebook: PNG in base64, and caption."""
+    """Figures of a notebook: name, PNG in base64, and caption."""
     out = []
     for path in sorted((folder / "figures").glob(f"{key}_*.png")):
         caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
-        out.append({"png": base64.b64encode(path.read_bytes()).decode(), "caption": caption})
+        out.append({"name": path.stem, "png": base64.b64encode(path.read_bytes()).decode(), "caption": caption})
     return out
 
 
@@ -53,8 +64,9 @@ def _tables(folder: Path, key: str) -> list[dict[str, object]]:
 
     out = []
     for path in sorted((folder / "tables").glob(f"{key}_*.csv"), key=place):
-        words = [word.upper() if word in METRICS else word for word in path.stem.split("_")[1:]]
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        words = [METRIC_NAMES.get(word, word) for word in path.stem.split("_")[1:]]
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=NAMES)
+        table = table.assign(**{c: table[c].replace(NAMES) for c in ("method", "metric") if c in table})
         html = "" if len(table) > SHOWN else table.apply(_short).to_html(index=False, border=0)  # escapes all cells
         out.append({"name": " ".join(words), "file": path.stem, "rows": len(table), "html": html})
     return sorted(out, key=lambda t: not t["html"])

@@ -20,12 +20,12 @@ from imder_lib.profiles import PROFILES, find_profile
 from imder_lib.runs.attempt import CELLS
 from imder_lib.runs.cells import STAGE1, Cell, copy_folder, pretrain_run
 from imder_lib.runs.grid import Grid
-from imder_lib.runs.notebook import check_parameters, check_timeout, progress_shown, run_notebook
+from imder_lib.runs.notebook import check_parameters, check_timeout, run_notebook
+from imder_lib.runs.places import NOTEBOOKS
 from imder_lib.runs.report import write_report
 from imder_lib.runs.setup import Run, check_start, parse_seeds, start_run
 from imder_lib.runs.sweep import parse_list, sweep
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 ORDER = ("01_data", "03_recovery", "04_training", "05_missing_rate_tables")
 PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings passed to the notebooks
 RUNNING = ("only", "dry_run", "workers", "scheduler", "scheduler_file", "memory")  # how a sweep runs, not what
@@ -70,7 +70,7 @@ class ReproduceSettings(Settings):
 @dataclass
 class PretrainSettings:
     dataset: Annotated[str, Argument(help=DATASETS)]
-    path: Annotated[Path | None, Argument(help="the result; pt/pretrained-DATASET.safetensors")] = None
+    path: Annotated[Path | None, Argument(help="the result; pt/pretrained-DATASET.safetensors here")] = None
     profile: ProfileName = "full"
     seed: Annotated[int, Option(help="of initial weights and batch order")] = 1111
     text: Text = "features"
@@ -104,13 +104,13 @@ def reproduce(settings: ReproduceSettings) -> Path:
         done = executed.with_name(f".{name}.done")
         if not done.exists():
             print(f"{name} ...", flush=True)
-            with progress_shown(run.folder / "models"):
-                run_notebook(NOTEBOOKS / executed.name, executed, parameters, timeout=settings.timeout)
+            run_notebook(NOTEBOOKS / executed.name, executed, parameters, timeout=settings.timeout)
             write_text(done, "")
         seconds[name] = round(time.perf_counter() - begun, 1)
         print(f"{name} done, {seconds[name]:.0f} s", flush=True)
     provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
-    return write_report(run.folder, provenance)
+    metric = "acc" if run.data.classes else "acc2" if run.data.sentiment_scale else "mae"
+    return write_report(run.folder, provenance, metric)
 
 
 def grid_of(settings: Settings, recipes: list[str], rates: Sequence[float] = ()) -> Grid:
@@ -148,7 +148,7 @@ def with_pretrained(run: Run) -> Run:
 def pretrain_alone(settings: PretrainSettings) -> Path:
     """Train encoders and fusion (with --text bert-finetune also BERT) on complete data: stage 1 alone."""
     name = settings.dataset if settings.dataset in NAMES else Path(settings.dataset).stem
-    path = (settings.path or NOTEBOOKS.parent / "pt" / f"pretrained-{name}.safetensors").resolve()
+    path = (settings.path or Path("pt", f"pretrained-{name}.safetensors")).resolve()
     folder = path.with_suffix(".run")
     begun = folder.exists() and any(folder.iterdir())  # an empty folder was left before a first epoch
     if path.exists() or (begun and not settings.resume):
@@ -183,13 +183,14 @@ def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] 
 
 def _notes(run: Run) -> list[str]:
     """Notes on the report page about its numbers."""
+    sentiment = run.data.sentiment_scale
     notes = {
         "Synthetic data: drawn from a known process, not measured on people.": run.data.process is not None,
         "Fake data in the shape of the original, written by imder fake: the numbers mean nothing.": run.data.fake,
         "Profile smoke only shows that everything runs: its numbers mean nothing.": run.profile == "smoke",
-        "Labels are sentiments in [-3, 3]: all metrics are meaningful.": run.data.sentiment_scale,
+        "Labels are sentiments in [-3, 3]: all metrics are meaningful.": sentiment,
         "Labels are no sentiments in [-3, 3] on both sides of 0: read MAE and correlation; ACC2, F1, ACC5 and ACC7 "
-        "are meaningless and are left out of the tables and figures.": not run.data.sentiment_scale,
+        "are meaningless and are left out of the tables and figures.": not sentiment and not run.data.classes,
         "Computed on the CPU.": not torch.accelerator.is_available(),
     }
     return [note for note, applies in notes.items() if applies]

@@ -19,9 +19,9 @@ from PIL import Image
 from torch import nn
 
 from imder_lib.config import WIDTHS, ModelConfig, TrainConfig, model_preset, train_preset
-from imder_lib.data.load import DATA_ROOT, NAMES, load_data
+from imder_lib.data.load import NAMES, load_data
 from imder_lib.data.schema import MultimodalData
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, unwritable
 from imder_lib.experiment.cases import rates_of
 from imder_lib.experiment.checkpoint import write_text, written_whole
 from imder_lib.experiment.comparison import train_compared
@@ -31,11 +31,11 @@ from imder_lib.experiment.training import FitResult
 from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
 from imder_lib.model.imder import IMDer
 from imder_lib.profiles import Profile, find_profile
+from imder_lib.runs.places import HOME
 from imder_lib.runs.tables import save_table
 from imder_lib.startup import WAITING
 
-BERT_FOLDER = DATA_ROOT.parent / "pt" / HUB_NAME
-BERT_CACHE = DATA_ROOT / "bert"
+BERT_FOLDER, BERT_CACHE = HOME / "pt" / HUB_NAME, HOME / "data" / "bert"
 FILE_DPI, SHOWN_DPI = 130, 85  # resolution of saved figures, and of their size in a notebook
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "papermill", "imder-kit")  # versions stored in the provenance
 STAGES = ("fusion_epochs", "diffusion_epochs", "adapt_epochs", "joint_epochs")
@@ -192,7 +192,8 @@ def start_run(
     Raises:
         UserError: bad data or settings, no BERT although the text route needs it, or ``out`` cannot be written.
     """
-    data = load_data(dataset, standardise=dataset not in NAMES, sizes=find_profile(profile).sizes)
+    sizes = find_profile(profile).sizes
+    data = load_data(dataset, root=HOME / "data", standardise=dataset not in NAMES, sizes=sizes)
     run = Run(data, profile, parse_seeds(seeds), Path(out).resolve(), **settings)
     if download_bert and run.text == "features":
         raise UserError("text 'features' needs no BERT: leave the download out, or choose another text route")
@@ -200,7 +201,7 @@ def start_run(
         if create:
             run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{run.folder} cannot be written: {error.strerror}") from None
+        raise unwritable(run.folder, error) from None
     if download_bert:
         local_bert(BERT_FOLDER, download=True)
     return run.with_bert()
@@ -213,6 +214,8 @@ def check_start(run: Run, recipes: Sequence[str] = ("staged",), rates: Sequence[
         raise UserError(f"rate {bad[0]} is not possible for {M} modalities: expected one or more of {list(allowed)}")
     if "released" in recipes and M != 3:
         raise UserError(f"recipe 'released' needs three modalities, the data have {M}: choose recipe staged")
+    if "released" in recipes and not all(s.given(run.data.modalities).all() for s in (run.data.train, run.data.valid)):
+        raise UserError("recipe 'released' needs samples with all modalities, some lack one: choose recipe staged")
     if run.pretrained:
         weights = read_pretrained(run.pretrained)
         try:

@@ -1,4 +1,4 @@
-"""Results beside published numbers."""
+"""Names of methods and metrics, intervals, and results beside published numbers."""
 
 from pathlib import Path
 
@@ -9,6 +9,30 @@ from scipy import stats
 from imder_lib.experiment.checkpoint import write_text
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published_results.csv"
+METHOD_NAMES = {
+    "bayes": "Bayes limit",
+    "imder": "IMDer",
+    "released": "IMDer, released rules",
+    "network": "network, one pass",
+    "regression": "linear regression",
+    "dropout": "modality dropout",
+    "mean": "mean fill",
+    "zero": "zero fill",
+    "constant": "constant",
+}
+METRIC_NAMES = {
+    "acc2": "ACC2 (non-zero labels)",
+    "f1": "F1 (weighted, non-zero labels)",
+    "acc2_has0": "ACC2 (all labels, 0 as positive)",
+    "f1_has0": "F1 (weighted, all labels, 0 as positive)",
+    "acc5": "ACC5",
+    "acc7": "ACC7",
+    "acc": "accuracy",
+    "f1_weighted": "F1 (weighted by class support)",
+    "f1_macro": "macro F1",
+    "mae": "MAE (units of the label)",
+    "corr": "Corr (Pearson)",
+}
 LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # pattern letters of the published tables, in their order
 
 

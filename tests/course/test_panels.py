@@ -182,7 +182,7 @@ def test_missing_rate_panel(trained, data):
     at = table[(table["rate"] == 0.7) & table["method"].isin(shown)].groupby("method")["corr"].mean().sort_values()
     np.testing.assert_allclose([bar.get_width() for bar in bars.patches], at)
     assert len(lines.lines) == len(shown) + 1  # and one for the rate
-    assert lines.get_ylabel() == bars.get_xlabel() == "Pearson correlation"
+    assert lines.get_ylabel() == bars.get_xlabel() == "Corr (Pearson)"
     for m in panel.methods:
         panel.controls[m].value = False
     assert "at least" in panel.message.value

@@ -94,7 +94,8 @@ def test_unusual_numbers_and_other_oddities_are_described(save, tmp_path):
         lines = data.describe().splitlines()[4:]
         assert len(lines) == 4
         assert lines[0] == "  split 'train', key 'text': 2 of 6 columns are constant"
-        assert lines[1] == "  split 'train', key 'vision': 5 of 12 rows are all zero"
+        hint = "if they have no vision, say so in key 'available' (docs/your_data.md)"
+        assert lines[1] == f"  split 'train', key 'vision': 5 of 12 rows are all zero: {hint}"
         assert lines[2].startswith("  split 'valid', key 'audio', row 3: reaches 1e+08, in a usual row ")
         same = "  split 'test': 1 rows have the features of a row in another split; "
         assert lines[3] == same + "the first is row 4, id 'test4', as in 'train'"

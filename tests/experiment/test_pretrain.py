@@ -51,6 +51,16 @@ def test_features_of_frozen_bert_are_computed_once(fake, tmp_path, monkeypatch):
         bert_features(fake, tiny_bert(seed=1), tmp_path)  # other weights: another key
 
 
+def test_bert_gives_no_features_to_samples_without_text(tiny_config, tmp_path):
+    path = write_fake("mosi", tmp_path / "mine.pkl", sizes={"train": 20, "valid": 8, "test": 6}, steps=10, missing=0.3)
+    some, bert = load_data(path), tiny_bert()
+    data = bert_features(some, bert, tmp_path / "cache")
+    has = data.train.given(["text"])[:, 0]
+    assert not has.all()
+    assert torch.equal(data.train.batch().features["text"].ne(0).flatten(1).any(dim=1), has)
+    pretrain(tiny_model(WIDTHS), some, tiny_config, tmp_path / "run", tmp_path / "p.safetensors", bert=bert)
+
+
 def test_bert_needs_text_bert(data, tmp_path):
     with pytest.raises(UserError, match="no text_bert"):
         bert_features(data, tiny_bert(), tmp_path)

@@ -42,3 +42,12 @@ def test_reproduce_runs_every_notebook(tmp_path):
     resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert Path(out / "index.html").exists()
+
+
+def test_reproduce_takes_labels_that_are_classes(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "imder_lib.cli", "reproduce", "--profile", "smoke", "--dataset", "digits"]
+    result = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (out / "tables" / "05_fixed_acc.csv").read_text().startswith("case,rate,realised,imder,regression")
+    assert "Fixed patterns: accuracy" in (out / "index.html").read_text()

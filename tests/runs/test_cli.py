@@ -1,16 +1,13 @@
 """Bad input at the command line: one line on standard error, exit code 2, no files written."""
 
-import errno
 import os
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from imder_lib import UserError
 from imder_lib.diffusion.samplers import Sampler
@@ -249,17 +246,6 @@ def test_a_bad_bert_leaves_no_folder(imder, tmp_path, monkeypatch):
         ):
             profile = ("--profile", "smoke", "--text", text)
             refused(imder, tmp_path, (*command, *profile), "model.safetensors: it is a git-lfs pointer")
-
-
-def test_a_figure_on_a_full_disk_leaves_no_part_of_it(tmp_path, monkeypatch):
-    def savefig(self, path, **_):
-        Path(path).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
-    with pytest.raises(UserError, match=r"a\.png cannot be written: No space left"):
-        setup.Run(None, "smoke", [1], tmp_path).save_figure(Figure(), "a", "caption")
-    assert list((tmp_path / "figures").iterdir()) == []
 
 
 def test_a_locale_without_utf_8(file, tmp_path, write_notebook):

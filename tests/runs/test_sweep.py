@@ -284,3 +284,13 @@ def test_the_notebooks_of_a_run_get_its_settings(tmp_path, monkeypatch):
     given = {"pretrained": expected["pretrained"], "epochs": 1, "steps": 2}
     start_run(str(path), "smoke", "2", out, **given).train(2)
     assert kept.stat().st_mtime_ns == before
+
+
+def test_the_released_recipe_refuses_samples_that_lack_a_modality(tmp_path, monkeypatch, capsys):
+    path = write_fake("mosi", tmp_path / "some.pkl", sizes={"train": 24, "valid": 8, "test": 12}, steps=6, missing=0.2)
+    argv = ["imder", "sweep", "--dataset", str(path), "--out", str(tmp_path / "out"), "--profile", "smoke"]
+    monkeypatch.setattr("sys.argv", [*argv, "--recipe", "released"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "recipe 'released' needs samples with all modalities" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,138 @@
+"""The rows of gpu.py that need only PyTorch: matrix rates, calls of the nets, CUDA graphs, torch.compile."""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import matrix_product, peak_memory, seconds
+
+MODALITIES = ("text", "audio", "vision")
+
+
+def precision(name: str) -> Any:
+    """Set the precision of float32 products and convolutions; the context of "bf16" is autocast."""
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = name == "tf32"
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(kind, torch.bfloat16) if name == "bf16" else nullcontext()
+
+
+def rates(device: torch.device, quick: bool) -> dict[str, float]:
+    """TFLOP/s of a large matrix product by precision: median of 5."""
+    size, found = 512 if quick else 8192, {}
+    for name in ("float32", "tf32", "bf16"):
+        precision(name)
+        product = matrix_product(size, device, torch.bfloat16 if name == "bf16" else torch.float32)
+        product()
+        found[name] = 2e-12 * size**3 / median(seconds(product, 3) for _ in range(5))
+    precision("float32")
+    return found
+
+
+def nets(device: torch.device, quick: bool) -> dict[str, tuple[nn.Module, nn.Module | None, Callable]]:
+    """Name -> net, its plain path, and a function from the batch size to arguments. Released sizes, T = 48."""
+    from benchmarks.plain import PlainFusion, plain_score_net
+    from imder_lib.nets.fusion import Fusion
+    from imder_lib.nets.joint_net import JointNet
+    from imder_lib.nets.score_net import ScoreNet
+
+    torch.manual_seed(0)
+    channels = (32, 64, 64, 64) if quick else (32, 64, 128, 256)
+    score = ScoreNet(channels).to(device).eval()
+    joint, fusion = JointNet(3, 32).to(device).eval(), Fusion(MODALITIES).to(device).eval()
+    for p in joint.parameters():  # some start at zero
+        p.data.add_(0.02 * torch.randn_like(p))
+    plain = PlainFusion(MODALITIES, 32, 8, 4, {}, 0.0).to(device).eval()
+    plain.load_state_dict(fusion.state_dict())
+
+    def make(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device)
+
+    def joint_arguments(B: int) -> tuple[Tensor, ...]:
+        return make(B, 3, 32, 48), make(B), make(B, 3, 32, 48), make(B, 3) > 0
+
+    return {
+        "score-net": (score, plain_score_net(score, channels, 8),
+                      lambda B: (make(B, 32, 48), make(B).sigmoid(), make(B, 32, 48))),
+        "joint-net": (joint, None, joint_arguments),
+        "fusion": (fusion, plain, lambda B: ({m: make(B, 32, 48) for m in MODALITIES},)),
+    }  # fmt: skip
+
+
+def first(out: Tensor | tuple) -> Tensor:
+    """The tensor of a net's output, in float32."""
+    return (out if isinstance(out, Tensor) else out[0]).float()
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of a call: median of 5 after two."""
+    call()
+    call()
+    return median(seconds(call, 1 if seconds(call) > 0.1 else 5) for _ in range(5))
+
+
+@torch.no_grad()
+def calls(device: torch.device, quick: bool) -> list[dict[str, object]]:
+    """Calls of the nets by batch and precision: ms, ratio to the plain path, error of tf32 and bf16, peak memory."""
+    rows = []
+    for name, (net, plain, arguments) in nets(device, quick).items():
+        for B in (1, 8) if quick else (1, 32, 128, 686, 4096):
+            x = arguments(B)
+            precision("float32")
+            exact = first(net(*x))
+            row = {"net": name, "batch": B, "ms": {}, "error": {}}
+            for kind in ("float32", "tf32", "bf16"):
+                with precision(kind):
+                    row["ms"][kind] = 1e3 * timed(lambda net=net, x=x: net(*x))
+                    row["error"][kind] = float((first(net(*x)) - exact).norm() / exact.norm())
+            precision("float32")
+            if plain is not None:
+                row["plain_ms"] = 1e3 * timed(lambda plain=plain, x=x: plain(*x))
+                row["plain_error"] = float((first(plain(*x)) - exact).abs().max())
+            row["peak_mb"] = peak_memory(lambda net=net, x=x: net(*x))
+            rows.append(row)
+    return rows
+
+
+@torch.no_grad()
+def graphs(device: torch.device, quick: bool) -> dict[str, object]:
+    """The same calls replayed as CUDA graphs: ms, and how much of a call was launches."""
+    if device.type != "cuda":
+        raise ValueError("CUDA graphs need a CUDA device")
+    found: dict[str, object] = {}
+    for name, (net, _, arguments) in nets(device, quick).items():
+        for B in (32, 686):
+            x, graph, side = arguments(B), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+            try:
+                with torch.cuda.stream(side):
+                    for _ in range(3):
+                        net(*x)
+                torch.cuda.synchronize()
+                with torch.cuda.graph(graph):
+                    net(*x)
+                eager = timed(lambda net=net, x=x: net(*x))
+                found[f"{name} {B}"] = {"ms": 1e3 * timed(graph.replay), "eager_ms": 1e3 * eager}
+            except RuntimeError as error:  # a net that waits for the device cannot be captured
+                found[f"{name} {B}"] = {"error": str(error).splitlines()[0]}
+                torch.cuda.synchronize()
+    return found
+
+
+@torch.no_grad()
+def compiled(device: torch.device, quick: bool) -> dict[str, object]:
+    """The same calls under torch.compile, mode reduce-overhead: seconds of compilation, ms, error."""
+    if device.type != "cuda":
+        raise ValueError("measured on a CUDA device only")
+    found: dict[str, object] = {}
+    for name, (net, _, arguments) in nets(device, quick).items():
+        x = arguments(686)
+        exact, fast, began = first(net(*x)), torch.compile(net, mode="reduce-overhead"), time.perf_counter()
+        seconds(lambda fast=fast, x=x: fast(*x))
+        row = {"compile_s": time.perf_counter() - began, "ms": 1e3 * timed(lambda fast=fast, x=x: fast(*x))}
+        found[f"{name} 686"] = row | {"error": float((first(fast(*x)) - exact).norm() / exact.norm())}
+    return found

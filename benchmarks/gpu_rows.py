@@ -1,0 +1,179 @@
+"""The larger rows of gpu.py: recovery of a test split, training of each stage, the projected table. MOSI's sizes."""
+
+import io
+import tempfile
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from benchmarks.bench_rows import stage_of, training_step
+from benchmarks.measure import peak_memory, seconds
+from imder_lib.config import WIDTHS, TrainConfig, model_preset, train_preset
+from imder_lib.data.missing import available_columns, patterns
+from imder_lib.data.mmsa import SIZES
+from imder_lib.data.schema import MultimodalData, Split
+from imder_lib.diffusion.noise import SampleNoise
+from imder_lib.experiment.evaluation import evaluate
+from imder_lib.experiment.recovered_cache import DRAWS
+from imder_lib.experiment.stages import MORE_EPOCHS, adapt_stage, diffusion_stage, fusion_stage
+from imder_lib.experiment.training import fit
+from imder_lib.model.imder import IMDer
+from imder_lib.model.recovery import encode_split
+from imder_lib.profiles import find_profile
+
+STEPS = 50
+STAGES = {"fusion": fusion_stage, "diffusion": diffusion_stage, "adapt": adapt_stage}
+PART = 128  # samples on the CPU, scaled to the test split
+PATIENCE = 75.0  # seconds: what is projected to take longer is measured in part and scaled
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where and how much: device, and whether to use small sizes, for a check."""
+
+    device: torch.device
+    quick: bool = False
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"train": 64, "valid": 16, "test": 24} if self.quick else SIZES["mosi"]
+
+    @property
+    def draws(self) -> int:
+        return 2 if self.quick else find_profile("full").draws
+
+    def model(self, preset: str = "kit", **changes: object) -> IMDer:
+        """A model with random numbers in all weights; the kit starts some at zero, which hides differences."""
+        small = dict(find_profile("smoke").model) if self.quick else {}
+        model = IMDer(model_preset("mosi", preset=preset, **small | changes), seed=0).to(self.device).eval()
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.02 * torch.randn(p.shape, generator=generator).to(p))
+        return model
+
+
+def random_data(sizes: dict[str, int]) -> MultimodalData:
+    """Random numbers with MOSI's widths and T = 50."""
+    splits, rng = {}, np.random.default_rng(0)
+    for name, n in sizes.items():
+        x = {m: rng.standard_normal((n, STEPS, width), dtype=np.float32) for m, width in WIDTHS["mosi"].items()}
+        labels = rng.uniform(-3, 3, n).astype(np.float32)
+        splits[name] = Split(x, labels, [f"{name} {i}" for i in range(n)], STEPS)
+    return MultimodalData("random", splits, "")
+
+
+def recovery(setup: Setup, known: dict) -> dict[str, object]:
+    """All incomplete patterns of a test split, K draws: seconds, and what the noise and the batch size change."""
+    model, data = setup.model(), random_data(setup.sizes)
+    latents, ids, n = encode_split(model, data.test), data.test.ids, len(data.test)
+    table = available_columns(patterns(model.modalities, complete=False), model.modalities).to(setup.device)
+    model.recoverer.prepare(latents)
+
+    def draw(row: torch.Tensor, draws: int, noise: object = None, latents: dict = latents) -> dict:
+        return model.recover(latents, row.expand(len(latents["text"]), -1), noise, draws)
+
+    draw(table[0], 1)
+    own = seconds(lambda: draw(table[0], 1, SampleNoise(1, ids, "gpu")))
+    default = seconds(lambda: draw(table[0], 1))
+    many = max(1, min(setup.draws, 4 if setup.device.type == "cpu" else setup.draws))
+    wide = {m: x.repeat(many, 1, 1) for m, x in latents.items()}  # draws as rows of one batch
+    draw(table[0], 1, latents=wide)
+    batched = seconds(lambda: draw(table[0], 1, latents=wide)) / many
+    cores = two_cores(setup, {m: x[:PART] for m, x in latents.items()}, table[0]) * n / min(n, PART)
+    shown = max(1, min(len(table), int(PATIENCE / max(own * setup.draws, 1e-9))))
+    draws = setup.draws if own * setup.draws <= PATIENCE else max(1, int(PATIENCE / own))
+    took = seconds(lambda: [draw(row, draws, SampleNoise(1, ids, "gpu")) for row in table[:shown]])
+    return {
+        "samples": n,
+        "patterns": len(table),
+        "draws": setup.draws,
+        "seconds": took * len(table) / shown * setup.draws / draws,
+        "measured": f"{shown} of {len(table)} patterns, {draws} of {setup.draws} draws",
+        "one_draw": own,
+        "one_draw_default_generator": default,
+        "one_draw_in_one_batch_of_all_draws": batched,
+        "one_draw_two_cores": cores,
+        "times_two_cores": cores / own,
+        "peak_mb": peak_memory(lambda: draw(table[0], setup.draws)),
+    }
+
+
+def two_cores(setup: Setup, latents: dict, row: torch.Tensor) -> float:
+    """Seconds of one draw on two threads of this machine's CPU."""
+    model, threads = setup.model().cpu(), torch.get_num_threads()
+    part, rows = {m: x.cpu() for m, x in latents.items()}, row.cpu().expand(len(latents["text"]), -1)
+    torch.set_num_threads(2)
+    try:
+        return min(seconds(lambda: model.recover(part, rows)) for _ in range(3))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def evaluation(setup: Setup, known: dict) -> dict[str, object]:
+    """evaluate() over all patterns and rates, without baselines, with recovery, fusion and metrics."""
+    model, data = setup.model(), random_data(setup.sizes)
+    model.recoverer.prepare(encode_split(model, data.train))
+    one = seconds(lambda: evaluate(model, data.test, [("fixed", "text")], draws=1, baselines=False))
+    one = min(one, seconds(lambda: evaluate(model, data.test, [("fixed", "text")], draws=1, baselines=False)))
+    draws = max(1, min(setup.draws, int(PATIENCE / (7 * one))))
+    took = seconds(lambda: evaluate(model, data.test, draws=draws, baselines=False))
+    return {"seconds": took * setup.draws / draws, "draws": setup.draws, "measured": f"{draws} draws"}
+
+
+def steps(setup: Setup, known: dict) -> dict[str, object]:
+    """One training step of each stage, on the trainer's batch sizes: seconds (median of 5) and peak memory."""
+    data, found = random_data(setup.sizes | {"train": 128, "valid": 8}), {}
+    for name, build in STAGES.items():
+        model = setup.model()
+        step = training_step(model, stage_of(build, model, data, TrainConfig(cache_patterns=1)))
+        step()
+        step()
+        took = median(seconds(step, 3) for _ in range(5))
+        found[name] = {"seconds": took, "peak_mb": peak_memory(step)}
+    return found
+
+
+def epochs(setup: Setup, known: dict) -> dict[str, object]:
+    """An epoch of each stage, with validation and checkpoint, as fit() runs it: the median from the second on."""
+    count = 2 if setup.quick else 4
+    options = {f"{name}_epochs": count for name in STAGES} | {"diffusion_steps": 0, "cache_patterns": 1}
+    config, data, model, found = train_preset("mosi", **options), random_data(setup.sizes), setup.model(), {}
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        for name in STAGES:
+            done = fit(model, data, config, Path(folder) / "fit", resume=True, until=name)
+            rows = done.history[done.history["stage"] == name]
+            own = rows["seconds"][rows["epoch"] > 0].tolist()
+            found[name] = {"epoch": median(own[1:]), "first_epoch": own[0], "beside_epochs": done.seconds - sum(own)}
+    return found
+
+
+def projection(setup: Setup, known: dict) -> dict[str, object]:
+    """Hours of the full-size table (kit, 9 seeds, all rates and patterns), from the other rows, stages at full length.
+
+    MOSEI's are MOSI's times the ratio of the numbers of samples; its larger batches and six layers are not measured.
+    """
+    if missing := [k for k in ("epochs", "recovery", "evaluation") if "error" in known.get(k, {"error": ""})]:
+        raise ValueError(f"needs the rows {missing}")
+    budget, out = find_profile("full"), {}
+    for name in ("mosi", "mosei"):
+        config, sizes = train_preset(name, **budget.train), SIZES[name]
+        grown = {k: sizes[k] / setup.sizes[k] for k in sizes}
+        batches = -(-sizes["train"] // config.diffusion_batch)
+        diffusion = min(max(config.diffusion_epochs, -(-config.diffusion_steps // batches)),
+                        MORE_EPOCHS * config.diffusion_epochs)  # fmt: skip
+        one = known["recovery"]["one_draw"] / known["recovery"]["samples"]  # seconds of a draw of a sample
+        P = known["recovery"]["patterns"]
+        cache = one * (sizes["train"] + sizes["valid"]) * P * DRAWS
+        train = {k: known["epochs"][k]["epoch"] * grown["train"] for k in STAGES}
+        test = known["evaluation"]["seconds"] * grown["test"]
+        seed = diffusion * train["diffusion"] + config.adapt_epochs * train["adapt"] + cache + test
+        seeds = len(budget.seeds.split(","))
+        parts = {"fusion_once": config.fusion_epochs * train["fusion"], "cache": cache, "test": test}
+        parts |= {"diffusion": diffusion * train["diffusion"], "adapt": config.adapt_epochs * train["adapt"]}
+        out[name] = {"hours": (parts["fusion_once"] + seeds * seed) / 3600, "seeds": seeds, "seconds": parts}
+    return out

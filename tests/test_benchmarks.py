@@ -1,0 +1,86 @@
+"""The benchmarks compare equal nets, count all their work, and write readable tables. Nothing here asserts a time."""
+
+import subprocess
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks import gpu, gpu_rows, measure
+from benchmarks.bench_rows import ROWS
+from benchmarks.plain import plain_model
+from benchmarks.scaling import BASE, NAMES, axes
+from imder_lib import IMDer, model_preset
+
+SMALL = {"layers": 1, "unet_channels": (32, 64, 64), "refiner_blocks": 1, "embed_dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def nets():
+    model = IMDer(model_preset("mosi", preset="released", **SMALL), seed=0).eval()
+    return model, plain_model(model).eval()
+
+
+@pytest.mark.parametrize("T", [1, 9, 16])
+def test_the_plain_path_computes_what_the_kit_computes(nets, T):
+    latents = {m: torch.randn(3, 32, T) for m in nets[0].modalities}
+    latents["audio"][:, :, T // 2 :] = 0  # padding has no position
+    work = []
+    with torch.no_grad():
+        assert measure.largest_difference(*(x.fusion(latents)[0] for x in nets)) < 1e-5
+        scores = (
+            x.recoverer.score_nets["text"](latents["text"], torch.full((3,), 0.5), latents["audio"]) for x in nets
+        )
+        assert measure.largest_difference(*scores) < 1e-4
+        for x in nets:
+            work.append(measure.count_flops(lambda x=x: x.fusion(latents)))
+    assert 0 < work[0] <= work[1]  # the kit may leave out what nothing reads
+
+
+def test_different_outputs_are_not_timed():
+    with pytest.raises(ValueError, match="nothing was timed"):
+        measure.largest_difference(torch.zeros(2), torch.tensor([0.0, 2e-4]))
+    with pytest.raises(ValueError, match="nothing was timed"):
+        measure.largest_difference(torch.zeros(1), torch.tensor([float("nan")]))
+
+
+def test_attention_counts_two_products():
+    q = torch.randn(2, 3, 7, 4)
+    with torch.no_grad():
+        assert measure.count_flops(lambda: F.scaled_dot_product_attention(q, q, q)) == 2 * 2 * 2 * 3 * 7 * 7 * 4
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_slope_is_the_power(power):
+    assert measure.slope([1, 2, 8], [3 * x**power for x in (1, 2, 8)]) == pytest.approx(power)
+
+
+def test_a_measured_row_becomes_a_line():
+    a = torch.randn(32, 32)
+    case = measure.Case("product", 32, lambda: a @ a, [(2.0, lambda: a @ a)], "twice itself")
+    row = measure.measure(case, lambda: a @ a, 2.0 * 32**3, rounds=1)
+    assert row["gflop"] == 2 * 32**3 / 1e9
+    lines = measure.table([row, {"row": "broken", "error": "ValueError: no"}]).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[2].startswith("| product | 32 |") and "failed: ValueError: no" in lines[3]
+
+
+def test_rows_and_axes_have_names():
+    assert set(axes(False)) == set(NAMES) == set(BASE)
+    assert {"score", "joint", "fusion", "encode", "recovery", "training", "posterior", "evaluation"} == set(ROWS)
+
+
+def test_rows_for_a_gpu_are_defined():
+    assert {"recovery", "evaluation", "steps", "epochs", "projection"} <= set(gpu.ROWS)
+    assert all(hasattr(gpu_rows, name) for name in ("recovery", "evaluation", "steps", "epochs", "projection"))
+
+
+def test_gpu_lists_missing_packages(monkeypatch):
+    assert gpu.missing_packages() == []
+    monkeypatch.setitem(gpu.NEEDED, "no_such_module", "no-such-package")
+    assert gpu.missing_packages() == ["no-such-package"]
+
+
+def test_the_shell_script_parses():
+    done = subprocess.run(["sh", "-n", gpu.ROOT / "benchmarks/gpu.sh"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
