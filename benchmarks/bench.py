@@ -58,7 +58,7 @@ def run_child(command: Sequence[str]) -> tuple[float, float]:
 def whole_run(profile: str, product: float) -> dict[str, object]:
     """The row of a whole `imder reproduce`, measured once, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["-m", "imder_lib.cli", "reproduce", "--profile", profile, "--dataset", "synthetic"]
+        command = ["-m", "imder_runs.cli", "reproduce", "--profile", profile, "--dataset", "synthetic"]
         took, peak = run_child([sys.executable, *command, "--out", f"{folder}/{profile}"])
     return {"row": f"whole {profile}", "seconds": took, "cost": took / product, "peak_mb": peak, "rounds": 1}
 

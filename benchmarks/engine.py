@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from imder_lib.experiment.checkpoint import write_text
-from imder_lib.runs.attempt import How
-from imder_lib.runs.cells import Cell
-from imder_lib.runs.engine import pool_of, run_cells
-from imder_lib.runs.outcome import PLAN, status, write_results
+from imder_runs.attempt import How
+from imder_runs.cells import Cell
+from imder_runs.engine import pool_of, run_cells
+from imder_runs.outcome import PLAN, status, write_results
 
 
 def nothing(settings: Mapping[str, Any], folder: Path, stage: Path | None) -> None:

@@ -16,8 +16,8 @@ from imder_lib.config import WIDTHS
 from imder_lib.data.fake import SIZES
 from imder_lib.data.missing import available_columns, patterns
 from imder_lib.experiment.recovered_cache import DRAWS
-from imder_lib.profiles import find_profile
-from imder_lib.runs.setup import default_device
+from imder_runs.profiles import find_profile
+from imder_runs.setup import default_device
 
 SAMPLER = 32  # samples for the timing of the sampler
 SEEDS, RATES = 9, 8

@@ -23,7 +23,7 @@ from imder_lib.experiment.stages import MORE_EPOCHS, adapt_stage, diffusion_stag
 from imder_lib.experiment.training import fit
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import encode_split
-from imder_lib.profiles import find_profile
+from imder_runs.profiles import find_profile
 
 STEPS = 50
 STAGES = {"fusion": fusion_stage, "diffusion": diffusion_stage, "adapt": adapt_stage}

@@ -20,7 +20,7 @@ from imder_course.style import use_style
 from imder_lib import evaluate
 from imder_lib.data.digits import image
 from imder_lib.model.imder import IMDer
-from imder_lib.runs.setup import Run, start_run
+from imder_runs.setup import Run, start_run
 
 LIMIT = 300  # ms
 MOST = 12  # maximum number of values per control

@@ -21,7 +21,7 @@ from imder_lib.experiment.comparison import COMPARED, train_compared
 from imder_lib.experiment.evaluation import cases, predict
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import MeanFill, ZeroFill, encode_split
-from imder_lib.runs.setup import Run, default_device, parse_seeds, start_run
+from imder_runs.setup import Run, default_device, parse_seeds, start_run
 
 RESAMPLES = 2000
 Found = dict[str, np.ndarray]  # method -> predictions (N,)

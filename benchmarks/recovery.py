@@ -15,7 +15,7 @@ import pandas as pd
 from imder_lib.experiment.comparison import COMPARED, train_compared
 from imder_lib.experiment.evaluation import evaluate
 from imder_lib.experiment.posterior_check import posterior_check
-from imder_lib.runs.setup import default_device, parse_seeds, start_run
+from imder_runs.setup import default_device, parse_seeds, start_run
 
 
 def main() -> None:

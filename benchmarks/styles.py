@@ -23,7 +23,7 @@ from imder_lib.experiment.c2st import c2st
 from imder_lib.experiment.evaluation import predict
 from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.model.recovery import Regression, encode_split
-from imder_lib.runs.setup import Run, default_device, parse_seeds
+from imder_runs.setup import Run, default_device, parse_seeds
 
 
 def reliability(exact: np.ndarray, drawn: np.ndarray) -> float:

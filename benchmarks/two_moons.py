@@ -16,8 +16,8 @@ from imder_course.theta_draws import draws_of_theta
 from imder_lib import IMDer, fit, load_data, model_preset, train_preset
 from imder_lib.data.two_moons import OBSERVATIONS, two_moons_posterior
 from imder_lib.experiment.c2st import c2st
-from imder_lib.profiles import PROFILES, find_profile
-from imder_lib.runs.setup import default_device, parse_seeds
+from imder_runs.profiles import PROFILES, find_profile
+from imder_runs.setup import default_device, parse_seeds
 
 PUBLISHED = {"sbibm NPE, 10,000 simulations": 0.606}  # Lueckmann et al., 2021: mean of the ten observations
 

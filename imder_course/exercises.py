@@ -6,7 +6,7 @@ from typing import Any
 
 from IPython.utils.capture import capture_output
 
-from imder_lib.runs.notebook import check_parameters, code_cells
+from imder_runs.notebook import check_parameters, code_cells
 
 
 def follow(path: str | Path, namespace: MutableMapping[str, Any], **parameters: Any) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from imder_lib.runs.tables import METHOD_NAMES, METRIC_NAMES
+from imder_runs.tables import METHOD_NAMES, METRIC_NAMES
 
 # Distinct for colour-blind readers (CIEDE2000 of any two at least 14); contrast against white at least 3 to 1.
 BLUE, GOLD, MAROON, SKY, BROWN = "#2166AC", "#B8860B", "#661100", "#5B8FF9", "#8C510A"

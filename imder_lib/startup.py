@@ -50,7 +50,7 @@ def set_waiting(environment: MutableMapping[str, str], loaded: bool) -> str:
     return "OMP_WAIT_POLICY=passive"
 
 
-_command = Path(sys.argv[0]).stem == "imder" or (sys.argv[0] == "-m" and "imder_lib.cli" in sys.orig_argv)
+_command = Path(sys.argv[0]).stem == "imder" or (sys.argv[0] == "-m" and "imder_runs.cli" in sys.orig_argv)
 if _command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _stop)
 WAITING = set_waiting(os.environ, loaded="torch" in sys.modules)

@@ -11,7 +11,7 @@ import typer
 from imder_lib import cli
 from imder_lib.data.load import PUBLISHED_SHA256
 from imder_lib.data.mmsa import KNOWN
-from imder_lib.runs.notebook import check_parameters
+from imder_runs.notebook import check_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = [ROOT / "README.md", ROOT / "pt/README.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from imder_lib.runs import notebook as runner
 from imder_lib.startup import VARIABLES, set_waiting
+from imder_runs import notebook as runner
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOW = "import os; print({k: os.environ[k] for k in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT') if k in os.environ})"
 PROVENANCE = """
-from imder_lib.runs.setup import start_run
+from imder_runs.setup import start_run
 print(start_run("synthetic", "smoke", "1", {!r}).provenance()["threads_waiting"])
 """
 

@@ -68,7 +68,7 @@ def digits_gif(trajectory: Sequence[np.ndarray], levels: Sequence[float], truth:
 
 
 def main(folder: Path) -> None:
-    from imder_lib.runs.setup import start_run
+    from imder_runs.setup import start_run
 
     use_style()
     means = torch.tensor([[-2.0, 0.0], [2.0, 0.3], [0.0, 3.0]])

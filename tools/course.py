@@ -13,8 +13,8 @@ from pathlib import Path
 import nbformat
 
 from imder_lib.errors import UserError
-from imder_lib.runs.notebook import run_notebook
-from imder_lib.runs.reproduce import NOTEBOOKS
+from imder_runs.notebook import run_notebook
+from imder_runs.reproduce import NOTEBOOKS
 
 SOLUTIONS = NOTEBOOKS / "solutions"
 

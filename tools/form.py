@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 
 from imder_lib.errors import UserError
-from imder_lib.runs.notebook import notebook_parameters
+from imder_runs.notebook import notebook_parameters
 
 PARTS = ("You will know", "**Time**", "Predict", "## Exercises", "## Recap", "What could be wrong", "**References.**")
 CELL_LINES = 15

@@ -23,7 +23,7 @@ from sphinx.util.console import strip_escape_sequences
 from sphinx.util.docutils import docutils_namespace
 
 from imder_lib.errors import UserError
-from imder_lib.runs.reproduce import NOTEBOOKS
+from imder_runs.reproduce import NOTEBOOKS
 
 ROOT = NOTEBOOKS.parent
 MATHJAX = Path(str(files("sphinx-mathjax-offline"))) / "static/mathjax/tex-svg.js"

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import psutil
 
-from imder_lib.runs.attempt import BODY, CELLS, WORK, How
-from imder_lib.runs.cells import Cell
-from imder_lib.runs.engine import OneByOne, pool_of, run_cells
-from imder_lib.runs.grid import Grid, plan
+from imder_runs.attempt import BODY, CELLS, WORK, How
+from imder_runs.cells import Cell
+from imder_runs.engine import OneByOne, pool_of, run_cells
+from imder_runs.grid import Grid, plan
 
 HERE = Path(__file__).resolve().parent
 FILES = {"metrics.json", "settings.json", "provenance.json"}  # of every finished cell

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from imder_lib import UserError
-from imder_lib.runs import engine, locks
-from imder_lib.runs.attempt import How, run_cell
-from imder_lib.runs.cell_child import Server
-from imder_lib.runs.cells import Cell
-from imder_lib.runs.engine import OneByOne, pool_of, run_cells
+from imder_runs import engine, locks
+from imder_runs.attempt import How, run_cell
+from imder_runs.cell_child import Server
+from imder_runs.cells import Cell
+from imder_runs.engine import OneByOne, pool_of, run_cells
 
 HERE = Path(__file__).parent
 BODY = "cheap:body"
@@ -148,9 +148,7 @@ def test_two_sweeps_on_one_folder_run_no_cell_twice(tmp_path):
 def test_a_lock_is_taken_over_when_its_owner_has_ended(tmp_path):
     lock = locks.acquire(tmp_path / "a")
     assert locks.acquire(tmp_path / "a") is None  # this process lives
-    script = (
-        "import sys; from imder_lib.runs.locks import acquire; from pathlib import Path; acquire(Path(sys.argv[1]))"
-    )
+    script = "import sys; from imder_runs.locks import acquire; from pathlib import Path; acquire(Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "b")], check=True)
     taken = locks.acquire(tmp_path / "b")
     assert taken.n == 1
@@ -199,7 +197,7 @@ def test_a_finished_cell_is_never_replaced(tmp_path):
 
 
 def test_workers_need_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "imder_lib.runs.dask_pool", None)
+    monkeypatch.setitem(sys.modules, "imder_runs.dask_pool", None)
     with pytest.raises(UserError, match=r"imder-kit\[cluster\]"), pool_of(workers=2):
         pass
     with pytest.raises(UserError, match="expected one of"), pool_of(workers=2, scheduler="tcp://a:1"):

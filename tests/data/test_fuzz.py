@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imder_lib import UserError, load_data
-from imder_lib.runs.notebook import Parameter, parse_value
+from imder_runs.notebook import Parameter, parse_value
 
 SPLITS = ("train", "valid", "test")
 KEYS = ("text", "audio", "vision", "regression_labels", "classification_labels", "id", "raw_text", "text_bert",

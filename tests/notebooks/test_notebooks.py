@@ -9,9 +9,9 @@ import pytest
 
 from imder_course.exercises import follow
 from imder_lib.errors import UserError
-from imder_lib.runs.notebook import code_cells as sources
-from imder_lib.runs.notebook import notebook_parameters, run_notebook
-from imder_lib.runs.reproduce import NOTEBOOKS
+from imder_runs.notebook import code_cells as sources
+from imder_runs.notebook import notebook_parameters, run_notebook
+from imder_runs.reproduce import NOTEBOOKS
 from tools.course import SOLUTIONS, tagged, with_exercises
 from tools.form import form_problems
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import nbformat
 
-from imder_lib.runs.reproduce import ORDER
+from imder_runs.reproduce import ORDER
 
 
 def test_reproduce_runs_every_notebook(tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "imder_lib.cli", "reproduce", "--profile", "smoke", "--out", str(out)]
+    command = [sys.executable, "-m", "imder_runs.cli", "reproduce", "--profile", "smoke", "--out", str(out)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     page = (out / "index.html").read_text()
@@ -46,7 +46,7 @@ def test_reproduce_runs_every_notebook(tmp_path):
 
 def test_reproduce_takes_labels_that_are_classes(tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "imder_lib.cli", "reproduce", "--profile", "smoke", "--dataset", "digits"]
+    command = [sys.executable, "-m", "imder_runs.cli", "reproduce", "--profile", "smoke", "--dataset", "digits"]
     result = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (out / "tables" / "05_fixed_acc.csv").read_text().startswith("case,rate,realised,imder,regression")

@@ -12,9 +12,9 @@ import pytest
 from imder_lib import UserError
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment.checkpoint import write_text
-from imder_lib.runs import setup
-from imder_lib.runs.notebook import check_parameters
-from imder_lib.runs.reproduce import NOTEBOOKS
+from imder_runs import setup
+from imder_runs.notebook import check_parameters
+from imder_runs.reproduce import NOTEBOOKS
 
 SPLITS = {"train": 12, "valid": 6, "test": 6}
 SHAPES = {"text": (4, 6), "audio": (4, 2), "vision": (4, 3)}
@@ -252,7 +252,7 @@ def test_a_locale_without_utf_8(file, tmp_path, write_notebook):
     path = tmp_path / "数据.pkl"
     path.write_bytes(file.read_bytes())
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "imder_lib.cli"]
+    command = [sys.executable, "-m", "imder_runs.cli"]
     for arguments in (["convert", path, tmp_path / "转换"], ["check", tmp_path / "转换"], ["check", tmp_path / "没有"]):
         done = subprocess.run([*command, *arguments], env=os.environ | plain, capture_output=True, text=True)
         assert "Traceback" not in done.stderr

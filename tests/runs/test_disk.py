@@ -14,7 +14,7 @@ from imder_lib import UserError, errors
 from imder_lib.errors import unwritable
 from imder_lib.experiment import checkpoint
 from imder_lib.experiment.checkpoint import write_checkpoint, write_tensors
-from imder_lib.runs import setup
+from imder_runs import setup
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 BY_LIBRARIES = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from imder_lib import UserError
-from imder_lib.runs.grid import Grid, read_grid
+from imder_runs.grid import Grid, read_grid
 
 VALUES = [0, 1, -1, 0.3, 1e309, float("nan"), True, None, "", "kit", "a\nb", "../..", [], [[]], {}, {"a": 1}, [1, "a"],
           "smoke", "fixed", "random", "released", "staged", [0.1, 0.5], {"lr": [0.1, "x"]}, {1: 2}, 10**30]  # fmt: skip

@@ -11,8 +11,8 @@ import nbformat
 import pytest
 
 from imder_lib import UserError
-from imder_lib.runs import notebook as runner
-from imder_lib.runs.notebook import Parameter, check_parameters, notebook_parameters, parse_value, run_notebook
+from imder_runs import notebook as runner
+from imder_runs.notebook import Parameter, check_parameters, notebook_parameters, parse_value, run_notebook
 
 PARAMETERS = """name: str = "a"  # any text
 rate: float = 0.1  # a number
@@ -204,7 +204,7 @@ def test_a_killed_runner_leaves_no_kernel(write_notebook, tmp_path, pipe):
 
 
 def started(*arguments, **environment):
-    command = [sys.executable, "-m", "imder_lib.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "imder_runs.cli", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": os.environ | environment}
     # Shells without job control start a background command with Ctrl-C ignored.
     return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes)

@@ -9,7 +9,7 @@ from jupyter_client.manager import start_new_kernel
 
 from imder_lib.experiment import parallel
 from imder_lib.experiment.parallel import over_batches
-from imder_lib.runs.progress import newest_epochs, progress_shown, running_cell
+from imder_runs.progress import newest_epochs, progress_shown, running_cell
 
 HEAD = "stage,epoch,train,valid,lr,kept,seconds,epochs\n"
 

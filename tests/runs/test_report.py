@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from imder_lib.runs.headline import best_methods, headline, read_results
-from imder_lib.runs.report import write_report
-from imder_lib.runs.setup import Run
+from imder_runs.headline import best_methods, headline, read_results
+from imder_runs.report import write_report
+from imder_runs.setup import Run
 
 PROVENANCE = {"data": "<b>mine</b>", "profile": "quick", "seeds": [1, 2], "device": "cpu", "seconds": 61.4,
               "notes": ["Synthetic & so on"], "command": "imder --out '<script>alert(2)</script>'"}  # fmt: skip

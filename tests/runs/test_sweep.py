@@ -13,17 +13,17 @@ import pytest
 from scipy import stats
 
 from imder_lib import UserError
-from imder_lib.cli import main
 from imder_lib.data.fake import write_fake
 from imder_lib.data.missing import RATES
-from imder_lib.profiles import PROFILES
-from imder_lib.runs import reproduce as reproduce_module
-from imder_lib.runs.grid import Grid, cases_of, plan, read_grid
-from imder_lib.runs.notebook import check_parameters
-from imder_lib.runs.outcome import compare, status
-from imder_lib.runs.setup import Run, start_run
-from imder_lib.runs.sweep import sweep
-from imder_lib.runs.tables import beside_published, interval
+from imder_runs import reproduce as reproduce_module
+from imder_runs.cli import main
+from imder_runs.grid import Grid, cases_of, plan, read_grid
+from imder_runs.notebook import check_parameters
+from imder_runs.outcome import compare, status
+from imder_runs.profiles import PROFILES
+from imder_runs.setup import Run, start_run
+from imder_runs.sweep import sweep
+from imder_runs.tables import beside_published, interval
 
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 MODALITIES = ("text", "audio", "vision")
@@ -266,7 +266,7 @@ def test_the_notebooks_of_a_run_get_its_settings(tmp_path, monkeypatch):
         out.parent.mkdir(exist_ok=True)
 
     with_grid = replace(PROFILES["smoke"], grid=True)
-    monkeypatch.setattr("imder_lib.profiles.PROFILES", {"smoke": with_grid})
+    monkeypatch.setattr("imder_runs.profiles.PROFILES", {"smoke": with_grid})
     monkeypatch.setattr(reproduce_module, "run_notebook", run_notebook)
     path = write_fake("mosi", tmp_path / "small.pkl", sizes={"train": 24, "valid": 8, "test": 12}, steps=6)
     out = tmp_path / "out"

@@ -7,7 +7,7 @@ from imder_course.interval_table import metric_table
 from imder_lib.config import WIDTHS
 from imder_lib.data.missing import RATES, patterns
 from imder_lib.data.mmsa import MODALITIES
-from imder_lib.runs.tables import beside_published, pattern_letters, published
+from imder_runs.tables import beside_published, pattern_letters, published
 
 FIXED = ["text", "audio", "vision", "text+audio", "text+vision", "audio+vision", "text+audio+vision"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imder_lib.runs import notebook, places
+from imder_runs import notebook, places
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +50,7 @@ def test_a_notebook_of_the_package_writes_below_the_current_folder(write_noteboo
 
 
 def test_a_notebook_of_the_kit_is_found_by_name(imder, write_notebook, tmp_path, monkeypatch):
-    monkeypatch.setattr("imder_lib.cli.NOTEBOOKS", write_notebook("", "print(1)").parent)
+    monkeypatch.setattr("imder_runs.cli.NOTEBOOKS", write_notebook("", "print(1)").parent)
     monkeypatch.chdir(tmp_path)
     code, text, _ = imder("run", "tiny.ipynb")
     assert (code, text.splitlines()[-1]) == (0, "executed: results/executed/tiny.ipynb")

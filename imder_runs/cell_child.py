@@ -33,7 +33,7 @@ class Server:
 
     def __init__(self, forks: bool = FORKS) -> None:
         path = os.pathsep.join(p for p in sys.path if p)
-        command = [sys.executable, "-m", "imder_lib.runs.cell_child", str(os.getpid()), "fork" if forks else "once"]
+        command = [sys.executable, "-m", "imder_runs.cell_child", str(os.getpid()), "fork" if forks else "once"]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C reaches the parent alone, which ends this process
@@ -144,7 +144,7 @@ def _forked(job: dict[str, Any], parent: int) -> str:
 def main() -> None:
     """Run the cells that come as lines on standard input; one line on standard output answers each."""
     parent = int(sys.argv[1])
-    import imder_lib.runs.cells  # noqa: F401  slow: done once for all cells
+    import imder_runs.cells  # noqa: F401  slow: done once for all cells
 
     out = os.dup(1)
     os.dup2(2, 1)

@@ -12,11 +12,11 @@ import pandas as pd
 
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
-from imder_lib.runs.attempt import CELLS, ERROR, WORK
-from imder_lib.runs.cells import METRICS, Cell
-from imder_lib.runs.engine import names
-from imder_lib.runs.locks import STALE, gone, newest
-from imder_lib.runs.tables import beside_published, interval, save_table
+from imder_runs.attempt import CELLS, ERROR, WORK
+from imder_runs.cells import METRICS, Cell
+from imder_runs.engine import names
+from imder_runs.locks import STALE, gone, newest
+from imder_runs.tables import beside_published, interval, save_table
 
 PLAN = "plan.json"  # of the last grid that was swept in a folder
 SAMPLE = 200  # finished cells whose seconds give an estimate

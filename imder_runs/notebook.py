@@ -14,10 +14,10 @@ from typing import Any
 from uuid import uuid4
 
 from imder_lib.errors import UserError, unknown, unwritable
-from imder_lib.runs.child import MARK, end_all
-from imder_lib.runs.places import CHECKOUT, NOTEBOOKS
-from imder_lib.runs.progress import progress_shown
 from imder_lib.startup import set_waiting
+from imder_runs.child import MARK, end_all
+from imder_runs.places import CHECKOUT, NOTEBOOKS
+from imder_runs.progress import progress_shown
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 PORT_CLASH = ("Address already in use", "ZMQError", "Kernel died before replying to kernel_info")

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from imder_lib.experiment.checkpoint import write_text
-from imder_lib.runs.cell_child import Server
-from imder_lib.runs.cells import METRICS
-from imder_lib.runs.locks import BEAT, STALE, Lock, acquire, newest
+from imder_runs.cell_child import Server
+from imder_runs.cells import METRICS
+from imder_runs.locks import BEAT, STALE, Lock, acquire, newest
 
 CELLS, WORK = "cells", "unfinished"  # folders of a sweep
 ERROR = "error.json"
-BODY = "imder_lib.runs.cells:train_and_test"
+BODY = "imder_runs.cells:train_and_test"
 Result = dict[str, Any]  # name, state ("done", "failed" or "busy"), error, seconds
 
 
@@ -32,7 +32,7 @@ class How:
         child: each cell has a process of its own.
         threads: of each cell; 0: the worker's cores.
         memory: bytes of each cell; 0: no limit.
-        beat, stale: see :mod:`imder_lib.runs.locks`.
+        beat, stale: see :mod:`imder_runs.locks`.
     """
 
     folder: str
@@ -51,8 +51,8 @@ def run_cell(job: dict[str, Any]) -> Result:
     """Run one cell on a worker.
 
     Args:
-        job: name, settings, needs (see :class:`imder_lib.runs.cells.Cell`), replaceable (see
-            :func:`imder_lib.runs.locks.acquire`), and how: the fields of :class:`How`.
+        job: name, settings, needs (see :class:`imder_runs.cells.Cell`), replaceable (see
+            :func:`imder_runs.locks.acquire`), and how: the fields of :class:`How`.
     """
     how, name, begun = How(**job["how"]), job["name"], time.perf_counter()
     work, target = Path(how.folder) / WORK / name, Path(how.folder) / CELLS / name

@@ -14,7 +14,7 @@ import torch
 from distributed import Client, Future, Nanny, Scheduler, SpecCluster
 
 from imder_lib.errors import UserError
-from imder_lib.runs.attempt import Result, result_of, run_cell
+from imder_runs.attempt import Result, result_of, run_cell
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 60  # seconds until a scheduler must have answered

@@ -20,9 +20,9 @@ from imder_lib.errors import UserError, unknown
 from imder_lib.experiment.cases import Case, cases, rates_of
 from imder_lib.experiment.comparison import COMPARED
 from imder_lib.experiment.training import RECIPES
-from imder_lib.profiles import find_profile
-from imder_lib.runs.cells import CHANGED, Cell, environment_hash
-from imder_lib.runs.setup import Run, check_start, parse_seeds, start_run
+from imder_runs.cells import CHANGED, Cell, environment_hash
+from imder_runs.profiles import find_profile
+from imder_runs.setup import Run, check_start, parse_seeds, start_run
 
 LARGEST = 100_000  # characters of a grid
 KINDS = {"model": ModelConfig, "train": TrainConfig, "sampler": Sampler}

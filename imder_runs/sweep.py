@@ -9,11 +9,11 @@ from pathlib import Path
 
 from imder_lib.errors import UserError, unknown
 from imder_lib.experiment.checkpoint import write_text
-from imder_lib.runs.attempt import CELLS, How, Result
-from imder_lib.runs.cells import Cell
-from imder_lib.runs.engine import names, pool_of, run_cells
-from imder_lib.runs.grid import Grid, plan
-from imder_lib.runs.outcome import PLAN, estimate, write_results
+from imder_runs.attempt import CELLS, How, Result
+from imder_runs.cells import Cell
+from imder_runs.engine import names, pool_of, run_cells
+from imder_runs.grid import Grid, plan
+from imder_runs.outcome import PLAN, estimate, write_results
 
 
 @dataclass(frozen=True)

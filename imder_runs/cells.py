@@ -20,7 +20,7 @@ from imder_lib.experiment.evaluation import evaluate
 from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrain, read_pretrained
 from imder_lib.experiment.training import FitResult, fit
 from imder_lib.model.imder import IMDer
-from imder_lib.runs.setup import Run, default_device, start_run
+from imder_runs.setup import Run, default_device, start_run
 
 CHANGED = ("model", "train", "sampler")  # groups of settings, see Run.changes
 PLACES = ("dataset", "pretrained")  # settings that are paths: the hashes of the files stand for them

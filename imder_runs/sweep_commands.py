@@ -12,10 +12,10 @@ from imder_lib.data.missing import RATES
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
-from imder_lib.runs.grid import read_grid
-from imder_lib.runs.outcome import compare, status
-from imder_lib.runs.reproduce import Folder, ProfileName, Settings, grid_of, open_run
-from imder_lib.runs.sweep import Workers, parse_list, sweep
+from imder_runs.grid import read_grid
+from imder_runs.outcome import compare, status
+from imder_runs.reproduce import Folder, ProfileName, Settings, grid_of, open_run
+from imder_runs.sweep import Workers, parse_list, sweep
 
 IN_GRID = ("dataset", "profile", "seeds", "recipe", "text", "pretrained", "epochs", "steps", "rates")
 

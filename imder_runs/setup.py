@@ -30,10 +30,10 @@ from imder_lib.experiment.text import bert_features, check_route
 from imder_lib.experiment.training import FitResult
 from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
 from imder_lib.model.imder import IMDer
-from imder_lib.profiles import Profile, find_profile
-from imder_lib.runs.places import HOME
-from imder_lib.runs.tables import save_table
 from imder_lib.startup import WAITING
+from imder_runs.places import HOME
+from imder_runs.profiles import Profile, find_profile
+from imder_runs.tables import save_table
 
 BERT_FOLDER, BERT_CACHE = HOME / "pt" / HUB_NAME, HOME / "data" / "bert"
 FILE_DPI, SHOWN_DPI = 130, 85  # resolution of saved figures, and of their size in a notebook

@@ -8,7 +8,7 @@ from scipy import stats
 
 from imder_lib.experiment.checkpoint import write_text
 
-PUBLISHED = Path(__file__).parents[1] / "data" / "published_results.csv"
+PUBLISHED = Path(__file__).with_name("published_results.csv")
 METHOD_NAMES = {
     "bayes": "Bayes limit",
     "imder": "IMDer",

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from imder_lib.runs.tables import METHOD_NAMES, METRIC_NAMES, interval
+from imder_runs.tables import METHOD_NAMES, METRIC_NAMES, interval
 
 TITLES = {"fixed": ("Fixed patterns", "available"), "random": ("Random missing rates", "nominal rate")}
 AVERAGES = {"fixed": "the {} incomplete patterns", "random": "the {} rates above 0"}
@@ -62,7 +62,7 @@ def best_methods(found: dict[str, tuple[float, float, float, float]], lowest: bo
     """The method of the best mean, and its equals; none if its interval overlaps with that of a lesser method.
 
     Args:
-        found: method -> :func:`imder_lib.runs.tables.interval`; without one (a single seed) it has length 0.
+        found: method -> :func:`imder_runs.tables.interval`; without one (a single seed) it has length 0.
         lowest: the lowest mean is the best.
     """
     sign = -1 if lowest else 1

@@ -8,8 +8,8 @@ import jinja2
 import pandas as pd
 
 from imder_lib.experiment.checkpoint import write_text
-from imder_lib.runs.headline import headline, read_results
-from imder_lib.runs.tables import METHOD_NAMES, METRIC_NAMES
+from imder_runs.headline import headline, read_results
+from imder_runs.tables import METHOD_NAMES, METRIC_NAMES
 
 TITLES = {"01": "Data", "03": "Recovery", "04": "Training", "05": "Missing-rate tables"}
 LEGEND = {

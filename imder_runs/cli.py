@@ -16,11 +16,11 @@ import typer
 from imder_lib.data import load
 from imder_lib.data.fake import write_fake
 from imder_lib.errors import UserError
-from imder_lib.runs import reproduce as jobs
-from imder_lib.runs import sweep_commands
-from imder_lib.runs.notebook import run_notebook
-from imder_lib.runs.places import HOME, NOTEBOOKS
 from imder_lib.startup import INTERRUPTED, interrupted, restore_interrupt
+from imder_runs import reproduce as jobs
+from imder_runs import sweep_commands
+from imder_runs.notebook import run_notebook
+from imder_runs.places import HOME, NOTEBOOKS
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from imder_lib.errors import UserError
-from imder_lib.runs.attempt import CELLS, WORK, How, Result, close_servers, result_of, run_cell
-from imder_lib.runs.cells import Cell
-from imder_lib.runs.locks import Watch
+from imder_runs.attempt import CELLS, WORK, How, Result, close_servers, result_of, run_cell
+from imder_runs.cells import Cell
+from imder_runs.locks import Watch
 
 
 class Pool(Protocol):
@@ -132,7 +132,7 @@ def pool_of(workers: int = 0, scheduler: str = "", scheduler_file: str = "") -> 
             close_servers()
         return
     try:
-        from imder_lib.runs.dask_pool import connected
+        from imder_runs.dask_pool import connected
     except ImportError:
         raise UserError("workers need Dask: pip install 'imder-kit[cluster]', or leave the option out") from None
     with connected(workers, scheduler, scheduler_file) as pool:

@@ -16,15 +16,15 @@ from imder_lib.data.load import NAMES
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
-from imder_lib.profiles import PROFILES, find_profile
-from imder_lib.runs.attempt import CELLS
-from imder_lib.runs.cells import STAGE1, Cell, copy_folder, pretrain_run
-from imder_lib.runs.grid import Grid
-from imder_lib.runs.notebook import check_parameters, check_timeout, run_notebook
-from imder_lib.runs.places import NOTEBOOKS
-from imder_lib.runs.report import write_report
-from imder_lib.runs.setup import Run, check_start, parse_seeds, start_run
-from imder_lib.runs.sweep import parse_list, sweep
+from imder_runs.attempt import CELLS
+from imder_runs.cells import STAGE1, Cell, copy_folder, pretrain_run
+from imder_runs.grid import Grid
+from imder_runs.notebook import check_parameters, check_timeout, run_notebook
+from imder_runs.places import NOTEBOOKS
+from imder_runs.profiles import PROFILES, find_profile
+from imder_runs.report import write_report
+from imder_runs.setup import Run, check_start, parse_seeds, start_run
+from imder_runs.sweep import parse_list, sweep
 
 ORDER = ("01_data", "03_recovery", "04_training", "05_missing_rate_tables")
 PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings passed to the notebooks

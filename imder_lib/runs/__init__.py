@@ -1,1 +1,0 @@
-"""Runs: commands, notebooks, the paper's grid, tables and the report."""
