@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from imder_lib import cli
 from imder_lib.data.load import PUBLISHED_SHA256
 from imder_lib.data.mmsa import KNOWN
+from imder_runs import cli
 from imder_runs.notebook import check_parameters
 
 ROOT = Path(__file__).resolve().parents[1]

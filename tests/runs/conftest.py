@@ -6,7 +6,7 @@ import warnings
 import nbformat
 import pytest
 
-from imder_lib import cli
+from imder_runs import cli
 
 
 @pytest.fixture
