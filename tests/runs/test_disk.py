@@ -35,16 +35,6 @@ def filled_by(monkeypatch, name):
     monkeypatch.setattr(Path, "write_text", write_text)
 
 
-def test_a_full_disk_is_one_line_and_keeps_earlier_results(imder, tmp_path, monkeypatch):
-    filled_by(monkeypatch, "seed2.csv")
-    out = tmp_path / "out"
-    command = ("sweep", "--out", out, "--profile", "smoke", "--epochs", 1, "--steps", 2, "--rates", "0.5")
-    code, _, error = imder(*command, "--seeds", "1,2")
-    assert (code, error.count("\n")) == (1, 1)
-    assert "staged-all-seed2.csv cannot be written: No space left on device" in error
-    assert [p.name for p in (out / "cells").iterdir()] == ["staged-all-seed1.csv"]
-
-
 def test_a_disk_that_is_full_from_the_start_leaves_no_folder(imder, tmp_path, monkeypatch):
     filled_by(monkeypatch, "run.json")
     code, _, error = imder("sweep", "--out", tmp_path / "out", "--profile", "smoke")

@@ -25,7 +25,7 @@ def wheel(tmp_path, monkeypatch):
 
 
 def test_a_wheel_holds_all_modules_their_files_and_the_notebooks(wheel):
-    packages = [path for folder in ("imder_lib", "imder_course") for path in (ROOT / folder).rglob("*.*")]
+    packages = [path for folder in ("imder_lib", "imder_runs", "imder_course") for path in (ROOT / folder).rglob("*.*")]
     own = {path.relative_to(ROOT).as_posix() for path in packages if "__pycache__" not in path.parts}
     notebooks = {f"imder_course/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert wheel == own | notebooks
