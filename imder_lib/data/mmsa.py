@@ -58,6 +58,8 @@ def check_content(content: Any, path: Path, whole: bool = True) -> tuple[dict[st
         raise UserError(f"{path}: split {absent[0]!r} is missing{hint}; found {[str(k) for k in content]}")
     if wrong := [(s, type(content[s]).__name__) for s in SPLITS if not isinstance(content[s], dict)]:
         raise UserError(f"{path}: split {wrong[0][0]!r} must be a dict of arrays, got {wrong[0][1]}")
+    if "available" in content:
+        raise UserError(f"{path}: key 'available' stands beside the splits, expected one in each split")
     named, where = content.get("modalities", MODALITIES), f"{path}, key 'modalities'"
     modalities = _strings(named, where)
     if len(modalities) < 2 or len(set(modalities)) < len(modalities) or set(modalities) & (KNOWN - set(MODALITIES)):

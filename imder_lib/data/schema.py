@@ -188,6 +188,10 @@ class MultimodalData:
     def _oddities(self) -> list[str]:
         """One line for each oddity that training can stand, a UserError for one that it cannot; reads all features."""
         lines, usual = [], {}
+        for name in ("train", "valid"):
+            available = self.splits[name].available
+            if available is not None and not available.all(axis=1).any():
+                lines.append(f"split {name!r}: no sample has all modalities, so the kit cannot train on this file")
         seen: dict[bytes, str] = {}  # hash of a row's features -> the first split that has it
         for name, split in self.splits.items():
             if split.text_bert is not None:
@@ -201,7 +205,8 @@ class MultimodalData:
                     lines.append(f"{where}: {zero} of {len(x)} rows are all zero: {hint}")
                 if name == "train":
                     usual[m] = np.median(reach[reach > 0]) if reach.any() else np.inf
-                    if constant := int((x.min(axis=(0, 1)) == x.max(axis=(0, 1))).sum()):
+                    own = x if has.all() else x[has.numpy()]  # the zeros of absent rows are no data
+                    if len(own) and (constant := int((own.min(axis=(0, 1)) == own.max(axis=(0, 1))).sum())):
                         lines.append(f"{where}: {constant} of {x.shape[2]} columns are constant")
                 if len(rows := np.flatnonzero(reach > UNUSUAL * usual[m])):
                     much = f"reaches {reach[rows[0]]:.3g}, in a usual row {usual[m]:.3g}"

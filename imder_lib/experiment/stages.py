@@ -43,7 +43,7 @@ def _observed(model: IMDer, data: MultimodalData, config: TrainConfig) -> dict[s
         observed["train"] = restrict(hidden, observed["train"])
     for name, x in observed.items():
         if (complete := int(x.all(dim=1).sum())) < min(LEAST, len(x)):
-            hint = "add such samples, or lower the rate of supervision 'observed'"
+            hint = "lower the rate of supervision" if config.supervision == "observed" else "add such samples"
             raise UserError(f"split {name!r}: {complete} samples are complete, training needs {LEAST}: {hint}")
     return {k: x.to(next(model.parameters()).device) for k, x in observed.items()}
 

@@ -166,3 +166,18 @@ def test_a_mask_never_becomes_empty():
     given = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 1, 1]]).bool()
     mask = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 0]]).bool()
     assert restrict(mask, given).int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_marks_beside_the_splits_are_refused(tmp_path):
+    path = tmp_path / "mine.pkl"
+    path.write_bytes(pickle.dumps(content() | {"available": lacking(N["train"])}))
+    with pytest.raises(UserError, match="key 'available' stands beside the splits, expected one in each split"):
+        load_data(path)
+
+
+def test_a_file_without_complete_samples_says_so(tmp_path):
+    path, none = tmp_path / "mine.pkl", {split: lacking(n, vision=range(n)) for split, n in N.items()}
+    path.write_bytes(pickle.dumps(content(none)))
+    text = load_data(path).describe()
+    assert "split 'train': no sample has all modalities, so the kit cannot train on this file" in text
+    assert "columns are constant" not in text  # what stands behind the marks is not looked at
