@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imder_lib.experiment.checkpoint import write_text
+from imder_lib.experiment.parallel import own_cores
 from imder_runs.cell_child import Server
 from imder_runs.cells import METRICS
 from imder_runs.locks import BEAT, STALE, Lock, acquire, newest
@@ -30,7 +31,8 @@ class How:
         folder: of the sweep, the same on all machines.
         body: "module:function" of (settings, folder, stage), which fills a cell's folder.
         child: each cell has a process of its own.
-        threads: of each cell; 0: the worker's cores.
+        workers: processes that share this machine's cores; 0: the worker has all that it may use.
+        threads: of each cell; 0: OMP_NUM_THREADS, or a thread for each of the cell's cores.
         memory: bytes of each cell; 0: no limit.
         beat, stale: see :mod:`imder_runs.locks`.
     """
@@ -38,6 +40,7 @@ class How:
     folder: str
     body: str = BODY
     child: bool = True
+    workers: int = 0
     threads: int = 0
     memory: int = 0
     beat: float = BEAT
@@ -97,7 +100,9 @@ def _attempt(job: dict[str, Any], how: How, lock: Lock, target: Path) -> str:
     _note(folder / "settings.json", job["settings"] | {"needs": job["needs"]})
     stage = root / CELLS / job["needs"] if job["needs"] else None
     own = {"body": how.body, "settings": job["settings"], "folder": str(folder), "stage": str(stage or "")}
-    own |= {"threads": how.threads or _threads(), "memory": how.memory}
+    cores = _cores(how.workers)
+    threads = how.threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or len(cores)
+    own |= {"cores": cores, "threads": threads, "memory": how.memory}
     if how.child:
         server = _servers.pop() if _servers else Server()
         error = server.run(own, lock.beat, how.beat)
@@ -150,15 +155,18 @@ def _continued(lock: Lock, afresh: bool) -> Path:
     return folder
 
 
-def _threads() -> int:
-    """The cores of this process, divided among the tasks of its worker."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        from distributed import get_worker
+def _cores(workers: int) -> list[int]:
+    """The cores of a cell: those of this process, or this worker's share if ``workers`` of them are on the machine.
 
-        return max(1, cores // get_worker().state.nthreads)
-    except (ImportError, ValueError):  # no extra, or no worker
-        return int(os.environ.get("OMP_NUM_THREADS", 0)) or cores
+    A cell also computes batches at once on cores that its threads leave idle, so it must know which are its own.
+    """
+    cores = own_cores()
+    if not workers:
+        return cores
+    from distributed import get_worker  # the extra is installed: there are workers
+
+    number = int(get_worker().name)  # from 0, see dask_pool.local_cluster
+    return cores[number::workers] or [cores[number % len(cores)]]
 
 
 def close_servers() -> None:

@@ -44,7 +44,8 @@ class Server:
         """Run a cell; return "" or the first line of its error.
 
         Args:
-            job: body ("module:function"), settings, folder, stage (folder or ""), threads, memory (bytes; 0: no limit).
+            job: body ("module:function"), settings, folder, stage (folder or ""), cores (numbers), threads, memory
+                (bytes; 0: no limit).
             alive: called every ``every`` seconds; False ends the cell.
         """
         try:
@@ -97,6 +98,8 @@ def _cell(job: dict[str, Any], out: int, parent: int) -> None:
         log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(log, stream)
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, job["cores"])
         if job["threads"]:
             import torch
 

@@ -1,7 +1,6 @@
 """A sweep: plans the cells of a grid, runs those that are not finished, and writes the tables of those that are."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -26,11 +25,7 @@ class Workers:
     memory: float = 0.0  # GB of each cell; 0: no limit
 
     def how(self, folder: Path) -> How:
-        threads = 0  # the worker decides
-        if self.workers:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or max(1, cores // self.workers)
-        return How(str(folder.resolve()), threads=threads, memory=int(1e9 * self.memory))
+        return How(str(folder.resolve()), workers=self.workers, memory=int(1e9 * self.memory))
 
 
 def parse_list(text: str, known: Sequence, what: str) -> list:

@@ -27,7 +27,7 @@ class SweepSettings(Settings):
     rates: Annotated[str, Option(help="of the random protocol, 0.1,0.5; empty: all")] = ""
     grid: Annotated[str, Argument(help="a YAML file, see sweeps/, in place of the options that say what to train")] = ""
     only: Annotated[str, Option(help="run only cells whose label matches, such as '*-seed1111'")] = ""
-    dry_run: Annotated[bool, Option("--dry-run", help="print what would run, and how long it takes")] = False
+    dry_run: Annotated[bool, Option("--dry-run", help="print what would run, and how long if that is known")] = False
     workers: Annotated[int, Option(help="processes on this machine; 0: one cell after the other")] = 0
     scheduler: Annotated[str, Option(help="of Dask, that runs already: tcp://HOST:PORT")] = ""
     scheduler_file: Annotated[str, Option(help="... or the file that it has written")] = ""

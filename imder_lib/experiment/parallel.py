@@ -17,12 +17,16 @@ BATCH = 256  # samples of a batch: larger ones are no faster on a CPU, whose cac
 SHORT = 2.0  # seconds; a computation that takes less shows no bar
 
 
+def own_cores() -> list[int]:
+    """The cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def idle_cores(device: torch.device | str) -> int:
     """Batches that can run at once: the cores of this process, divided by PyTorch's threads; 1 on a GPU."""
     if torch.device(device).type != "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // torch.get_num_threads())
+    return max(1, len(own_cores()) // torch.get_num_threads())
 
 
 def progress_bar(total: int, name: str, begun: int = 0) -> tqdm:

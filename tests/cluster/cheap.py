@@ -26,5 +26,11 @@ def dies(settings: Mapping[str, Any], folder: Path, stage: Path | None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def cores(settings: Mapping[str, Any], folder: Path, stage: Path | None) -> None:
+    """Write the cores that the cell may use."""
+    time.sleep(0.5)  # so that each worker gets a cell
+    (folder / "metrics.json").write_text(json.dumps([{"cores": sorted(os.sched_getaffinity(0))}]))
+
+
 def large(settings: Mapping[str, Any], folder: Path, stage: Path | None) -> None:
     time.sleep(60)

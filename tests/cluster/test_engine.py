@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from imder_lib import UserError
+from imder_lib.experiment.parallel import own_cores
 from imder_runs import engine, locks
 from imder_runs.attempt import How, run_cell
 from imder_runs.cell_child import Server
@@ -67,7 +68,7 @@ def test_a_failed_cell_says_why_holds_up_its_own_dependants_alone_and_is_tried_a
 @pytest.mark.parametrize("forks", [True, False])
 def test_a_child_that_fails_is_killed_or_needs_too_much_memory(tmp_path, forks):
     server = Server(forks)
-    job = {"settings": {}, "folder": str(tmp_path), "stage": "", "threads": 1, "memory": 0}
+    job = {"settings": {}, "folder": str(tmp_path), "stage": "", "threads": 1, "memory": 0, "cores": own_cores()}
     try:
         assert server.run(job | {"body": "cheap:nothing"}, lambda: True, 5) == (
             "AttributeError: module 'cheap' has no attribute 'nothing'"
@@ -218,3 +219,13 @@ def test_cells_on_two_worker_processes(tmp_path):
     alone = tmp_path / "alone"
     run(alone, cells)
     assert content(tmp_path) == content(alone)
+
+
+def test_workers_on_one_machine_share_its_cores(tmp_path):
+    pytest.importorskip("distributed")
+    with pool_of(workers=2) as pool:
+        run(tmp_path, cheap(6), pool, body="cheap:cores", child=True, workers=2, threads=0)
+    metrics = [json.loads(path.read_text()) for path in (tmp_path / "cells").glob("*/metrics.json")]
+    assert len(metrics) == 6
+    own = own_cores()
+    assert {tuple(rows[0]["cores"]) for rows in metrics} == {tuple(own[i::2] or own[:1]) for i in range(2)}
