@@ -1,16 +1,19 @@
 """A small data set and model shared by all tests; tests do not change them."""
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, configuration, settings
 
 from imder_lib import IMDer, ModelConfig, TrainConfig, load_data
 from imder_lib.config import KIT, RELEASED, RELEASED_SAMPLER
 from imder_lib.diffusion.samplers import Sampler
 
 WIDTHS = {"text": 12, "audio": 5, "vision": 8}
+configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # not in the checkout
 # tests/data/test_fuzz.py: a fixed share in the tests, other cases each time in make fuzz
 _common = {"deadline": 10_000, "database": None, "print_blob": True}
 _common["suppress_health_check"] = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
