@@ -17,11 +17,12 @@ class Decoder:
 
     @torch.no_grad()
     def __init__(self, model: IMDer, steps: int) -> None:
-        self.steps, self.inverse = steps, {}
+        self.frames = model.kernel == 1  # latent steps are single frames, which are decoded one by one
+        self.steps, self.inverse = 1 if self.frames else steps, {}
         widths, device = model.config.widths, next(model.parameters()).device
         for m in model.encoders:
-            units = torch.eye(steps * widths[m], device=device).unflatten(1, (steps, widths[m]))  # unit vectors
-            zeros = {k: units.new_zeros(len(units), steps, w) for k, w in widths.items()}
+            units = torch.eye(self.steps * widths[m], device=device).unflatten(1, (self.steps, widths[m]))
+            zeros = {k: units.new_zeros(len(units), self.steps, w) for k, w in widths.items()}
             image = model.encode(zeros | {m: units})[m].flatten(1)
             size = image.double().norm(dim=1).clamp(min=1e-30)  # scales of features may differ widely
             self.inverse[m] = (torch.linalg.pinv(image / size[:, None], rtol=1e-4) / size).float()  # (D T', T D_m)
@@ -30,5 +31,9 @@ class Decoder:
         """Decode latents, modality -> (..., D, T'), to features, modality -> (..., T, D_m)."""
         out = {m: x.transpose(-1, -2) for m, x in latents.items()}  # a modality of width D has no encoder
         for m in self.inverse.keys() & latents.keys():
-            out[m] = (latents[m].flatten(-2) @ self.inverse[m].to(latents[m])).unflatten(-1, (self.steps, -1))
+            inverse = self.inverse[m].to(latents[m])
+            if self.frames:
+                out[m] = out[m] @ inverse
+            else:
+                out[m] = (latents[m].flatten(-2) @ inverse).unflatten(-1, (self.steps, -1))
         return out
