@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Call, Case
 from benchmarks.plain import plain_model
-from imder_lib.config import RELEASED_SAMPLER, TrainConfig, model_preset
+from imder_lib.config import RELEASED_SAMPLER, TrainConfig, model_preset, train_preset
 from imder_lib.data.missing import availability, available_columns
 from imder_lib.data.schema import MultimodalData
 from imder_lib.data.synthetic import synthetic
@@ -141,13 +141,13 @@ def recovery(sizes: Sizes) -> Iterator[Case]:
 
 def training_step(model: nn.Module, stage: Stage, available: Tensor | None = None) -> Call:
     """A call that makes one step: the stage's loss, gradients, clipping, AdamW; always on the same batch."""
-    optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay)
+    optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.settings.weight_decay)
     parameters = [p for group in stage.groups() for p in group["params"]]
-    rows, generator = torch.arange(stage.size)[: stage.batch_size], torch.Generator().manual_seed(1)
+    rows, generator = torch.arange(stage.size)[: stage.settings.batch_size], torch.Generator().manual_seed(1)
 
     def step() -> None:
         model.eval()
-        for part, _ in stage.parts:
+        for part in stage.parts:
             part.train()
         loss = stage.loss(rows, generator, available)
         optimiser.zero_grad()
@@ -166,7 +166,8 @@ def stage_of(build: Callable[..., Stage], model: IMDer, data: MultimodalData, co
 
 def training(sizes: Sizes) -> Iterator[Case]:
     """One training step of each stage: batch 32, diffusion 128."""
-    data, config = synthetic({"train": 128, "valid": 8, "test": 8}, steps=STEPS), TrainConfig(cache_patterns=1)
+    data = synthetic({"train": 128, "valid": 8, "test": 8}, steps=STEPS)
+    config = train_preset("mosi", adapt={"patterns": 1})
     quick_cache = replace(model_preset("mosi").sampler, steps=2)  # what the cache holds does not change the time
     kit, released = IMDer(model_preset("mosi", sampler=quick_cache), seed=0), plain_model(_released(steps=2))
     old = replace(config, recipe="released")

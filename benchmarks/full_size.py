@@ -80,14 +80,14 @@ def main(name: str) -> None:
         print(f"  {preset}, {steps} sampler steps")
         for k, v in (epoch | {"adapt": refined, "cache": cache, "test": test}).items():
             print(f"    {'one epoch of ' if k in epoch else ''}{k}: {v:.0f} s")
-        first = config.fusion_epochs * epoch["fusion"]
+        first = config.fusion.epochs * epoch["fusion"]
         if preset == "kit":
             cells = SEEDS * (
-                config.diffusion_epochs * epoch["diffusion"] + cache + config.adapt_epochs * refined + test
+                config.diffusion.epochs * epoch["diffusion"] + cache + config.adapt.epochs * refined + test
             )
         else:  # the sampler runs for incomplete samples, about two of three, in every epoch
             joint = epoch["diffusion"] + epoch["adapt"] + 2 / 3 * samples * draw
-            cells = SEEDS * (RATES * config.joint_epochs * joint + test)
+            cells = SEEDS * (RATES * config.joint.epochs * joint + test)
         print(f"    profile full, {SEEDS} seeds: at most {(first + cells) / 3600:.0f} h, stage 1 {first / 3600:.1f} h")
 
 

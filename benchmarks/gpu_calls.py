@@ -37,6 +37,7 @@ def rates(device: torch.device, quick: bool) -> dict[str, float]:
 def nets(device: torch.device, quick: bool) -> dict[str, tuple[nn.Module, nn.Module | None, Callable]]:
     """Name -> net, its plain path, and a function from the batch size to arguments. Released sizes, T = 48."""
     from benchmarks.plain import PlainFusion, plain_score_net
+    from imder_lib.config import FusionConfig
     from imder_lib.nets.fusion import Fusion
     from imder_lib.nets.joint_net import JointNet
     from imder_lib.nets.score_net import ScoreNet
@@ -44,7 +45,7 @@ def nets(device: torch.device, quick: bool) -> dict[str, tuple[nn.Module, nn.Mod
     torch.manual_seed(0)
     channels = (32, 64, 64, 64) if quick else (32, 64, 128, 256)
     score = ScoreNet(channels).to(device).eval()
-    joint, fusion = JointNet(3, 32).to(device).eval(), Fusion(MODALITIES).to(device).eval()
+    joint, fusion = JointNet(3, 32).to(device).eval(), Fusion(MODALITIES, 32, FusionConfig()).to(device).eval()
     for p in joint.parameters():  # some start at zero
         p.data.add_(0.02 * torch.randn_like(p))
     plain = PlainFusion(MODALITIES, 32, 8, 4, {}, 0.0).to(device).eval()

@@ -12,14 +12,15 @@ import torch
 
 from benchmarks.bench_rows import stage_of, training_step
 from benchmarks.measure import peak_memory, seconds
-from imder_lib.config import WIDTHS, TrainConfig, model_preset, train_preset
+from imder_lib import changed
+from imder_lib.config import WIDTHS, model_preset, train_preset
 from imder_lib.data.missing import available_columns, patterns
 from imder_lib.data.mmsa import SIZES
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.experiment.evaluation import evaluate
 from imder_lib.experiment.recovered_cache import DRAWS
-from imder_lib.experiment.stages import MORE_EPOCHS, adapt_stage, diffusion_stage, fusion_stage
+from imder_lib.experiment.stages import adapt_stage, diffusion_stage, fusion_stage
 from imder_lib.experiment.training import fit
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import encode_split
@@ -130,7 +131,7 @@ def steps(setup: Setup, known: dict) -> dict[str, object]:
     data, found = random_data(setup.sizes | {"train": 128, "valid": 8}), {}
     for name, build in STAGES.items():
         model = setup.model()
-        step = training_step(model, stage_of(build, model, data, TrainConfig(cache_patterns=1)))
+        step = training_step(model, stage_of(build, model, data, train_preset("mosi", adapt={"patterns": 1})))
         step()
         step()
         took = median(seconds(step, 3) for _ in range(5))
@@ -141,8 +142,9 @@ def steps(setup: Setup, known: dict) -> dict[str, object]:
 def epochs(setup: Setup, known: dict) -> dict[str, object]:
     """An epoch of each stage, with validation and checkpoint, as fit() runs it: the median from the second on."""
     count = 2 if setup.quick else 4
-    options = {f"{name}_epochs": count for name in STAGES} | {"diffusion_steps": 0, "cache_patterns": 1}
-    config, data, model, found = train_preset("mosi", **options), random_data(setup.sizes), setup.model(), {}
+    config = train_preset("mosi", adapt={"patterns": 1}, diffusion={"least_steps": 0})
+    config = changed(config, **{name: {"epochs": count} for name in STAGES})
+    data, model, found = random_data(setup.sizes), setup.model(), {}
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         for name in STAGES:
             done = fit(model, data, config, Path(folder) / "fit", resume=True, until=name)
@@ -163,17 +165,15 @@ def projection(setup: Setup, known: dict) -> dict[str, object]:
     for name in ("mosi", "mosei"):
         config, sizes = train_preset(name, **budget.train), SIZES[name]
         grown = {k: sizes[k] / setup.sizes[k] for k in sizes}
-        batches = -(-sizes["train"] // config.diffusion_batch)
-        diffusion = min(max(config.diffusion_epochs, -(-config.diffusion_steps // batches)),
-                        MORE_EPOCHS * config.diffusion_epochs)  # fmt: skip
+        diffusion = config.diffusion.epochs_of(-(-sizes["train"] // config.diffusion.batch_size))
         one = known["recovery"]["one_draw"] / known["recovery"]["samples"]  # seconds of a draw of a sample
         P = known["recovery"]["patterns"]
         cache = one * (sizes["train"] + sizes["valid"]) * P * DRAWS
         train = {k: known["epochs"][k]["epoch"] * grown["train"] for k in STAGES}
         test = known["evaluation"]["seconds"] * grown["test"]
-        seed = diffusion * train["diffusion"] + config.adapt_epochs * train["adapt"] + cache + test
+        seed = diffusion * train["diffusion"] + config.adapt.epochs * train["adapt"] + cache + test
         seeds = len(budget.seeds.split(","))
-        parts = {"fusion_once": config.fusion_epochs * train["fusion"], "cache": cache, "test": test}
-        parts |= {"diffusion": diffusion * train["diffusion"], "adapt": config.adapt_epochs * train["adapt"]}
+        parts = {"fusion_once": config.fusion.epochs * train["fusion"], "cache": cache, "test": test}
+        parts |= {"diffusion": diffusion * train["diffusion"], "adapt": config.adapt.epochs * train["adapt"]}
         out[name] = {"hours": (parts["fusion_once"] + seeds * seed) / 3600, "seeds": seeds, "seconds": parts}
     return out

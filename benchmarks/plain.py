@@ -182,8 +182,8 @@ def plain_score_net(net: nn.Module, channels: Sequence[int], heads: int) -> Plai
 
 def plain_fusion(model: "IMDer") -> PlainFusion:
     """The plain path of a model's fusion, with its weights; the model has neither readout nor masked padding."""
-    c = model.config
-    plain = PlainFusion(model.modalities, c.dim, c.heads, c.layers, dict(c.attention_dropout), c.embed_dropout)
+    dim, c = model.config.dim, model.config.fusion
+    plain = PlainFusion(model.modalities, dim, c.heads, c.layers, dict(c.attention_dropout), c.embed_dropout)
     plain.to(next(model.parameters()).device).load_state_dict(model.fusion.state_dict())
     return plain.train(model.training)
 
@@ -192,6 +192,6 @@ def plain_model(model: "IMDer") -> "IMDer":
     """A copy of a model under the released rules whose score nets and fusion are the plain path."""
     out, c = copy.deepcopy(model), model.config
     for m, net in model.recoverer.score_nets.items():
-        out.recoverer.score_nets[m] = plain_score_net(net, c.unet_channels, c.heads)
+        out.recoverer.score_nets[m] = plain_score_net(net, (c.dim, *c.unet.channels), c.unet.heads)
     out.fusion = plain_fusion(model)
     return out

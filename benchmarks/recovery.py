@@ -8,11 +8,11 @@ fusion, which has no part in it, trains for one epoch then. An interrupted run i
 
 import argparse
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
+from imder_lib import changed
 from imder_lib.experiment.comparison import COMPARED, train_compared
 from imder_lib.experiment.evaluation import evaluate
 from imder_lib.experiment.posterior_check import posterior_check
@@ -38,7 +38,7 @@ def main() -> None:
         for i, name in enumerate(names):
             began = time.perf_counter()
             model, train = run.model_config(), run.train_config(seed)
-            train = replace(train, fusion_epochs=1) if args.limit else train
+            train = changed(train, fusion={"epochs": 1}) if args.limit else train
             folder, until = run.folder / f"seed{seed}", "diffusion" if args.limit else None
             trained = train_compared(name, run.data, model, train, folder, default_device(), until).model
             seconds = time.perf_counter() - began

@@ -1,7 +1,6 @@
 """How time and memory of predictions grow with T, N, M, draws and sampler steps: slopes on log axes, and a figure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -28,9 +27,9 @@ def axes(quick: bool) -> dict[str, tuple[int, ...]]:
 def prediction(T: int, N: int, M: int, draws: int, steps: int) -> Callable[[], object]:
     """Predictions of N samples with one modality available: recovery and fusion, profile quick's sizes."""
     widths = {f"m{i}": 32 for i in range(M)}
-    sizes = {"layers": 2, "joint_channels": 64, "joint_blocks": 6}
-    config = model_preset("mosi", widths, **sizes)
-    model = IMDer(replace(config, sampler=replace(config.sampler, steps=steps)), seed=0).eval()
+    sizes = {"fusion": {"layers": 2}, "joint": {"channels": 64, "blocks": 6}}
+    config = model_preset("mosi", widths, sampler={"steps": steps}, **sizes)
+    model = IMDer(config, seed=0).eval()
     latents = {m: torch.randn(N, config.dim, T) for m in widths}
     available = np.zeros((N, M), bool)
     available[:, 0] = True

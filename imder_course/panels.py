@@ -146,7 +146,7 @@ class RecoveryPanel(Panel):
         plots.draw_densities(left, true, self._scaled(noisy, i), sigma)
         levels = np.array([level for level, *_ in self.path])
         plots.draw_trajectories(middle, levels, denoised[:, :, d, t], true[d, t], sigma)
-        draw_answer = plots.draw_numbers if self.model.config.outputs == 1 else plots.draw_classes
+        draw_answer = plots.draw_numbers if self.model.config.fusion.outputs == 1 else plots.draw_classes
         draw_answer(right, self.prediction, float(self.split.labels[n]))
         return figure
 
@@ -161,7 +161,7 @@ class RecoveryPanel(Panel):
         noise = SampleNoise(self.seed, [f"{self.split.ids[n]}#{k}" for k in range(K)], "panel")
         path = self._trajectory(latents, available, noise)
         logits = self.model.fusion(self.model.refined(path[-1][1], available))[0]
-        prediction = logits[:, 0] if self.model.config.outputs == 1 else logits.softmax(dim=1)
+        prediction = logits[:, 0] if self.model.config.fusion.outputs == 1 else logits.softmax(dim=1)
         self.missing = [m for m in self.model.modalities if not self.value(m)]
         self.path, self.prediction = path, prediction.cpu().numpy()
 

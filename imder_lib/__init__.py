@@ -13,6 +13,7 @@ from imder_lib.experiment.evaluation import evaluate
 from imder_lib.experiment.training import fit
 from imder_lib.model.imder import IMDer
 from imder_lib.model.released import load_released
+from imder_lib.settings import changed
 
 __all__ = [
     "IMDer",
@@ -21,6 +22,7 @@ __all__ = [
     "UserError",
     "availability",
     "bayes_prediction",
+    "changed",
     "evaluate",
     "exact_posterior",
     "fit",

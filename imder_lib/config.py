@@ -1,23 +1,19 @@
-"""Configuration: frozen dataclasses, and presets by data set."""
+"""Configuration: frozen dataclasses, one for each reader, and presets by data set."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError, unknown
+from imder_lib.settings import Settings, changed
 
-
-def _check_choices(config: object) -> None:
-    """Raise a UserError for a field of type Literal with another value."""
-    for name, kind in get_type_hints(type(config)).items():
-        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
-            raise UserError(f"{name} must be one of {get_args(kind)}, got {getattr(config, name)!r}")
+MORE_EPOCHS = 3  # at most, of the diffusion on a small data set: every epoch validates and writes a checkpoint
 
 
 @dataclass(frozen=True)
-class Rules:
+class Rules(Settings):
     """What the diffusion learns. The defaults are the kit's; :data:`RELEASED` holds the release's."""
 
     # "unet": the release's, one for each modality, condition by cross-attention. "joint": one net over all modalities
@@ -34,7 +30,7 @@ class Rules:
     condition_dropout: float = 0.1  # share of training samples that net "joint" sees without a condition, for guidance
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        super().__post_init__()
         if not 0 <= self.condition_dropout < 1:
             raise UserError(f"condition_dropout must lie in [0, 1), got {self.condition_dropout}")
         if self.net == "joint" and (self.parameterisation, self.latents) != ("edm", "standardised"):
@@ -51,44 +47,64 @@ RELEASED_SAMPLER = Sampler("em", 100, "released")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class FusionConfig(Settings):
+    """Sizes of the fusion."""
+
+    heads: int = 8
+    layers: int = 4
+    attention_dropout: Mapping[str, float] = field(default_factory=dict)  # by source, in the cross-modal encoders
+    embed_dropout: float = 0.0  # in all encoders
+    # A small readout of the latents' time averages beside the fusion's own prediction, fitted before the fusion stage;
+    # for labels that are numbers. The release has none.
+    readout: bool = False
+    outputs: int = 1  # for a label that is a number, else the number of classes
+
+
+@dataclass(frozen=True)
+class UNetConfig(Settings):
+    """Sizes of the release's recovery: one U-Net for each modality, and a refiner."""
+
+    channels: tuple[int, ...] = (64, 128, 256)  # widths of the levels below the first, which has D
+    heads: int = 8
+    sigma: float = 25.0  # base of the VE SDE
+    refiner_blocks: int = 20  # with residual channel attention
+
+
+@dataclass(frozen=True)
+class JointConfig(Settings):
+    """Sizes of the joint net."""
+
+    channels: int = 128
+    blocks: int = 8
+
+
+@dataclass(frozen=True)
+class ModelConfig(Settings):
     """Sizes and rules of the model."""
 
     widths: Mapping[str, int]  # feature width of each modality, in canonical order
     dim: int = 32  # latent channels D
-    heads: int = 8  # of the fusion encoders
-    layers: int = 4  # of the fusion encoders
-    attention_dropout: Mapping[str, float] = field(default_factory=dict)  # by source, in the cross-modal encoders
-    embed_dropout: float = 0.0  # in all fusion encoders
+    # "learned": convolutions of three frames, trained with fusion, as in the release. "components": principal
+    # components of single frames, fixed; a modality no wider than ``dim`` loses nothing.
+    encoders: Literal["learned", "components"] = "learned"
+    mask_padding: bool = False  # attention and averages ignore padding; in the release they do not
+    fusion: FusionConfig = FusionConfig()
     # Replaces missing modalities: "zero", "mean", "regression" (linear), "network" (the U-Net in one deterministic
     # pass), "diffusion", or your own, see model/recoverers.py.
     recoverer: str = "diffusion"
     rules: Rules = KIT  # what the diffusion learns
     sampler: Sampler = field(default_factory=Sampler)  # how the diffusion draws
-    unet_channels: tuple[int, ...] = (32, 64, 128, 256)  # widths of the U-Net's levels; the first is D
-    joint_channels: int = 128
-    joint_blocks: int = 8
-    refiner_blocks: int = 20  # with residual channel attention
-    sigma: float = 25.0  # base of the VE SDE
-    # "learned": convolutions of three frames, trained with fusion, as in the release. "components": principal
-    # components of single frames, fixed; a modality no wider than ``dim`` loses nothing.
-    encoders: Literal["learned", "components"] = "learned"
-    mask_padding: bool = False  # attention and averages ignore padding; in the release they do not
-    # A small readout of the latents' time averages beside the fusion's own prediction, fitted before stage 1;
-    # for labels that are numbers. The release has none.
-    readout: bool = False
-    outputs: int = 1  # for a label that is a number, else the number of classes
+    unet: UNetConfig = UNetConfig()  # of rules "unet", and of recoverer "network"
+    joint: JointConfig = JointConfig()  # of rules "joint"
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        super().__post_init__()
         if len(self.widths) < 2:
             raise UserError(f"a model needs at least two modalities, got {list(self.widths)}")
         if bad := [m for m in self.widths if not m or set(m) & set(".+<")]:
             raise UserError(f"modality names may not be empty or hold '.', '+' or '<': {bad}")
         if self.sampler.guidance != 1 and (self.rules.net != "joint" or not self.rules.condition_dropout):
             raise UserError("guidance other than 1 needs net 'joint' and condition_dropout > 0")
-        if self.unet_channels[0] != self.dim:
-            raise UserError(f"unet_channels start with {self.unet_channels[0]}, expected dim = {self.dim}")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -96,39 +112,75 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How to train."""
+class StageConfig(Settings):
+    """One stage of training."""
 
-    # "staged": complete data, then score nets, then refiners and fusion on a cache of recovered latents. "released":
-    # complete data, then everything jointly with the sampler in the loop.
+    epochs: int = 100  # at most; 0 leaves the stage out
+    lr: float = 2e-3  # of Adam or AdamW, at the peak of its schedule
+    weight_decay: float = 0.01
+    batch_size: int = 0  # 0: that of :class:`TrainConfig`
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs < 0 or self.batch_size < 0 or not self.lr > 0:
+            got = f"{self.epochs}, {self.batch_size} and {self.lr}"
+            raise UserError(f"epochs and batch_size must be >= 0 and lr > 0, got {got}")
+
+
+@dataclass(frozen=True)
+class DiffusionStageConfig(StageConfig):
+    """Stage "diffusion": the recoverer. Its learning rate follows a cosine, and it never ends early."""
+
+    lr: float = 4e-3
+    weight_decay: float = 0.05
+    batch_size: int = 128
+    least_steps: int = 0  # training steps: small data get up to MORE_EPOCHS times the epochs
+
+    def epochs_of(self, batches: int) -> int:
+        """Epochs of so many batches each."""
+        return min(max(self.epochs, -(-self.least_steps // batches)), MORE_EPOCHS * self.epochs)
+
+
+@dataclass(frozen=True)
+class AdaptStageConfig(StageConfig):
+    """Stage "adapt": refiners and fusion on a cache of recovered latents."""
+
+    epochs: int = 30
+    lr: float = 5e-4  # small, because fusion is already trained
+    patterns: int = 0  # incomplete patterns under which each training sample is recovered, twice; 0: all
+
+
+@dataclass(frozen=True)
+class TrainConfig(Settings):
+    """How to train: what all stages share, and each stage."""
+
+    # "staged": stages fusion (on complete data), diffusion and adapt. "released": fusion, then joint, which trains
+    # everything with the sampler in the loop.
     recipe: Literal["staged", "released"] = "staged"
     seed: int = 1111  # of initialisation, masks, noise and batch order
-    batch_size: int = 32
-    lr: float = 2e-3  # of Adam
+    batch_size: int = 32  # of training, unless a stage has its own, and of validation
     clip: float = 1.0  # of the gradient, by value
     patience: int = 24  # epochs without a better validation L1 before the learning rate halves
-    early_stop: int = 20  # ... before a stage ends; that of the score nets never ends early
-    fusion_epochs: int = 100  # at most: encoders and fusion on complete data
-    diffusion_epochs: int = 100  # recipe staged: score nets
-    adapt_epochs: int = 30  # recipe staged, at most: refiners and fusion on the cache
-    joint_epochs: int = 100  # recipe released, at most: everything jointly
-    adapt_lr: float = 5e-4  # small, because fusion is already trained
-    diffusion_steps: int = 0  # training steps of the score nets, at least: small data get up to three times the epochs
-    diffusion_batch: int = 128  # recipe staged, as the next five
-    diffusion_lr: float = 4e-3  # peak of the cosine schedule
-    diffusion_decay: float = 0.05  # weight decay of the score nets
-    weight_decay: float = 0.01  # of the other stages
+    early_stop: int = 20  # ... before a stage ends
     average: float = 0.1  # weights are averaged over about this share of a stage's steps; these are kept
-    cache_patterns: int = 0  # incomplete patterns under which each training sample is recovered, twice; 0: all
     rate: float = 0.3  # missing rate of recipe released, and of supervision "observed"
     # "full": training uses the true features of missing modalities. "observed": a mask drawn once for each training
     # sample (protocol random at ``rate``) hides modalities for good; they are never read.
     supervision: Literal["full", "observed"] = "full"
+    fusion: StageConfig = StageConfig()  # the release's has no weight decay
+    diffusion: DiffusionStageConfig = DiffusionStageConfig()
+    adapt: AdaptStageConfig = AdaptStageConfig()
+    joint: StageConfig = StageConfig(weight_decay=0.0)
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        if self.batch_size < 1 or self.lr <= 0:
-            raise UserError(f"batch_size must be >= 1 and lr > 0, got {self.batch_size} and {self.lr}")
+        super().__post_init__()
+        if self.batch_size < 1:
+            raise UserError(f"batch_size must be >= 1, got {self.batch_size}")
+
+    def stage(self, name: str) -> StageConfig:
+        """The settings of a stage, with the batch size that it uses."""
+        own = getattr(self, name)
+        return replace(own, batch_size=own.batch_size or self.batch_size)
 
 
 WIDTHS = MappingProxyType(
@@ -141,15 +193,15 @@ WIDTHS = MappingProxyType(
 SIZES = MappingProxyType(
     {
         "mosi": (
-            {"layers": 4, "attention_dropout": {"audio": 0.2}, "embed_dropout": 0.2},
+            {"fusion": {"layers": 4, "attention_dropout": {"audio": 0.2}, "embed_dropout": 0.2}},
             {"batch_size": 32, "clip": 1.0, "patience": 24},
         ),
-        "mosei": ({"layers": 6}, {"batch_size": 128, "clip": 0.6, "patience": 5}),
+        "mosei": ({"fusion": {"layers": 6}}, {"batch_size": 128, "clip": 0.6, "patience": 5}),
     }
 )
 PRESETS = MappingProxyType(
     {
-        "kit": {"mask_padding": True, "readout": True, "encoders": "components"},
+        "kit": {"mask_padding": True, "fusion": {"readout": True}, "encoders": "components"},
         "released": {"rules": RELEASED, "sampler": RELEASED_SAMPLER},
     }
 )
@@ -163,17 +215,18 @@ def model_preset(
     Args:
         widths: replaces the data set's own feature widths.
         preset: "kit" or "released": rules, sampler, encoders, readout and padding.
-        changes: any field of :class:`ModelConfig`.
+        changes: any field of :class:`ModelConfig`, see :func:`changed`.
     """
     if name not in SIZES:
         raise unknown("unknown preset", name, SIZES)
     if preset not in PRESETS:
         raise unknown("unknown preset", preset, PRESETS)
-    return ModelConfig(**{"widths": dict(widths or WIDTHS[name])} | SIZES[name][0] | PRESETS[preset] | changes)
+    config = changed(ModelConfig(dict(widths or WIDTHS[name])), **SIZES[name][0])
+    return changed(changed(config, **PRESETS[preset]), **changes)
 
 
 def train_preset(name: str, **changes: object) -> TrainConfig:
-    """Hyper-parameters of the release for "mosi" or "mosei"; ``changes``: any field of :class:`TrainConfig`."""
+    """Hyper-parameters of the release for "mosi" or "mosei"; ``changes``: see :func:`changed`."""
     if name not in SIZES:
         raise unknown("unknown preset", name, SIZES)
-    return TrainConfig(**SIZES[name][1] | changes)
+    return changed(changed(TrainConfig(), **SIZES[name][1]), **changes)

@@ -72,9 +72,8 @@ def run_of(settings: Mapping[str, Any], folder: Path, stage: Path | None) -> Run
         raise UserError("this worker has other package versions than the sweep: install requirements.lock on both")
     pretrained = str(stage / STAGE1) if stage and (stage / STAGE1).exists() else settings["pretrained"]
     given = {k: settings[k] for k in ("text", "epochs", "steps")} | {"pretrained": pretrained}
-    changes = {k: {n: tuple(v) if isinstance(v, list) else v for n, v in settings[k].items()} for k in CHANGED}
-    run = start_run(settings["dataset"], settings["profile"], str(settings["seed"]), folder, create=False,
-                    changes=changes, **given)  # fmt: skip
+    given["changes"] = {k: settings[k] for k in CHANGED}
+    run = start_run(settings["dataset"], settings["profile"], str(settings["seed"]), folder, create=False, **given)
     if run.data.sha256 != settings["data_sha256"]:
         raise UserError(f"{settings['dataset']} holds other data on this worker than where the sweep was started")
     return run

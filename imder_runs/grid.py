@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -12,27 +12,24 @@ from typing import Any
 
 import yaml
 
-from imder_lib.config import ModelConfig, TrainConfig
 from imder_lib.data.load import NAMES
 from imder_lib.data.missing import PROTOCOLS
-from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError, unknown
 from imder_lib.experiment.cases import Case, cases, rates_of
 from imder_lib.experiment.comparison import COMPARED
 from imder_lib.experiment.training import RECIPES
+from imder_lib.settings import Settings
+from imder_runs.axes import axes, combinations, varied
 from imder_runs.cells import CHANGED, Cell, environment_hash
 from imder_runs.profiles import find_profile
 from imder_runs.setup import Run, check_start, parse_seeds, start_run
 
 LARGEST = 100_000  # characters of a grid
-KINDS = {"model": ModelConfig, "train": TrainConfig, "sampler": Sampler}
-# Fields that other keys of the grid, the data or the recoverer set.
-SET_ELSEWHERE = {"model": {"widths", "recoverer", "rules", "sampler", "outputs"}, "train": {"seed", "recipe"}}
 LISTS = ("dataset", "recipe", "recoverers", "seeds", "protocols", "rates", "patterns")
 
 
 @dataclass
-class Grid:
+class Grid(Settings):
     """What to train and test. A list under model, train or sampler is an axis: one cell for each of its values.
 
     Raises:
@@ -58,13 +55,10 @@ class Grid:
     sampler: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value, default = getattr(self, f.name), f.default if f.default_factory is MISSING else f.default_factory()
-            if f.name in LISTS and not isinstance(value, list):
-                value = [value]
-                setattr(self, f.name, value)
-            if type(value) is not type(default):
-                raise UserError(f"{f.name} must be {_KIND[type(default)]}, got {value!r}")
+        for name in LISTS:
+            value = getattr(self, name)
+            setattr(self, name, value if isinstance(value, list) else [value])
+        super().__post_init__()
         self.recipe = _listed("recipe", self.recipe, RECIPES)
         self.recoverers = _listed("recoverer", self.recoverers, COMPARED)
         self.protocols = _listed("protocol", self.protocols, PROTOCOLS)
@@ -79,13 +73,12 @@ class Grid:
                             f"got {self.stage1!r}")  # fmt: skip
         self.dataset = [d if d in NAMES else str(Path(d).resolve()) for d in _listed("dataset", self.dataset)]
         self.pretrained = self.pretrained and str(Path(self.pretrained).resolve())
-        for name in CHANGED:
-            for key, value in getattr(self, name).items():
-                _check_change(name, key, value)
+        axes(self.changes)
 
-
-_KIND = {list: "a list", str: "a text", int: "a whole number", dict: "a table of settings", bool: "true or false",
-         float: "a number", tuple: "a list"}  # fmt: skip
+    @property
+    def changes(self) -> dict[str, dict[str, Any]]:
+        """The settings under model, train and sampler."""
+        return {name: getattr(self, name) for name in CHANGED}
 
 
 def _listed(what: str, values: Sequence[object], known: Sequence[str] | Mapping[str, object] | None = None) -> list:
@@ -94,25 +87,6 @@ def _listed(what: str, values: Sequence[object], known: Sequence[str] | Mapping[
     if not values:
         raise UserError(f"{what}: expected at least one")
     return list(dict.fromkeys(values))
-
-
-def _check_change(group: str, key: str, value: object) -> None:
-    """Raise a UserError for a key that is no field, or a value of another type than the field's default."""
-    known = {f.name: f for f in fields(KINDS[group]) if f.name not in SET_ELSEWHERE.get(group, ())}
-    if key not in known:
-        raise unknown(f"{group}: unknown setting", key, known)
-    f = known[key]
-    default = f.default if f.default is not MISSING else f.default_factory()
-    allowed = {float: (float, int), tuple: (list,)}.get(type(default), (type(default),))
-    for v in axis(default, value):
-        if not isinstance(v, allowed) or isinstance(v, bool) is not isinstance(default, bool):
-            raise UserError(f"{group}: {key} must be {_KIND[type(default)]}, got {v!r}")
-
-
-def axis(default: object, value: object) -> list:
-    """Values of a setting: those of a list; a field that is a list itself needs a list of lists."""
-    inner = isinstance(default, tuple) and isinstance(value, list) and not any(isinstance(v, list) for v in value)
-    return value if isinstance(value, list) and not inner else [value]
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -153,7 +127,7 @@ def plan(grid: Grid) -> list[Cell]:
     given = {k: getattr(grid, k) for k in ("text", "pretrained", "epochs", "steps")}
     seeds = ",".join(map(str, grid.seeds))
     runs = {d: start_run(d, grid.profile, seeds, ".", create=False, **given) for d in grid.dataset}
-    for (dataset, run), changes in product(runs.items(), _changes(grid)):
+    for (dataset, run), changes in product(runs.items(), combinations(grid.changes)):
         run = replace(run, changes=changes)
         if "released" in grid.protocols and not rates_of("released", run.data.modalities):
             raise UserError("protocol 'released' needs three modalities: leave it out")
@@ -182,29 +156,15 @@ def plan(grid: Grid) -> list[Cell]:
     return [*stages.values(), *(cell for _, cell in sorted(out, key=lambda pair: order[pair[0]]))]
 
 
-def _changes(grid: Grid) -> list[dict[str, dict[str, object]]]:
-    """Combinations of the axes under model, train and sampler."""
-    keys, values = [], []
-    for group in CHANGED:
-        defaults = {f.name: f.default for f in fields(KINDS[group])}
-        for key, value in getattr(grid, group).items():
-            keys.append((group, key))
-            values.append(axis(defaults[key], value))
-    return [{g: {k: v for (own, k), v in zip(keys, each, strict=True) if own == g} for g in CHANGED}
-            for each in product(*values)]  # fmt: skip
-
-
 def _head(grid: Grid, run: Run, dataset: str, changes: dict[str, dict[str, object]]) -> dict[str, Any]:
     """Settings that all cells of one data set and one combination share."""
-    several = {(g, k) for g in CHANGED for k, v in getattr(grid, g).items() if isinstance(v, list)}
-    varied = [f"{k}{v}" for g, own in changes.items() for k, v in own.items() if (g, k) in several]
     file = hashlib.sha256(Path(grid.pretrained).read_bytes()).hexdigest() if grid.pretrained else ""
     budget = {k: v for k, v in asdict(run.budget).items() if k not in ("seeds", "grid")}
     return {
         "dataset": dataset, "data": run.data.name, "data_sha256": run.data.sha256,
         "sentiment": run.data.sentiment_scale, "profile": grid.profile, "profile_settings": _plain(budget),
         "text": grid.text, "pretrained": grid.pretrained, "pretrained_sha256": file, "epochs": grid.epochs,
-        "steps": grid.steps, **changes, "varied": re.sub(r"[^\w.,-]", "_", "-".join(varied))[:60],
+        "steps": grid.steps, **changes, "varied": re.sub(r"[^\w.,-]", "_", varied(grid.changes, changes))[:60],
         "draws": grid.draws or run.draws, "library": version("imder-kit"), "environment": environment_hash(),
     }  # fmt: skip
 

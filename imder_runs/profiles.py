@@ -25,25 +25,25 @@ PROFILES = MappingProxyType(
         # checks that everything runs; its numbers mean nothing.
         "smoke": Profile(
             sizes={"train": 64, "valid": 32, "test": 48},
-            model={"layers": 1, "unet_channels": (32, 64, 64, 64), "refiner_blocks": 2,
-                   "joint_channels": 32, "joint_blocks": 2},
-            train={"fusion_epochs": 2, "diffusion_epochs": 1, "adapt_epochs": 1, "cache_patterns": 1},
+            model={"fusion": {"layers": 1}, "unet": {"channels": (64, 64, 64), "refiner_blocks": 2},
+                   "joint": {"channels": 32, "blocks": 2}},
+            train={"fusion": {"epochs": 2}, "diffusion": {"epochs": 1}, "adapt": {"epochs": 1, "patterns": 1}},
             draws=2,
             steps=4,
         ),
         # minutes on two cores: two fusion layers for four, a narrower joint net, a short training.
         "quick": Profile(
             sizes={},
-            model={"layers": 2, "joint_channels": 64, "joint_blocks": 6},
-            train={"fusion_epochs": 30, "diffusion_epochs": 100, "diffusion_steps": 3000, "adapt_epochs": 4,
-                   "cache_patterns": 2, "patience": 2, "early_stop": 5},
+            model={"fusion": {"layers": 2}, "joint": {"channels": 64, "blocks": 6}},
+            train={"fusion": {"epochs": 30}, "diffusion": {"epochs": 100, "least_steps": 3000},
+                   "adapt": {"epochs": 4, "patterns": 2}, "patience": 2, "early_stop": 5},
             draws=8,
         ),
         # the released sizes, trained until it no longer improves: hours on two cores, and the grid of the paper.
         "full": Profile(
             sizes={},
             model={},
-            train={"diffusion_epochs": 200, "diffusion_steps": 8000},
+            train={"diffusion": {"epochs": 200, "least_steps": 8000}},
             draws=16,
             seeds=",".join(map(str, range(1111, 1120))),
             grid=True,

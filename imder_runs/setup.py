@@ -30,6 +30,7 @@ from imder_lib.experiment.text import bert_features, check_route
 from imder_lib.experiment.training import FitResult
 from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
 from imder_lib.model.imder import IMDer
+from imder_lib.settings import changed
 from imder_lib.startup import WAITING
 from imder_runs.places import HOME
 from imder_runs.profiles import Profile, find_profile
@@ -38,7 +39,7 @@ from imder_runs.tables import save_table
 BERT_FOLDER, BERT_CACHE = HOME / "pt" / HUB_NAME, HOME / "data" / "bert"
 FILE_DPI, SHOWN_DPI = 130, 85  # resolution of saved figures, and of their size in a notebook
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "papermill", "imder-kit")  # versions stored in the provenance
-STAGES = ("fusion_epochs", "diffusion_epochs", "adapt_epochs", "joint_epochs")
+STAGES = ("fusion", "diffusion", "adapt", "joint")
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -96,18 +97,18 @@ class Run:
         config = model_preset(self.preset, self.data.widths, preset, **self.budget.model)
         steps = self.steps or self.budget.steps
         sampler = ({"steps": steps} if steps else {}) | self.changes.get("sampler", {})
-        config = replace(config, sampler=replace(config.sampler, **sampler), **self.changes.get("model", {}))
-        if self.data.classes:  # the readout supports number labels only
-            config = replace(config, outputs=self.data.classes, readout=False)
-        return config
+        config = changed(config, sampler=sampler, **self.changes.get("model", {}))
+        # The readout supports number labels only.
+        classes = {"outputs": self.data.classes, "readout": False} if self.data.classes else {}
+        return changed(config, fusion=classes)
 
     def train_config(self, seed: int) -> TrainConfig:
         config = train_preset(self.preset, seed=seed, **self.budget.train)
         if self.epochs:
-            epochs = {k: min(self.epochs, getattr(config, k)) for k in STAGES}
-            config = replace(config, **epochs, diffusion_steps=0)
-        config = replace(config, **self.changes.get("train", {}))
-        return replace(config, fusion_epochs=0) if self.pretrained else config
+            config = changed(config, diffusion={"least_steps": 0})
+            config = changed(config, **{k: {"epochs": min(self.epochs, config.stage(k).epochs)} for k in STAGES})
+        config = changed(config, **self.changes.get("train", {}))
+        return changed(config, fusion={"epochs": 0}) if self.pretrained else config
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:
         """Train the model of one recoverer (see :data:`COMPARED`), or read it if it is trained already."""

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, configuration, settings
 
 from imder_lib import IMDer, ModelConfig, TrainConfig, load_data
-from imder_lib.config import KIT, RELEASED, RELEASED_SAMPLER
+from imder_lib.config import KIT, RELEASED, RELEASED_SAMPLER, FusionConfig, JointConfig, UNetConfig
 from imder_lib.diffusion.samplers import Sampler
+from imder_lib.settings import changed
 
 WIDTHS = {"text": 12, "audio": 5, "vision": 8}
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # not in the checkout
@@ -41,8 +42,8 @@ def model():
 
 
 def tiny_model(widths=None, seed=0, preset="kit", recoverer="diffusion", sampler=None, **switches) -> IMDer:
-    kw = {"dim": 16, "layers": 1, "unet_channels": (16, 32, 64), "refiner_blocks": 1}
-    kw |= {"joint_channels": 16, "joint_blocks": 2, "recoverer": recoverer}
+    kw = {"dim": 16, "recoverer": recoverer, "fusion": FusionConfig(layers=1)}
+    kw |= {"unet": UNetConfig((32, 64), refiner_blocks=1), "joint": JointConfig(16, 2)}
     rules, own = (RELEASED, RELEASED_SAMPLER) if preset == "released" else (KIT, Sampler())
     if switches.get("net") == "unet":
         switches.setdefault("condition_dropout", 0.0)
@@ -52,12 +53,6 @@ def tiny_model(widths=None, seed=0, preset="kit", recoverer="diffusion", sampler
 
 @pytest.fixture
 def tiny_config():
-    return TrainConfig(
-        seed=3,
-        batch_size=16,
-        fusion_epochs=2,
-        diffusion_epochs=2,
-        adapt_epochs=2,
-        joint_epochs=2,
-        cache_patterns=2,
-    )
+    two = {"epochs": 2}
+    adapt = {"epochs": 2, "patterns": 2}
+    return changed(TrainConfig(seed=3, batch_size=16), fusion=two, diffusion=two, adapt=adapt, joint=two)

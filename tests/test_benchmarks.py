@@ -12,7 +12,7 @@ from benchmarks.plain import plain_model
 from benchmarks.scaling import BASE, NAMES, axes
 from imder_lib import IMDer, model_preset
 
-SMALL = {"layers": 1, "unet_channels": (32, 64, 64), "refiner_blocks": 1, "embed_dropout": 0.0}
+SMALL = {"fusion": {"layers": 1, "embed_dropout": 0.0}, "unet": {"channels": (64, 64), "refiner_blocks": 1}}
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from imder_lib.config import ModelConfig, Rules
-from imder_lib.diffusion.samplers import Sampler
+from imder_lib.config import ModelConfig
 from imder_lib.errors import UserError, file_fault, unwritable
 from imder_lib.model.bert import check_finite
 from imder_lib.model.imder import IMDer
+from imder_lib.settings import changed
 
 CHECKPOINT = "checkpoint.pt"  # of a training run, in its folder
 
@@ -108,8 +108,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> IMDer:
     state = read_tensors(path, "model")
     try:
         config = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        config |= {"rules": Rules(**config["rules"]), "sampler": Sampler(**config["sampler"])}
-        model = IMDer(ModelConfig(**config | {"unet_channels": tuple(config["unet_channels"])}))
+        model = IMDer(changed(ModelConfig(config["widths"]), **config))
         model.load_state_dict(state)
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         raise UserError(f"no model can be read from {path} ({error!s:.200})") from None

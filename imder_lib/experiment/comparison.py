@@ -14,6 +14,7 @@ from imder_lib.errors import unknown
 from imder_lib.experiment.pretrain import load_pretrained
 from imder_lib.experiment.training import FitResult, fit
 from imder_lib.model.imder import IMDer
+from imder_lib.settings import changed
 
 # Name in the table -> changes to the model configuration.
 COMPARED: Mapping[str, Mapping[str, object]] = {
@@ -56,11 +57,10 @@ def train_compared(
     shared = fit(first.to(device), data, train, folder / "fusion", resume=True, until="fusion")
     if until == "fusion":
         return shared
-    config = replace(model, **COMPARED[name])
-    config = replace(config, sampler=replace(config.sampler, steps=model.sampler.steps))  # the same budget for all
+    config = changed(changed(model, **COMPARED[name]), sampler={"steps": model.sampler.steps})  # the same budget
     own = IMDer(config, seed=train.seed).to(device)
     own.encoders.load_state_dict(first.encoders.state_dict())
     own.fusion.load_state_dict(first.fusion.state_dict())
-    result = fit(own, data, replace(train, fusion_epochs=0), folder / name, resume=True, until=until)
+    result = fit(own, data, changed(train, fusion={"epochs": 0}), folder / name, resume=True, until=until)
     history = pd.concat([shared.history, result.history], ignore_index=True)
     return replace(result, history=history, seconds=shared.seconds + result.seconds)

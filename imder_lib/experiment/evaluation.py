@@ -60,7 +60,7 @@ def predict(
         part = {m: x[rows] for m, x in latents.items()}
         mask = torch.from_numpy(available[rows]).to(part[model.modalities[0]].device)
         each = model.predict(part, mask, SampleNoise(seed, ids[rows], "evaluate"), draws, sampler, recoverer)
-        return (each[..., 0] if model.config.outputs == 1 else each.softmax(dim=-1)).cpu()
+        return (each[..., 0] if model.config.fusion.outputs == 1 else each.softmax(dim=-1)).cpu()
 
     device = latents[model.modalities[0]].device
     return torch.cat(over_batches(len(ids), batch_size, run, device), dim=1).numpy()
@@ -182,7 +182,7 @@ def _table(
     if baselines and data is not None:
         methods["mean"] = MeanFill(model.config).to(latents[model.modalities[0]].device)
         methods["mean"].prepare(latents if split is data.train else encode_split(model, data.train, batch_size))
-    classes = model.config.outputs if model.config.outputs > 1 else 0
+    classes = model.config.fusion.outputs > 1
     residual = float("nan") if classes else _residual(model, data)
     rows: list[dict[str, object]] = []
     predictors: dict[str, Predictor] = {}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from imder_lib.experiment.training import fit
 from imder_lib.model.bert import check_fit
 from imder_lib.model.imder import KERNELS, IMDer
 from imder_lib.model.released import fill_released, read_released, released_bert
+from imder_lib.settings import changed
 
 BERT, READOUT = "bert.", "fusion.readout."
 
@@ -75,7 +76,8 @@ def like_pretrained(config: ModelConfig, state: Mapping[str, Tensor]) -> ModelCo
     """
     kernels = {v.shape[-1] for k, v in state.items() if k.startswith("encoders.")}
     kind = "components" if kernels == {KERNELS["components"]} else "learned"
-    return replace(config, encoders=kind, readout=config.readout or any(k.startswith(READOUT) for k in state))
+    readout = config.fusion.readout or any(k.startswith(READOUT) for k in state)
+    return changed(config, encoders=kind, fusion={"readout": readout})
 
 
 def load_pretrained(model: IMDer, state: Mapping[str, Tensor]) -> None:
@@ -86,8 +88,8 @@ def load_pretrained(model: IMDer, state: Mapping[str, Tensor]) -> None:
     """
     own = _parts(model.state_dict())
     if not _parts(state):
-        same = model.config.rules == RELEASED and not model.config.readout
-        released = model if same else IMDer(replace(model.config, rules=RELEASED, readout=False))
+        same = model.config.rules == RELEASED and not model.config.fusion.readout
+        released = model if same else IMDer(changed(model.config, rules=RELEASED, fusion={"readout": False}))
         fill_released(released, dict(state))
         # The released model has no readout, so it is initialised to zero.
         readout = {k: torch.zeros_like(v) for k, v in own.items() if k.startswith(READOUT)}

@@ -1,6 +1,7 @@
 """The training stages of the recipes: trained modules, losses and samples."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,6 @@ from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import Latents, encode_split
 
 LEAST = 2  # complete samples in training and in validation
-MORE_EPOCHS = 3  # at most, of the diffusion on a small data set: every epoch validates and writes a checkpoint
 LOSS_WEIGHT = 0.1  # of the score and refiner losses, relative to the prediction loss
 
 
@@ -66,9 +66,10 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: 
     rows_of = {k: x.all(dim=1).nonzero()[:, 0].cpu() for k, x in _observed(model, data, config).items()}
     complete, checked = rows_of["train"], rows_of["valid"]
     fixed = model.config.encoders == "components" and bert is None
-    readout = fixed and model.config.readout and not data.classes
+    readout = fixed and model.config.fusion.readout and not data.classes
     plain = config.recipe == "released" or bert is not None  # Adam, and the mean of batch means for validation
-    parts = [(part, config.lr) for part in ([model.fusion] if fixed else [model.encoders, model.fusion])]
+    settings = config.stage("fusion")
+    parts = [model.fusion] if fixed else [model.encoders, model.fusion]
 
     def initialise() -> None:
         ridge = fit_encoders(model, data, complete)
@@ -92,14 +93,13 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: 
 
     return Stage(
         "fusion",
-        parts if bert is None else [*parts, (bert, BERT_LR)],
-        config.fusion_epochs,
+        replace(settings, weight_decay=0.0) if plain else settings,
+        parts if bert is None else [*parts, bert],
         loss=lambda rows, generator, mask: error(data.train, complete[rows]),
         validate=validate,
         size=len(complete),
-        batch_size=config.batch_size,
         cosine=not plain,
-        weight_decay=0.0 if plain else config.weight_decay,
+        own_lr={} if bert is None else {bert: BERT_LR},
         initialise=initialise if fixed else None,
         keep_initial=readout,
     )
@@ -127,18 +127,16 @@ def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> 
         complete = observed["train"].all(dim=1)
         model.recoverer.prepare({m: x[complete] for m, x in latents["train"].items()})
 
-    epochs, batches = config.diffusion_epochs, -(-len(data.train) // config.diffusion_batch)
+    settings = config.stage("diffusion")
     return Stage(
         "diffusion",
-        [(model.recoverer, config.diffusion_lr)],
-        min(max(epochs, -(-config.diffusion_steps // batches)), MORE_EPOCHS * epochs),
+        replace(settings, epochs=settings.epochs_of(-(-len(data.train) // settings.batch_size))),
+        [model.recoverer],
         loss=lambda rows, generator, mask: loss("train", rows, generator),
         validate=validate,
         size=len(data.train),
-        batch_size=config.diffusion_batch,
         cosine=True,
         early_stop=False,  # averaged weights still improve when the learning rate decreases
-        weight_decay=config.diffusion_decay,
         initialise=prepare,
     )
 
@@ -154,7 +152,7 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     latents = {name: _latents(model, data.splits[name], seen) for name, seen in observed.items()}
     labels = {name: torch.from_numpy(data.splits[name].labels.copy())[:, None].to(device) for name in observed}
     caches, most = {}, {}
-    for name, each in (("train", config.cache_patterns), ("valid", 0)):  # all patterns in validation: less variance
+    for name, each in (("train", config.adapt.patterns), ("valid", 0)):  # all patterns in validation: less variance
         ids, seed = data.splits[name].ids, derive_seed(config.seed, "cache", name)
         print(f"cache: recovering {len(ids)} {name} samples", flush=True)
         caches[name] = fill_cache(model, latents[name], ids, each, seed, observed[name])
@@ -196,15 +194,13 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
 
     return Stage(
         "adapt",
-        [(model.refiners, config.adapt_lr), (model.fusion, config.adapt_lr)],
-        config.adapt_epochs,
+        config.stage("adapt"),
+        [model.refiners, model.fusion],
         loss=train_loss,
         validate=validate,
         size=len(data.train),
-        batch_size=config.batch_size,
         cosine=True,
-        weight_decay=config.weight_decay,
-        keep_initial=model.config.readout,
+        keep_initial=model.config.fusion.readout,
     )
 
 
@@ -234,12 +230,11 @@ def joint_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
 
     return Stage(
         "joint",
-        [(part, config.lr) for part in (model.recoverer, model.refiners, model.fusion)],
-        config.joint_epochs,
+        config.stage("joint"),
+        [model.recoverer, model.refiners, model.fusion],
         loss=loss,
         validate=lambda: _in_batches(len(data.valid), config.batch_size, error),
         size=len(data.train),
-        batch_size=config.batch_size,
         masks=lambda generator: mask(data.train, int(torch.randint(2**62, (), generator=generator))),
     )
 

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
-from imder_lib.config import TrainConfig
+from imder_lib.config import StageConfig, TrainConfig
 from imder_lib.diffusion.noise import derive_seed, seeded
 from imder_lib.errors import UserError, unwritable
 from imder_lib.experiment.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint, write_text
@@ -28,16 +28,15 @@ class Stage:
     """One stage of a recipe: what is trained, on which loss, and how."""
 
     name: str  # in the history and the checkpoint
-    parts: list[tuple[nn.Module, float]]  # trained modules, with their learning rates
-    epochs: int  # at most; 0 skips the stage
+    settings: StageConfig
+    parts: Sequence[nn.Module]  # trained modules
     loss: Callable[[Tensor, torch.Generator, Tensor | None], Tensor]  # (rows (B,), generator, masks (B, M)) -> scalar
     validate: Callable[[], Tensor]  # losses (n,) of samples or batches, with the same noise in all epochs
     size: int  # number of training samples, whose indices are the rows
-    batch_size: int
     masks: Callable[[torch.Generator], Tensor] | None = None  # bool (size, M), called once per epoch
     cosine: bool = False  # warm-up, cosine decay to 0 and averaged weights; False: the rate halves on a plateau
     early_stop: bool = True  # after config.early_stop epochs without a lower validation loss
-    weight_decay: float = 0.0  # of AdamW; 0: Adam
+    own_lr: Mapping[nn.Module, float] = field(default_factory=dict)  # of parts whose learning rate is not settings.lr
     initialise: Callable[[], None] | None = None  # sets weights in closed form before the first epoch
     # Validate the initial weights as epoch 0, and keep them unless the loss of an epoch is lower by more than two
     # standard errors of the paired difference.
@@ -45,8 +44,8 @@ class Stage:
 
     def groups(self) -> list[dict[str, Any]]:
         """Parameter groups of the optimiser."""
-        parts = (([p for p in part.parameters() if p.requires_grad], lr) for part, lr in self.parts)
-        return [{"params": parameters, "lr": lr} for parameters, lr in parts if parameters]
+        trained = {part: [p for p in part.parameters() if p.requires_grad] for part in self.parts}
+        return [{"params": p, "lr": self.own_lr.get(part, self.settings.lr)} for part, p in trained.items() if p]
 
 
 class Learner:
@@ -60,10 +59,10 @@ class Learner:
 
     def __init__(self, stage: Stage, model: nn.Module, config: TrainConfig) -> None:
         self.stage, self.model, self.config = stage, model, config
-        self.optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.weight_decay, fused=True)
+        self.optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.settings.weight_decay, fused=True)
         self.parameters: list[nn.Parameter] = [p for group in stage.groups() for p in group["params"]]
-        self.batches = -(-stage.size // stage.batch_size)
-        self.steps = stage.epochs * self.batches
+        self.batches = -(-stage.size // stage.settings.batch_size)
+        self.steps = stage.settings.epochs * self.batches
         if stage.cosine:
             rise = min(WARM_UP, 1 + self.steps // 10)
             wave = lambda i: min(1.0, (i + 1) / rise) * (1 + math.cos(math.pi * i / self.steps)) / 2  # noqa: E731
@@ -79,7 +78,7 @@ class Learner:
     def finished(self) -> bool:
         """Whether all epochs are done, or none was better for a long time."""
         stopped = self.stage.early_stop and self.epoch - self.best_epoch >= self.config.early_stop
-        return stopped or self.epoch >= self.stage.epochs
+        return stopped or self.epoch >= self.stage.settings.epochs
 
     def state_dict(self) -> dict[str, Any]:
         plain = {k: getattr(self, k) for k in SAVED}
@@ -103,7 +102,8 @@ class Learner:
         """Train one epoch, validate, and keep the weights if they are the best; return the row of the history."""
         started, lr, name = time.perf_counter(), self.optimiser.param_groups[0]["lr"], self.stage.name
         self.epoch += 1
-        bar.set_description(f"{name} epoch {self.epoch}/{self.stage.epochs}")
+        count = f"{name} epoch {self.epoch}/{self.stage.settings.epochs}"
+        bar.set_description(count)
         train, losses = self._train(bar), self._validate()
         valid = float(losses.mean())
         if not self.stage.cosine:
@@ -118,17 +118,16 @@ class Learner:
         seconds = round(time.perf_counter() - started, 2)
         bar.set_postfix_str(f"valid {valid:.4f}")
         with bar.external_write_mode():  # the line stands above the bar
-            print(f"{name} epoch {self.epoch}/{self.stage.epochs}: train {train:.4f}, valid {valid:.4f}, lr {lr:.2g}, "
-                  f"{seconds:.1f} s", flush=True)  # fmt: skip
+            print(f"{count}: train {train:.4f}, valid {valid:.4f}, lr {lr:.2g}, {seconds:.1f} s", flush=True)
         row = {"train": train, "valid": valid, "lr": lr, "kept": better, "seconds": seconds}
         return {"stage": name, "epoch": self.epoch, **row}
 
     def _train(self, bar: tqdm) -> float:
         """Train on all samples once; return the mean loss."""
         self.model.eval()  # no dropout in modules that are not trained
-        for part, _ in self.stage.parts:
+        for part in self.stage.parts:
             part.train()
-        seed, name, size = self.config.seed, self.stage.name, self.stage.batch_size
+        seed, name, size = self.config.seed, self.stage.name, self.stage.settings.batch_size
         generator = torch.Generator().manual_seed(derive_seed(seed, name, self.epoch))
         batches = torch.randperm(self.stage.size, generator=generator).split(size)
         masks = self.stage.masks(generator).split(size) if self.stage.masks else [None] * len(batches)
@@ -209,7 +208,7 @@ class Trainer:
         except OSError as error:
             raise unwritable(folder, error) from None
         state = read_checkpoint(folder, model) if begun else {"config": asdict(config), "done": [], "history": []}
-        old, new = state["config"], asdict(config)
+        old, new = (pd.json_normalize(c).iloc[0].to_dict() for c in (state["config"], asdict(config)))
         if changed := sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k)):
             raise UserError(f"{folder} was trained with other settings ({', '.join(changed)}): name another folder")
         self.done, self.history, self.cut = state["done"], state["history"], state.get("stage", {})
@@ -217,15 +216,16 @@ class Trainer:
 
     def run(self, stage: Stage) -> None:
         """Train one stage and set the weights of its best epoch in the model."""
-        if stage.epochs and stage.initialise and not self.cut:
+        epochs = stage.settings.epochs
+        if epochs and stage.initialise and not self.cut:
             stage.initialise()
-        if stage.epochs and stage.groups():
+        if epochs and stage.groups():
             learner = Learner(stage, self.model, self.config)
             if self.cut:
                 learner.load_state_dict(self.cut)
             elif stage.keep_initial:
                 self.history.append(learner.validate_initial())
-            self.limits[stage.name] = stage.epochs
+            self.limits[stage.name] = epochs
             with progress_bar(learner.steps, stage.name, learner.epoch * learner.batches) as bar:
                 while not learner.finished:
                     self.history.append(learner.train_epoch(bar))

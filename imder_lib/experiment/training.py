@@ -69,9 +69,9 @@ def fit(
         trained, widths = nn.ModuleDict({"model": model, "bert": bert}), widths | {"text": bert.config.hidden_size}
         stages["fusion"], until = partial(fusion_stage, bert=bert), "fusion"
     check_widths(model.config.widths, widths)
-    if model.config.outputs != (data.classes or 1):
+    if (outputs := model.config.fusion.outputs) != (data.classes or 1):
         kind = f"{data.classes} classes" if data.classes else "numbers, which need 1"
-        raise UserError(f"the model has {model.config.outputs} outputs, the labels are {kind}: set outputs to fit")
+        raise UserError(f"the model has {outputs} outputs, the labels are {kind}: set the fusion's outputs to fit")
     trainer = Trainer(trained, config, Path(out_dir), resume)
     for name, stage in stages.items():
         if name not in trainer.done:

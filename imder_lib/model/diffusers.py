@@ -31,8 +31,9 @@ class Diffusion(Standardised):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         D = config.dim
-        self.sde = VESDE(config.sigma)
-        self.score_nets = nn.ModuleDict({m: ScoreNet(config.unet_channels, config.heads) for m in self.modalities})
+        self.sde = VESDE(config.unet.sigma)
+        channels, heads = (D, *config.unet.channels), config.unet.heads
+        self.score_nets = nn.ModuleDict({m: ScoreNet(channels, heads) for m in self.modalities})
         self.ordered = sorted(self.modalities, key=lambda m: ORDER.get(m, len(ORDER)))
         subsets = [s for n in range(2, len(self.modalities)) for s in combinations(self.ordered, n)]
         self.conditions = nn.ModuleDict({"+".join(s): nn.Conv1d(D * len(s), D, 1) for s in subsets})

@@ -76,11 +76,8 @@ class IMDer(nn.Module):
         )
         self.recoverer = make_recoverer(config)
         refine = config.rules.refine and config.recoverer == "diffusion"
-        self.refiners = nn.ModuleDict({m: Refiner(D, config.refiner_blocks) for m in self.modalities if refine})
-        self.fusion = Fusion(
-            self.modalities, D, config.heads, config.layers, config.attention_dropout, config.embed_dropout,
-            outputs=config.outputs, mask_padding=config.mask_padding, readout=config.readout,
-        )  # fmt: skip
+        self.refiners = nn.ModuleDict({m: Refiner(D, config.unet.refiner_blocks) for m in self.modalities if refine})
+        self.fusion = Fusion(self.modalities, D, config.fusion, config.mask_padding)
 
     def encode(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Encode features, modality -> (B, T, D_m), to latents, modality -> (B, D, T').

@@ -22,7 +22,7 @@ class JointDiffusion(Standardised):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         M, D = len(config.modalities), config.dim
-        self.net = JointNet(M, D, config.joint_channels, config.joint_blocks)
+        self.net = JointNet(M, D, config.joint.channels, config.joint.blocks)
 
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
         """The denoiser of the missing modalities under a mask; its condition is :meth:`known`, or zero for none.

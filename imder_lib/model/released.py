@@ -33,7 +33,7 @@ def name_rules(config: ModelConfig) -> list[tuple[str, str]]:
         (r"^refiners\.(\w)", r"rec_\1"),
         (r"\.head\.", ".0."),
         (r"\.tail\.", ".2."),
-        (r"\.close\.", f".1.body.{config.refiner_blocks}."),
+        (r"\.close\.", f".1.body.{config.unet.refiner_blocks}."),
         (r"\.blocks\.", ".1.body."),
         (r"\.conv1\.", ".body.0."),
         (r"\.conv2\.", ".body.2."),
@@ -44,7 +44,7 @@ def name_rules(config: ModelConfig) -> list[tuple[str, str]]:
         (r"\.embed\.W", ".embed.0.W"),
         (r"\.embed\.linear\.", ".embed.1."),
     ]
-    levels = len(config.unet_channels)  # numbered 1 to 4 down, 4 to 1 up; their dense layers 1 to 8
+    levels = 1 + len(config.unet.channels)  # numbered 1 to 4 down, 4 to 1 up; their dense layers 1 to 8
     ways = [(rf"\.down\.{i}", "", i + 1, i + 1) for i in range(levels)]
     ways += [(rf"\.up\.{i}", "t", levels - i, levels + i + 1) for i in range(levels)]
     for way, t, n, dense in ways:

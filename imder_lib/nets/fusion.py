@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imder_lib.config import FusionConfig
 from imder_lib.nets.attention import Encoder
 from imder_lib.nets.lengths import lengths_of
 
@@ -34,40 +35,25 @@ class Fusion(nn.Module):
     Args:
         modalities: names in canonical order, at least two.
         dim: channels D of the latents.
-        heads, layers: of every encoder.
-        attention_dropout: source modality -> dropout of its cross-modal encoders; 0 if absent.
-        embed_dropout: dropout in all encoders.
-        outputs: width of the prediction.
+        config: sizes; with a readout, that of the latents' time averages is added to the prediction.
         mask_padding: do not attend to padding (zero latents at the end, see :func:`lengths_of`), and use the last valid
             step. False: use the last of all steps, as in the release.
-        readout: add a :class:`Readout` of the latents' time averages to the prediction.
     """
 
-    def __init__(
-        self,
-        modalities: Sequence[str],
-        dim: int = 32,
-        heads: int = 8,
-        layers: int = 4,
-        attention_dropout: Mapping[str, float] | None = None,
-        embed_dropout: float = 0.0,
-        outputs: int = 1,
-        mask_padding: bool = False,
-        readout: bool = False,
-    ) -> None:
+    def __init__(self, modalities: Sequence[str], dim: int, config: FusionConfig, mask_padding: bool = False) -> None:
         super().__init__()
         self.modalities, self.mask_padding = tuple(modalities), mask_padding
-        dropout = attention_dropout or {}
+        heads, layers, dropout = config.heads, config.layers, config.embed_dropout
         self.cross, self.memory = nn.ModuleDict(), nn.ModuleDict()
         for target in self.modalities:
             for source in self.others(target):
-                encoder = Encoder(dim, heads, layers, dropout.get(source, 0.0), embed_dropout)
-                self.cross[f"{target}<{source}"] = encoder
-            self.memory[target] = Encoder(dim * (len(modalities) - 1), heads, layers, 0.0, embed_dropout)
+                attention = config.attention_dropout.get(source, 0.0)
+                self.cross[f"{target}<{source}"] = Encoder(dim, heads, layers, attention, dropout)
+            self.memory[target] = Encoder(dim * (len(modalities) - 1), heads, layers, 0.0, dropout)
         width = dim * (len(modalities) - 1) * len(modalities)
         self.proj1, self.proj2 = nn.Linear(width, width), nn.Linear(width, width)
-        self.out = nn.Linear(width, outputs)
-        self.readout = Readout(dim * len(modalities), outputs) if readout else None
+        self.out = nn.Linear(width, config.outputs)
+        self.readout = Readout(dim * len(modalities), config.outputs) if config.readout else None
 
     def others(self, target: str) -> list[str]:
         """The source modalities of a target, in canonical order."""

@@ -1,7 +1,6 @@
 """Panels: effect of the controls, error messages, and recomputation."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ from conftest import tiny_model
 
 from imder_course.diagram import framework
 from imder_course.panels import MissingRatePanel, RecoveryPanel
-from imder_lib import IMDer, UserError, evaluate
+from imder_lib import IMDer, UserError, changed, evaluate
 from imder_lib.data.missing import RATES
 from imder_lib.model.recovery import encode_split
 
@@ -53,7 +52,7 @@ def parts(panel):
     }
 
 
-def changed(before, after):
+def differs(before, after):
     return {name for name in before if not np.array_equal(before[name], after[name])}
 
 
@@ -76,7 +75,7 @@ DRAWN = {"picture draw", "picture the draw", "picture mean of the draws", "densi
 def test_each_control_changes_its_parts_of_the_figure(panel, name, value, must, may):
     before, picture = parts(panel), panel.picture.value
     panel.controls[name].value = value
-    assert must <= changed(before, parts(panel)) <= must | may
+    assert must <= differs(before, parts(panel)) <= must | may
     assert panel.picture.value != picture
     assert panel.message.value == ""
 
@@ -160,7 +159,7 @@ def test_other_nets_and_unknown_modalities_raise(trained, data):
 
 
 def test_classes_and_pictures(data):
-    model = IMDer(replace(tiny_model().config, outputs=4), seed=0).eval()
+    model = IMDer(changed(tiny_model().config, fusion={"outputs": 4}), seed=0).eval()
     model.recoverer.prepare(encode_split(model, data.train))
     asked = []
     panel = RecoveryPanel(model, data.test, "text", lambda one: asked.append(set(one)) or np.zeros((2, 2)))

@@ -1,7 +1,5 @@
 """Closed-form initialisation of encoders and readout, and training that keeps it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +7,9 @@ import torch
 from sklearn.linear_model import RidgeCV
 
 from imder_course.decoding import Decoder
-from imder_lib import IMDer, ModelConfig, fit, load_data
+from imder_lib import IMDer, ModelConfig, changed, fit, load_data
+from imder_lib.config import StageConfig
 from imder_lib.data.schema import MultimodalData, Split
-from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment import trainer as trainer_module
 from imder_lib.experiment.closed_form import PENALTIES, fit_encoders, fit_readout
 from imder_lib.experiment.stages import fusion_stage
@@ -23,9 +21,9 @@ WIDTHS = {"text": 12, "audio": 16, "vision": 20}  # narrower than D, as wide (no
 
 
 def untrained(widths=WIDTHS, **changes):
-    sizes = {"dim": 16, "layers": 1, "unet_channels": (16, 32), "joint_channels": 16, "joint_blocks": 2}
-    sizes["sampler"] = Sampler(steps=3)
-    return IMDer(ModelConfig(widths, **sizes, **{"encoders": "components", "readout": True} | changes), seed=1).eval()
+    config = changed(ModelConfig(widths), dim=16, encoders="components", fusion={"layers": 1, "readout": True},
+                     joint={"channels": 16, "blocks": 2}, sampler={"steps": 3})  # fmt: skip
+    return IMDer(changed(config, **changes), seed=1).eval()
 
 
 def gaussian(steps=4, **sizes):
@@ -82,13 +80,13 @@ def test_components_are_uncorrelated_ordered_and_of_mean_variance_one():
 
 def test_other_rows_and_padding_are_not_read():
     found = []
-    for changed in (False, True):
+    for other in (False, True):
         data, model = gaussian(steps=9), untrained(mask_padding=True)
         data.train.lengths = {m: np.full(96, 7) for m in WIDTHS}
         for x in data.train.features.values():
-            x[:, 7:] = 1e3 if changed else 0
-            x[80:] = 1e3 if changed else x[80:]
-        data.train.labels[80:] += 1e3 * changed
+            x[:, 7:] = 1e3 if other else 0
+            x[80:] = 1e3 if other else x[80:]
+        data.train.labels[80:] += 1e3 * other
         fit_encoders(model, data, torch.arange(80))
         found.append(weights(model))
     assert all(torch.equal(found[0][m], found[1][m]) for m in found[0])
@@ -119,7 +117,7 @@ def test_a_wide_modality_keeps_a_channel_for_each_class():
     classes = np.random.default_rng(1).integers(3, size=400)
     hot = np.eye(3)[classes]
     data = wide_data(classes, 3 * hot)
-    model = untrained({"audio": 3, "vision": 20}, outputs=3, readout=False)
+    model = untrained({"audio": 3, "vision": 20}, fusion={"outputs": 3, "readout": False})
     fit_encoders(model, data, torch.arange(400))
     kept, whole = averages(model, data.train)["vision"], data.train.features["vision"].mean(1)
     hits = [RidgeCV(PENALTIES).fit(z, hot).predict(z).argmax(1) == classes for z in (kept[:, :3], kept[:, 3:], whole)]
@@ -164,7 +162,7 @@ def test_the_readout_network_is_used_for_a_nonlinear_label():
 
 def test_training_keeps_the_initial_weights_if_no_epoch_is_better(tmp_path, tiny_config):
     data, model, initial = gaussian(), untrained(), untrained()
-    config = replace(tiny_config, lr=1.0, fusion_epochs=2)  # a rate at which training diverges
+    config = changed(tiny_config, fusion={"lr": 1.0})  # a rate at which training diverges
     fusion_stage(initial, data, config).initialise()
     trainer = Trainer(model, config, tmp_path, resume=False)
     trainer.run(fusion_stage(model, data, config))
@@ -175,7 +173,7 @@ def test_training_keeps_the_initial_weights_if_no_epoch_is_better(tmp_path, tiny
 
 
 def test_component_encoders_are_not_trained(tmp_path, tiny_config):
-    data, model, initial = gaussian(), untrained(readout=False), untrained(readout=False)
+    data, (model, initial) = gaussian(), (untrained(fusion={"readout": False}) for _ in range(2))
     fit_encoders(initial, data, torch.arange(96))
     before = {k: v.clone() for k, v in model.fusion.state_dict().items()}
     fit(model, data, tiny_config, tmp_path)
@@ -190,7 +188,7 @@ def test_initial_weights_are_replaced_only_by_clearly_better_ones(spread, better
     weight, initial = part.weight.detach().clone(), torch.arange(6, dtype=torch.float64)
     losses = [initial, initial - 1 + spread * torch.tensor([1, -1, 1, -1, 1, -1])]
     loss = lambda rows, generator, mask: part.weight.sum()  # noqa: E731
-    stage = Stage("any", [(part, 0.1)], 1, loss, lambda: losses.pop(0), 4, 2, keep_initial=True)
+    stage = Stage("any", StageConfig(1, 0.1, 0.0, 2), [part], loss, lambda: losses.pop(0), 4, keep_initial=True)
     trainer = Trainer(part, tiny_config, tmp_path, resume=False)
     trainer.run(stage)
     assert [(h["valid"], h["kept"]) for h in trainer.history] == [(2.5, True), (1.5, better)]

@@ -1,7 +1,6 @@
 """evaluate: rows, rates, baselines, and independence of the batch."""
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,9 +8,8 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from imder_lib import IMDer, ModelConfig, TrainConfig, UserError, evaluate, fit, load_data
+from imder_lib import IMDer, ModelConfig, TrainConfig, UserError, changed, evaluate, fit, load_data
 from imder_lib.data.schema import MultimodalData, Split
-from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment.cases import rates_of
 from imder_lib.experiment.evaluation import predict
 from imder_lib.experiment.metrics import metrics
@@ -63,10 +61,12 @@ def test_bad_protocols_raise(data, model):
 def test_classes_from_training_to_table(tmp_path):
     data = load_data("digits")
     small = MultimodalData("digits", {k: s.first(60) for k, s in data.splits.items()}, data.sha256)
-    config = ModelConfig(data.widths, layers=1, joint_channels=32, joint_blocks=1, sampler=Sampler(steps=3), outputs=10)
-    budget = TrainConfig(seed=1, fusion_epochs=2, diffusion_epochs=1, adapt_epochs=1, cache_patterns=1)
+    config = changed(ModelConfig(data.widths), fusion={"layers": 1, "outputs": 10}, sampler={"steps": 3},
+                     joint={"channels": 32, "blocks": 1})  # fmt: skip
+    stages = {"fusion": {"epochs": 2}, "diffusion": {"epochs": 1}, "adapt": {"epochs": 1, "patterns": 1}}
+    budget = changed(TrainConfig(seed=1), **stages)
     with pytest.raises(UserError, match="1 outputs, the labels are 10 classes"):
-        fit(IMDer(replace(config, outputs=1), seed=1), small, budget, tmp_path / "no")
+        fit(IMDer(changed(config, fusion={"outputs": 1}), seed=1), small, budget, tmp_path / "no")
     model = fit(IMDer(config, seed=1), small, budget, tmp_path / "run").model
     table = evaluate(model, small.test, ["fixed"], [1], draws=3)
     assert set(table["method"]) == {"imder", "zero", "mean", "constant"}

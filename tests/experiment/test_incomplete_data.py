@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import WIDTHS, tiny_model
 
-from imder_lib import IMDer, UserError, evaluate, fit, load_data
+from imder_lib import IMDer, UserError, changed, evaluate, fit, load_data
 from imder_lib.data.missing import availability
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.experiment import stages
@@ -36,7 +36,7 @@ def incomplete(data, number=7.0, marks=lacking):
 def built(**switches):
     """A tiny model; with encoders "components" and a readout unless switches are given."""
     model = tiny_model(**switches)
-    return model if switches else IMDer(replace(model.config, encoders="components", readout=True), seed=0)
+    return model if switches else IMDer(changed(model.config, encoders="components", fusion={"readout": True}), seed=0)
 
 
 def trained(data, config, folder, baselines=True, **switches):
@@ -53,7 +53,8 @@ def trained(data, config, folder, baselines=True, **switches):
 
 @pytest.fixture
 def short(tiny_config):
-    return replace(tiny_config, fusion_epochs=1, diffusion_epochs=1, adapt_epochs=1, joint_epochs=1, cache_patterns=1)
+    one = {"epochs": 1}
+    return changed(tiny_config, fusion=one, diffusion=one, adapt={"epochs": 1, "patterns": 1}, joint=one)
 
 
 def assert_same(a, b):

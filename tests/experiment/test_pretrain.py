@@ -9,7 +9,7 @@ from conftest import tiny_model
 from golden import released_state
 from transformers import BertConfig, BertModel
 
-from imder_lib import IMDer, UserError, availability, fit, load_data, load_released, model_preset
+from imder_lib import IMDer, UserError, availability, changed, fit, load_data, load_released, model_preset
 from imder_lib.data.fake import write_fake
 from imder_lib.diffusion.noise import derive_seed
 from imder_lib.experiment import text as text_module
@@ -103,8 +103,8 @@ def test_finetuning_checks_its_folder_and_the_data_as_fit_does(fake, data, tiny_
     run(tiny_model(WIDTHS), fake)
     with pytest.raises(UserError, match="resume=True"):
         run(tiny_model(WIDTHS), fake)
-    with pytest.raises(UserError, match=r"other settings \(fusion_epochs\)"):
-        run(tiny_model(WIDTHS), fake, replace(tiny_config, fusion_epochs=9), resume=True)
+    with pytest.raises(UserError, match=r"other settings \(fusion\.epochs\)"):
+        run(tiny_model(WIDTHS), fake, changed(tiny_config, fusion={"epochs": 9}), resume=True)
 
 
 def test_finetuning_does_not_read_incomplete_samples(fake, tiny_config, tmp_path):

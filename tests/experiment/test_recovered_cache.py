@@ -1,11 +1,9 @@
 """The cache of recovered latents, and the stage that trains fusion on it."""
 
-from dataclasses import replace
-
 import torch
 from conftest import WIDTHS, tiny_model
 
-from imder_lib import ModelConfig, load_data
+from imder_lib import changed, load_data
 from imder_lib.experiment import stages
 from imder_lib.experiment.metrics import mean_prediction, task_loss
 from imder_lib.experiment.recovered_cache import RecoveredCache, fill_cache
@@ -36,8 +34,9 @@ def test_stochastic_recoverers_have_two_draws_per_pattern(data):
 def test_adapt_uses_the_mean_prediction_over_draws(tiny_config, monkeypatch):
     """For a linear fusion, noise of opposite sign in two draws cancels; the error of a single draw is larger."""
     data = load_data("gaussian", sizes={"train": 60, "valid": 20, "test": 8}, widths=WIDTHS, steps=4)
-    sizes = {"dim": 16, "layers": 1, "joint_channels": 16, "joint_blocks": 2, "unet_channels": (16, 32)}
-    model = IMDer(ModelConfig(WIDTHS, **sizes, encoders="components", readout=True), seed=0).eval()
+    model = tiny_model(WIDTHS)
+    config = changed(model.config, encoders="components", fusion={"readout": True}, unet={"channels": (32,)})
+    model = IMDer(config, seed=0).eval()
     fusion_stage(model, data, tiny_config).initialise()
     assert model.fusion.readout.linear.weight.any()  # the ridge regression, not the network
 
@@ -64,7 +63,7 @@ def test_adapt_uses_the_mean_prediction_over_draws(tiny_config, monkeypatch):
 def test_adapt_trains_on_some_patterns_and_validates_on_all(data, tiny_config, monkeypatch):
     caches = []
     monkeypatch.setattr(stages, "fill_cache", lambda *args: caches.append(fill_cache(*args)) or caches[-1])
-    adapt_stage(tiny_model(), data, replace(tiny_config, cache_patterns=1))
+    adapt_stage(tiny_model(), data, changed(tiny_config, adapt={"patterns": 1}))
     assert [cache.available.shape for cache in caches] == [(len(data.train), 1, 3), (len(data.valid), 6, 3)]
     assert len(caches[1].available[0].unique(dim=0)) == 6  # no pattern twice
 

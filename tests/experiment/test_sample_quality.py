@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import tiny_model
 
-from imder_lib import IMDer, ModelConfig, UserError, load_data
+from imder_lib import IMDer, ModelConfig, UserError, changed, load_data
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.experiment.sample_quality import sample_quality
@@ -100,7 +100,8 @@ def test_posterior_check_knows_a_modality_without_an_encoder():
     data = load_data(
         "gaussian", sizes={"train": 60, "valid": 8, "test": 200}, widths={"gesture": 8, "text": 8}, steps=6
     )
-    model = IMDer(ModelConfig(data.widths, dim=8, heads=2, layers=1, unet_channels=(8, 8, 8, 8), joint_channels=8), 1)
+    sizes = {"fusion": {"heads": 2, "layers": 1}, "joint": {"channels": 8}}
+    model = IMDer(changed(ModelConfig(data.widths), dim=8, **sizes), 1)
     model.recoverer.prepare(encode_split(model, data.train))
     assert not model.encoders
     table = posterior_check(model, data, [("gesture",)], draws=4)

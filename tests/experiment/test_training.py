@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from imder_lib import UserError, evaluate, fit, load_model
+from imder_lib import UserError, changed, evaluate, fit, load_model
 from imder_lib.experiment import trainer as trainer_module
 
 
@@ -42,7 +42,7 @@ def test_recipe_runs_and_writes_its_files(recipe, preset, data, tiny_config, tmp
 
 
 def test_training_lowers_the_loss(data, tiny_config, tmp_path):
-    config = replace(tiny_config, fusion_epochs=8, diffusion_epochs=8)
+    config = changed(tiny_config, fusion={"epochs": 8}, diffusion={"epochs": 8})
     history = fit(tiny_model(preset="released"), data, config, tmp_path).history
     for stage in ("fusion", "diffusion"):
         train = history[history["stage"] == stage]["train"]
@@ -101,10 +101,10 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell passes on an ignored one
 sys.path.insert(0, {tests!r})
 from conftest import WIDTHS, tiny_model
-from imder_lib import TrainConfig, fit, load_data
+from imder_lib import TrainConfig, changed, fit, load_data
 data = load_data("synthetic", sizes={{"train": 48, "valid": 16, "test": 24}}, widths=WIDTHS, steps=10)
-epochs = {{"fusion_epochs": 30, "diffusion_epochs": 1, "adapt_epochs": 1}}
-config = TrainConfig(seed=3, batch_size=16, cache_patterns=1, **epochs)
+stages = {{"fusion": {{"epochs": 30}}, "diffusion": {{"epochs": 1}}, "adapt": {{"epochs": 1, "patterns": 1}}}}
+config = changed(TrainConfig(seed=3, batch_size=16), **stages)
 fit(tiny_model(), data, config, {out!r}, resume=True)
 """
 
@@ -130,8 +130,8 @@ def test_bad_calls_raise(data, tiny_config, tmp_path):
     fit(tiny_model(), data, tiny_config, tmp_path / "run", until="fusion")
     with pytest.raises(UserError, match="resume=True"):
         fit(tiny_model(), data, tiny_config, tmp_path / "run")
-    with pytest.raises(UserError, match="diffusion_epochs"):
-        fit(tiny_model(), data, replace(tiny_config, diffusion_epochs=9), tmp_path / "run", resume=True)
+    with pytest.raises(UserError, match=r"other settings \(diffusion.epochs\)"):
+        fit(tiny_model(), data, changed(tiny_config, diffusion={"epochs": 9}), tmp_path / "run", resume=True)
     with pytest.raises(UserError, match="of another model"):
         fit(tiny_model(net="unet"), data, tiny_config, tmp_path / "run", resume=True)
     with pytest.raises(UserError, match="until"):

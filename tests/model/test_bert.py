@@ -38,7 +38,7 @@ def checkpoint(bert, prefix="Model.", name="text_model.model."):
 def test_bert_from_a_checkpoint_gives_the_same_output(prefix, name, tmp_path):
     bert = tiny_bert()
     torch.save(checkpoint(bert, prefix, name), tmp_path / "x.pth")
-    assert load_released(tmp_path / "x.pth").config.layers == 4
+    assert load_released(tmp_path / "x.pth").config.fusion.layers == 4
     built = build_bert(released_bert(read_released(tmp_path / "x.pth")))
     torch.testing.assert_close(last_hidden(built, TOKENS), last_hidden(bert, TOKENS), rtol=0, atol=0)
 

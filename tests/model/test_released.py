@@ -144,7 +144,7 @@ def test_all_names_of_the_mosei_checkpoint_are_known(tmp_path):
     path = tmp_path / "mosei.pth"
     torch.save(released_state("mosei"), path)
     model = load_released(path, preset="mosei")
-    assert model.config.layers == 6
+    assert model.config.fusion.layers == 6
 
 
 def broken(state, change):
@@ -172,7 +172,7 @@ def test_old_buffers_are_ignored(tmp_path):
     state = released_state("mosi")
     assert any(k.endswith("._float_tensor") for k in state)
     torch.save(state, tmp_path / "x.pth")
-    assert load_released(tmp_path / "x.pth", preset="mosi").config.layers == 4
+    assert load_released(tmp_path / "x.pth", preset="mosi").config.fusion.layers == 4
 
 
 @pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict"])

@@ -11,9 +11,10 @@ from imder_lib import UserError
 from imder_runs.grid import Grid, read_grid
 
 VALUES = [0, 1, -1, 0.3, 1e309, float("nan"), True, None, "", "kit", "a\nb", "../..", [], [[]], {}, {"a": 1}, [1, "a"],
-          "smoke", "fixed", "random", "released", "staged", [0.1, 0.5], {"lr": [0.1, "x"]}, {1: 2}, 10**30]  # fmt: skip
+          "smoke", "fixed", "random", "released", "staged", [0.1, 0.5], {"lr": [0.1, "x"]}, {"layers": 1}, {1: 2},
+          10**30]  # fmt: skip
 KEYS = [*Grid.__dataclass_fields__, "Seeds", 1, None, "recoverer"]
-INNER = ["lr", "layers", "steps", "name", "unet_channels", "settings", "attention_dropout", "seed", 3]
+INNER = ["lr", "fusion", "unet", "diffusion", "steps", "name", "channels", "settings", "patience", "seed", 3]
 TEXTS = ["[", "{", "a: &x [*x]", "? [a]\n: b", "!!python/name:os.system", "%", "\0", "a: 2020-01-01", "- " * 2000,
          "{" * 500, "seeds: !!set {1}", "seeds: 1_000", "dataset: ~",
          "<<: 1", "a: b: c", "'", "\ufeffseeds: 1"]  # fmt: skip

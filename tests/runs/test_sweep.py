@@ -52,13 +52,13 @@ def test_each_seed_has_its_fusion_stage():
 
 
 def test_axes_and_the_first_stages_that_they_share():
-    cells = plan(small(sampler={"steps": [2, 3]}, train={"lr": [0.001, 0.002]}))
+    cells = plan(small(sampler={"steps": [2, 3]}, train={"fusion": {"lr": [0.001, 0.002]}}))
     assert Counter(c.settings["kind"] for c in cells) == {"fusion": 2, "cell": 4}  # lr changes stage 1, steps do not
     assert {c.settings["varied"] for c in cells if c.needs} == {
-        f"lr{x}-steps{n}" for x in (0.001, 0.002) for n in (2, 3)
+        f"fusion.lr{x}-steps{n}" for x in (0.001, 0.002) for n in (2, 3)
     }
-    one = plan(small(model={"unet_channels": [32, 64]}))
-    assert [c.settings["model"] for c in one] == [{"unet_channels": [32, 64]}] * 2
+    one = plan(small(model={"unet": {"channels": [32, 64]}}))
+    assert [c.settings["model"] for c in one] == [{"unet": {"channels": [32, 64]}}] * 2
 
 
 def test_the_identity_of_a_cell_is_what_it_computes(data, tmp_path):
@@ -81,8 +81,10 @@ def test_the_identity_of_a_cell_is_what_it_computes(data, tmp_path):
         ("protocols: fixd", "unknown protocol 'fixd': did you mean fixed?"),
         ("train: {learning_rate: 1}", "train: unknown setting 'learning_rate'"),
         ("train: {seed: 1}", "train: unknown setting 'seed'"),
-        ("train: {lr: fast}", "train: lr must be a number, got 'fast'"),
-        ("model: {layers: true}", "model: layers must be a whole number, got True"),
+        ("train: {fusion: {lr: fast}}", "train.fusion: lr must be a number, got 'fast'"),
+        ("model: {fusion: {layers: true}}", "model.fusion: layers must be a whole number, got True"),
+        ("model: {fusion: {outputs: 2}}", "model.fusion: unknown setting 'outputs'"),
+        ("model: {fusion: 2}", "model: fusion must be a table of settings, got 2"),
         ("sampler: 3", "sampler must be a table of settings, got 3"),
         ("epochs: 1.5", "epochs must be a whole number, got 1.5"),
         ("seeds: [1, 1]", "seeds must be distinct"),
@@ -108,7 +110,7 @@ def test_bad_grids_are_one_error(tmp_path, text, message):
     [
         ({"rates": [0.25]}, "rate 0.25 is not possible"),
         ({"patterns": ["text+sound"]}, "unknown pattern 'text+sound': did you mean"),
-        ({"train": {"lr": -1.0}}, "lr > 0"),
+        ({"train": {"fusion": {"lr": -1.0}}}, "lr > 0"),
         ({"sampler": {"name": "em2"}}, "unknown sampler"),
         ({"dataset": ["nothing"]}, "no data at"),
     ],

@@ -1,0 +1,49 @@
+"""Settings: dataclasses whose values are checked, and a copy of one with other values."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from numbers import Integral, Real
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from imder_lib.errors import UserError, unknown
+
+KINDS = {int: (Integral, "a whole number"), float: (Real, "a number"), bool: (bool, "true or false"),
+         str: (str, "a text"), list: (list, "a list"), tuple: ((tuple, list), "a list"),
+         dict: (dict, "a table of settings"), Mapping: (Mapping, "a table of settings")}  # fmt: skip
+Config = TypeVar("Config")
+
+
+def check_value(name: str, value: object, kind: Any) -> None:
+    """Raise a UserError for a value of another type than its field's annotation ``kind``."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise UserError(f"{name} must be one of {get_args(kind)}, got {value!r}")
+        return
+    allowed, text = KINDS.get(get_origin(kind) or kind, (kind, f"a {getattr(kind, '__name__', kind)}"))
+    if not isinstance(value, allowed) or isinstance(value, bool) is not (kind is bool):
+        raise UserError(f"{name} must be {text}, got {value!r}")
+
+
+def changed(config: Config, **changes: Any) -> Config:
+    """A copy with other values. A mapping changes fields of a part: ``changed(train, seed=2, fusion={"epochs": 3})``.
+
+    Raises:
+        UserError: a field that does not exist, or a value that it cannot have.
+    """
+    known, new = [f.name for f in fields(config)], {}
+    for name, value in changes.items():
+        if name not in known:
+            raise unknown(f"{type(config).__name__} has no field", name, known)
+        old = getattr(config, name)
+        if is_dataclass(old) and isinstance(value, Mapping):
+            value = changed(old, **value)
+        new[name] = tuple(value) if isinstance(old, tuple) and isinstance(value, list) else value
+    return replace(config, **new)
+
+
+class Settings:
+    """Base of the configurations: a value of another type than its field's is a UserError."""
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            check_value(name, getattr(self, name), kind)
