@@ -14,7 +14,7 @@ import yaml
 
 from imder_lib.config import ModelConfig, TrainConfig
 from imder_lib.data.load import NAMES
-from imder_lib.data.missing import PROTOCOLS
+from imder_lib.data.missing import PROTOCOLS, nominal_rate
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError, unknown
 from imder_lib.experiment.cases import Case, cases, rates_of
@@ -28,7 +28,7 @@ LARGEST = 100_000  # characters of a grid
 KINDS = {"model": ModelConfig, "train": TrainConfig, "sampler": Sampler}
 # Fields that other keys of the grid, the data or the recoverer set.
 SET_ELSEWHERE = {"model": {"widths", "recoverer", "rules", "sampler", "outputs"}, "train": {"seed", "recipe"}}
-LISTS = ("dataset", "recipe", "recoverers", "seeds", "protocols", "rates", "patterns")
+LISTS = ("dataset", "recipe", "recoverers", "seeds", "protocols", "rates", "patterns", "imbalanced")
 
 
 @dataclass
@@ -45,8 +45,9 @@ class Grid:
     recoverers: list[str] = field(default_factory=lambda: ["kit"])  # of recipe staged
     seeds: list[int] = field(default_factory=list)  # empty: the profile's
     protocols: list[str] = field(default_factory=lambda: ["fixed", "random"])
-    rates: list[float] = field(default_factory=list)  # of the protocols random and released; empty: all
+    rates: list[float] = field(default_factory=list)  # of the protocols random, released and instance; empty: all
     patterns: list[str] = field(default_factory=list)  # of the protocol fixed, such as text+audio; empty: all
+    imbalanced: list[dict] = field(default_factory=list)  # modality -> rate, of this protocol; empty: see cases()
     draws: int = 0  # recoveries of each sample in the test; 0: the profile's
     stage1: str = ""  # "seed": one fusion stage for each seed; "shared": one for all, as in the release
     text: str = "features"
@@ -72,6 +73,10 @@ class Grid:
         if any(isinstance(r, bool) or not isinstance(r, int | float) for r in self.rates):
             raise UserError(f"rates must be numbers, got {self.rates}")
         self.rates = [float(r) for r in dict.fromkeys(self.rates)]
+        if any(not isinstance(r, dict) for r in self.imbalanced) or (
+            self.imbalanced and "imbalanced" not in self.protocols
+        ):
+            raise UserError(f"imbalanced must be tables of rates, with protocol imbalanced, got {self.imbalanced}")
         shared = "released" in self.recipe or self.text == "bert-finetune"
         self.stage1 = self.stage1 or ("shared" if shared else "seed")
         if self.stage1 not in ("seed", "shared") or (self.stage1 == "seed" and shared):
@@ -228,15 +233,18 @@ def cases_of(grid: Grid, rates: Sequence[float], modalities: Sequence[str], rate
     """Test cases of a model: all of the grid, or those of its training rate.
 
     The release has no models for fixed patterns, so each pattern is tested with the model of the nearest rate: .7 (2/3)
-    for two missing modalities of three, .3 for one, 0 for none. These models are tested under protocol released too.
+    for two missing modalities of three, .3 for one, 0 for none; a case of protocol imbalanced with that of the rate
+    nearest to its mean. These models are tested under protocol released too.
     """
     known = [case for _, case in cases("fixed", modalities)]
     if bad := [p for p in grid.patterns if p not in known]:
         raise unknown("unknown pattern", bad[0], known)
     fixed = [("fixed", p) for p in grid.patterns or known] if "fixed" in grid.protocols else []
-    others = [p for p in grid.protocols if p != "fixed"]
+    if "imbalanced" in grid.protocols:
+        fixed += cases([("imbalanced", r) for r in grid.imbalanced] or "imbalanced", modalities)
+    nominal = {c: nominal_rate(*c, modalities) for c in fixed}  # raises for rates that cannot be used
+    others = [p for p in grid.protocols if p not in ("fixed", "imbalanced")]
     if rate is None:
         return fixed + [(p, r) for p in others for r in rates]
-    missing = {c: 1 - len(c[1].split("+")) / len(modalities) for c in fixed}
-    own = [c for c in fixed if min(rates, key=lambda r: abs(r - missing[c])) == rate]
+    own = [c for c in fixed if min(rates, key=lambda r: abs(r - nominal[c])) == rate]
     return own + [(p, rate) for p in dict.fromkeys([*others, "released"])]

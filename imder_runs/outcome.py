@@ -108,7 +108,7 @@ def write_results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     for (dataset, recipe, recoverer, varied), part in table.groupby(["dataset", "recipe", "recoverer", "varied"]):
         own = [dataset] if several else []
         own += [recipe] if recoverer == {"staged": "kit", "released": "released"}[recipe] else [recipe, recoverer]
-        for protocol in ("fixed", "random"):
+        for protocol in part["protocol"].unique():
             shown = beside_published(part, dataset, protocol, sentiment=scale[dataset])
             if not shown.empty:
                 save_table(folder, shown, "_".join(["05_paper", protocol, *own, *([varied] if varied else [])]))

@@ -70,7 +70,7 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
 
     Args:
         table: rows of :func:`imder_lib.evaluate` for one recipe and any number of seeds.
-        protocol: "fixed" or "random".
+        protocol: only "fixed" and "random" have published results.
         sentiment: False: only MAE and correlation.
     """
     kit = table[(table["protocol"] == protocol) & (table["method"] == "imder")]
@@ -83,7 +83,7 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
         size = max(case.count("+") for case in groups)
         incomplete = [case for case in groups if case.count("+") < size]
         groups |= {f"average of {len(incomplete)} incomplete": incomplete, f"average of all {len(groups)}": [*groups]}
-    key = pattern_letters if protocol == "fixed" else float
+    key = {"fixed": pattern_letters, "random": float}.get(protocol, str)
     paper = published(dataset)
     paper = paper[(paper["protocol"] == protocol) & paper["method"].str.startswith("IMDer")]
     paper = paper.assign(key=paper["case"] if protocol == "fixed" else paper["case"].astype(float))
