@@ -12,6 +12,7 @@ import pandas as pd
 
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
+from imder_lib.experiment.trainer import BEST_EPOCH
 from imder_runs.attempt import CELLS, ERROR, WORK
 from imder_runs.cells import METRICS, Cell
 from imder_runs.engine import names
@@ -102,7 +103,7 @@ def write_results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     write_text(folder / "results.csv", table.to_csv(index=False))
     if table.empty or "protocol" not in table:
         return table
-    save_table(folder, table, "05_paper_all")
+    save_table(folder, table, "05_paper_all", BEST_EPOCH)
     several = table["dataset"].nunique() > 1
     scale = {c.settings["data"]: c.settings["sentiment"] for c in cells}
     for (dataset, recipe, recoverer, varied), part in table.groupby(["dataset", "recipe", "recoverer", "varied"]):
@@ -111,7 +112,8 @@ def write_results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
         for protocol in part["protocol"].unique():
             shown = beside_published(part, dataset, protocol, sentiment=scale[dataset])
             if not shown.empty:
-                save_table(folder, shown, "_".join(["05_paper", protocol, *own, *([varied] if varied else [])]))
+                name = "_".join(["05_paper", protocol, *own, *([varied] if varied else [])])
+                save_table(folder, shown, name, BEST_EPOCH)
     return table
 
 

@@ -36,10 +36,11 @@ METRIC_NAMES = {
 LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # pattern letters of the published tables, in their order
 
 
-def save_table(folder: Path, table: pd.DataFrame, name: str) -> None:
-    """Write tables/NAME.csv and .md in a folder."""
+def save_table(folder: Path, table: pd.DataFrame, name: str, note: str = "") -> None:
+    """Write tables/NAME.csv and .md in a folder; the latter ends with the note."""
     write_text(folder / "tables" / f"{name}.csv", table.to_csv(index=False))
-    write_text(folder / "tables" / f"{name}.md", table.to_markdown(index=False, floatfmt=".4g") + "\n")
+    text = table.to_markdown(index=False, floatfmt=".4g") + (note and f"\n\n{note}")
+    write_text(folder / "tables" / f"{name}.md", text + "\n")
 
 
 def published(dataset: str) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from scipy import stats
 from imder_lib import UserError
 from imder_lib.data.fake import write_fake
 from imder_lib.data.missing import RATES
+from imder_lib.experiment.trainer import BEST_EPOCH
 from imder_runs import reproduce as reproduce_module
 from imder_runs.cli import main
 from imder_runs.grid import Grid, cases_of, plan, read_grid
@@ -172,6 +173,7 @@ def test_a_sweep_its_state_and_its_comparison(tmp_path, capsys):
     rows = pd.read_csv(out / "results.csv")
     assert set(rows["seed"]) == {1, 2}
     assert set(rows["case"]) == {"text", "0.3"}
+    assert (out / "tables" / "05_paper_fixed_staged_dropout.md").read_text().endswith(f"\n\n{BEST_EPOCH}\n")
     table = compare(out, out)
     assert (table["difference"] == 0).all()
     assert set(table["seeds"]) == {2}
