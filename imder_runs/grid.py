@@ -169,6 +169,7 @@ def plan(grid: Grid) -> list[Cell]:
         head = _head(grid, run, dataset, changes)
         name = re.sub(r"[^\w.]", "_", run.data.name)
         label = f"{name}-{head['varied']}" if head["varied"] else name
+        tested = {r: cases_of(grid, rates, run.data.modalities, r) for r in (None, *rates)}
         for seed in grid.seeds:
             stage = _stage(grid, head, name, seed)
             if stage:
@@ -176,13 +177,12 @@ def plan(grid: Grid) -> list[Cell]:
             needs = stage.name if stage else ""
             for recoverer in grid.recoverers if "staged" in grid.recipe else ():
                 own = {"kind": "cell", "seed": seed, "recipe": "staged", "recoverer": recoverer, "rate": None}
-                todo = cases_of(grid, rates, run.data.modalities)
-                out.append((seed, Cell(f"{label}-{recoverer}-seed{seed}", head | own | {"cases": todo}, needs)))
+                own["cases"] = tested[None]
+                out.append((seed, Cell(f"{label}-{recoverer}-seed{seed}", head | own, needs)))
             for rate in rates if "released" in grid.recipe else ():
                 own = {"kind": "cell", "seed": seed, "recipe": "released", "recoverer": "released", "rate": rate}
-                todo = cases_of(grid, rates, run.data.modalities, rate)
-                own_label = f"{label}-joint-rate{rate}-seed{seed}"
-                out.append((seed, Cell(own_label, head | own | {"cases": todo}, needs)))
+                own["cases"] = tested[rate]
+                out.append((seed, Cell(f"{label}-joint-rate{rate}-seed{seed}", head | own, needs)))
     order = {seed: i for i, seed in enumerate(grid.seeds)}
     return [*stages.values(), *(cell for _, cell in sorted(out, key=lambda pair: order[pair[0]]))]
 

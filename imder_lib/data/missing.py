@@ -59,7 +59,7 @@ def rates_text(rates: Mapping[str, object]) -> str:
 def nominal_rate(protocol: str, case: object, modalities: Sequence[str]) -> float:
     """Missing rate of a case: its rate, the mean of its modalities' rates, or the share that a pattern lacks."""
     if protocol == "fixed":
-        return 1 - float(available_columns([case], modalities).double().mean())
+        return 1 - len(str(case).split("+")) / len(modalities)
     return float(np.mean(modality_rates(case, modalities))) if protocol == "imbalanced" else float(case)
 
 
