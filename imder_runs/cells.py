@@ -6,7 +6,7 @@ import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Cell:
     settings: Mapping[str, Any]
     needs: str = ""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Name of the cell's folder: the label and twelve digits of the identity."""
         known = {k: v for k, v in self.settings.items() if k not in PLACES} | {"needs": self.needs}

@@ -72,7 +72,8 @@ def local_cluster(workers: int) -> SpecCluster:
     for i in range(workers):
         own = {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": _gpu(i)}} if gpus else {}
         specs[i] = {"cls": Nanny, "options": options | own}
-    scheduler = {"cls": Scheduler, "options": {"host": LOOPBACK, "port": 0, "dashboard": False}}
+    ports = {"port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}  # free ones, beside other sweeps
+    scheduler = {"cls": Scheduler, "options": {"host": LOOPBACK} | ports}
     return SpecCluster(specs, scheduler, silence_logs=logging.CRITICAL)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from imder_lib.data.load import NAMES
-from imder_lib.data.missing import PROTOCOLS
+from imder_lib.data.missing import PROTOCOLS, nominal_rate
 from imder_lib.errors import UserError, unknown
 from imder_lib.experiment.cases import Case, cases, rates_of
 from imder_lib.experiment.comparison import COMPARED
@@ -25,7 +25,7 @@ from imder_runs.profiles import find_profile
 from imder_runs.setup import Run, check_start, parse_seeds, start_run
 
 LARGEST = 100_000  # characters of a grid
-LISTS = ("dataset", "recipe", "recoverers", "seeds", "protocols", "rates", "patterns")
+LISTS = ("dataset", "recipe", "recoverers", "seeds", "protocols", "rates", "patterns", "imbalanced")
 
 
 @dataclass
@@ -42,8 +42,9 @@ class Grid(Settings):
     recoverers: list[str] = field(default_factory=lambda: ["kit"])  # of recipe staged
     seeds: list[int] = field(default_factory=list)  # empty: the profile's
     protocols: list[str] = field(default_factory=lambda: ["fixed", "random"])
-    rates: list[float] = field(default_factory=list)  # of the protocols random and released; empty: all
+    rates: list[float] = field(default_factory=list)  # of the protocols random, released and instance; empty: all
     patterns: list[str] = field(default_factory=list)  # of the protocol fixed, such as text+audio; empty: all
+    imbalanced: list[dict] = field(default_factory=list)  # modality -> rate, of this protocol; empty: see cases()
     draws: int = 0  # recoveries of each sample in the test; 0: the profile's
     stage1: str = ""  # "seed": one fusion stage for each seed; "shared": one for all, as in the release
     text: str = "features"
@@ -66,6 +67,10 @@ class Grid(Settings):
         if any(isinstance(r, bool) or not isinstance(r, int | float) for r in self.rates):
             raise UserError(f"rates must be numbers, got {self.rates}")
         self.rates = [float(r) for r in dict.fromkeys(self.rates)]
+        if any(not isinstance(r, dict) for r in self.imbalanced) or (
+            self.imbalanced and "imbalanced" not in self.protocols
+        ):
+            raise UserError(f"imbalanced must be tables of rates, with protocol imbalanced, got {self.imbalanced}")
         shared = "released" in self.recipe or self.text == "bert-finetune"
         self.stage1 = self.stage1 or ("shared" if shared else "seed")
         if self.stage1 not in ("seed", "shared") or (self.stage1 == "seed" and shared):
@@ -138,6 +143,7 @@ def plan(grid: Grid) -> list[Cell]:
         head = _head(grid, run, dataset, changes)
         name = re.sub(r"[^\w.]", "_", run.data.name)
         label = f"{name}-{head['varied']}" if head["varied"] else name
+        tested = {r: cases_of(grid, rates, run.data.modalities, r) for r in (None, *rates)}
         for seed in grid.seeds:
             stage = _stage(grid, head, name, seed)
             if stage:
@@ -145,13 +151,12 @@ def plan(grid: Grid) -> list[Cell]:
             needs = stage.name if stage else ""
             for recoverer in grid.recoverers if "staged" in grid.recipe else ():
                 own = {"kind": "cell", "seed": seed, "recipe": "staged", "recoverer": recoverer, "rate": None}
-                todo = cases_of(grid, rates, run.data.modalities)
-                out.append((seed, Cell(f"{label}-{recoverer}-seed{seed}", head | own | {"cases": todo}, needs)))
+                own["cases"] = tested[None]
+                out.append((seed, Cell(f"{label}-{recoverer}-seed{seed}", head | own, needs)))
             for rate in rates if "released" in grid.recipe else ():
                 own = {"kind": "cell", "seed": seed, "recipe": "released", "recoverer": "released", "rate": rate}
-                todo = cases_of(grid, rates, run.data.modalities, rate)
-                own_label = f"{label}-joint-rate{rate}-seed{seed}"
-                out.append((seed, Cell(own_label, head | own | {"cases": todo}, needs)))
+                own["cases"] = tested[rate]
+                out.append((seed, Cell(f"{label}-joint-rate{rate}-seed{seed}", head | own, needs)))
     order = {seed: i for i, seed in enumerate(grid.seeds)}
     return [*stages.values(), *(cell for _, cell in sorted(out, key=lambda pair: order[pair[0]]))]
 
@@ -188,15 +193,18 @@ def cases_of(grid: Grid, rates: Sequence[float], modalities: Sequence[str], rate
     """Test cases of a model: all of the grid, or those of its training rate.
 
     The release has no models for fixed patterns, so each pattern is tested with the model of the nearest rate: .7 (2/3)
-    for two missing modalities of three, .3 for one, 0 for none. These models are tested under protocol released too.
+    for two missing modalities of three, .3 for one, 0 for none; a case of protocol imbalanced with that of the rate
+    nearest to its mean. These models are tested under protocol released too.
     """
     known = [case for _, case in cases("fixed", modalities)]
     if bad := [p for p in grid.patterns if p not in known]:
         raise unknown("unknown pattern", bad[0], known)
     fixed = [("fixed", p) for p in grid.patterns or known] if "fixed" in grid.protocols else []
-    others = [p for p in grid.protocols if p != "fixed"]
+    if "imbalanced" in grid.protocols:
+        fixed += cases([("imbalanced", r) for r in grid.imbalanced] or "imbalanced", modalities)
+    nominal = {c: nominal_rate(*c, modalities) for c in fixed}  # raises for rates that cannot be used
+    others = [p for p in grid.protocols if p not in ("fixed", "imbalanced")]
     if rate is None:
         return fixed + [(p, r) for p in others for r in rates]
-    missing = {c: 1 - len(c[1].split("+")) / len(modalities) for c in fixed}
-    own = [c for c in fixed if min(rates, key=lambda r: abs(r - missing[c])) == rate]
+    own = [c for c in fixed if min(rates, key=lambda r: abs(r - nominal[c])) == rate]
     return own + [(p, rate) for p in dict.fromkeys([*others, "released"])]

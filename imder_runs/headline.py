@@ -26,7 +26,7 @@ def read_results(folder: Path) -> pd.DataFrame:
 
 
 def headline(table: pd.DataFrame, protocol: str, metric: str) -> dict[str, object]:
-    """Title, head, rows and sentence of one protocol; empty without results of IMDer.
+    """Title, head, rows, sentence and what the average is over, of one protocol; empty without results of IMDer.
 
     A row is a case, the last one an average: its name, and the cells (text, best) of all methods. A text is the mean
     over seeds, "± standard deviation" if there are several.
@@ -55,7 +55,8 @@ def headline(table: pd.DataFrame, protocol: str, metric: str) -> dict[str, objec
     sentence += f"; the Bayes limit is {found['bayes'][0]:.3f}" if "bayes" in found else ""
     title, named = TITLES[protocol]
     head = [named, *(METHOD_NAMES[m] for m in methods)]
-    return {"title": f"{title}: {METRIC_NAMES[metric]}", "head": head, "rows": rows, "sentence": sentence}
+    title = f"{title}: {METRIC_NAMES[metric]}"
+    return {"title": title, "head": head, "rows": rows, "sentence": sentence, "over": ", ".join(part)}
 
 
 def best_methods(found: dict[str, tuple[float, float, float, float]], lowest: bool) -> list[str]:

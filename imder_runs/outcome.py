@@ -6,12 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
+from imder_lib.experiment.trainer import BEST_EPOCH
 from imder_runs.attempt import CELLS, ERROR, WORK
 from imder_runs.cells import METRICS, Cell
 from imder_runs.engine import names
@@ -21,21 +22,30 @@ from imder_runs.tables import beside_published, interval, save_table
 PLAN = "plan.json"  # of the last grid that was swept in a folder
 SAMPLE = 200  # finished cells whose seconds give an estimate
 COMPARED_METRICS = ("acc2", "f1", "acc7", "mae", "corr")
+T = TypeVar("T")
 KEY = ("dataset", "recipe", "recoverer", "varied", "protocol", "case")  # of a row, beside seed and method
 
 
 def read_plan(folder: Path) -> list[Cell]:
     """The cells of the last grid that was swept in a folder."""
-    try:
-        return [Cell(**c) for c in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
-        raise UserError(f"{folder} holds no sweep: expected a folder that imder sweep has written") from None
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        cells = [Cell(**c) for c in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
+        if all([type(x) for x in vars(c).values()] == [str, dict, str] for c in cells):
+            return cells
+    raise UserError(f"{folder} holds no sweep: expected a folder that imder sweep has written")
 
 
-def _json(path: Path) -> Any:
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
-    return None
+def write_plan(folder: Path, cells: Sequence[Cell]) -> None:
+    content = [{"label": c.label, "settings": c.settings, "needs": c.needs} for c in cells]
+    write_text(folder / PLAN, json.dumps(content))
+
+
+def _json(path: Path, kind: type[T]) -> T:
+    """Content of a JSON file; an empty one if it cannot be read, or holds something else."""
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, kind) else kind()
+    return kind()
 
 
 def state_of(folder: Path, name: str) -> str:
@@ -54,12 +64,12 @@ def status(folder: Path) -> dict[str, Any]:
     states = {c.name: "done" if c.name in finished else "left" for c in cells}
     states |= {name: state_of(folder, name) for name in begun & states.keys() - finished}
     count = Counter(states.values())
-    failed = [{"name": n} | (_json(folder / WORK / n / ERROR) or {}) for n, s in states.items() if s == "failed"]
+    failed = [{"name": n} | _json(folder / WORK / n / ERROR, dict) for n, s in states.items() if s == "failed"]
     open_ = [c for c in cells if states[c.name] != "done"]
     return {
         "folder": str(folder), "cells": len(cells), **{s: count[s] for s in ("done", "running", "failed", "left")},
         "running_names": [n for n, s in states.items() if s == "running"], "failures": failed,
-        "estimated_cell_seconds": _seconds(folder, open_),
+        "estimated_cell_seconds": _seconds(folder, open_, [c for c in cells if c.name in finished]),
     }  # fmt: skip
 
 
@@ -67,14 +77,13 @@ def _group(cell: Cell) -> str:
     return "-".join(str(cell.settings.get(k)) for k in ("dataset", "profile", "kind", "recipe", "recoverer"))
 
 
-def _seconds(folder: Path, cells: Sequence[Cell]) -> float | None:
-    """Seconds that cells take in all, from finished cells of the same kind; None if there are none to compare with."""
+def _seconds(folder: Path, cells: Sequence[Cell], finished: Sequence[Cell]) -> float | None:
+    """Seconds that cells take in all, from finished ones of the same kind; None if there are none to compare with."""
     known: dict[str, list[float]] = defaultdict(list)
-    with suppress(UserError):
-        finished = names(folder / CELLS)
-        for cell in [c for c in read_plan(folder) if c.name in finished][:SAMPLE]:
-            note = _json(folder / CELLS / cell.name / "provenance.json") or {}
-            known[_group(cell)].append(float(note.get("seconds", 0)))
+    for cell in finished[:SAMPLE]:
+        note = _json(folder / CELLS / cell.name / "provenance.json", dict)
+        with suppress(TypeError, ValueError, KeyError):  # an earlier version's file, or not ours
+            known[_group(cell)].append(float(note["seconds"]))
     groups = Counter(map(_group, cells))
     if any(g not in known for g in groups):
         return None
@@ -83,14 +92,17 @@ def _seconds(folder: Path, cells: Sequence[Cell]) -> float | None:
 
 def estimate(folder: Path, cells: Sequence[Cell], workers: int) -> str:
     """How long cells take, for a reader."""
-    seconds = _seconds(folder, cells)
+    finished, known = names(folder / CELLS), []
+    with suppress(UserError):
+        known = [c for c in read_plan(folder) if c.name in finished]
+    seconds = _seconds(folder, cells, known)
     return "" if not cells or seconds is None else f", about {seconds / workers / 60:.0f} minutes"
 
 
 def results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     """Tidy rows of all finished cells: those of :func:`imder_lib.evaluate`, and dataset, recipe, recoverer, varied."""
     finished = names(folder / CELLS)
-    found = [_json(folder / CELLS / c.name / METRICS) or [] for c in cells if c.name in finished]
+    found = [_json(folder / CELLS / c.name / METRICS, list) for c in cells if c.name in finished]
     return pd.DataFrame([row for rows in found for row in rows])
 
 
@@ -102,16 +114,17 @@ def write_results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     write_text(folder / "results.csv", table.to_csv(index=False))
     if table.empty or "protocol" not in table:
         return table
-    save_table(folder, table, "05_paper_all")
+    save_table(folder, table, "05_paper_all", BEST_EPOCH)
     several = table["dataset"].nunique() > 1
     scale = {c.settings["data"]: c.settings["sentiment"] for c in cells}
     for (dataset, recipe, recoverer, varied), part in table.groupby(["dataset", "recipe", "recoverer", "varied"]):
         own = [dataset] if several else []
         own += [recipe] if recoverer == {"staged": "kit", "released": "released"}[recipe] else [recipe, recoverer]
-        for protocol in ("fixed", "random"):
+        for protocol in part["protocol"].unique():
             shown = beside_published(part, dataset, protocol, sentiment=scale[dataset])
             if not shown.empty:
-                save_table(folder, shown, "_".join(["05_paper", protocol, *own, *([varied] if varied else [])]))
+                name = "_".join(["05_paper", protocol, *own, *([varied] if varied else [])])
+                save_table(folder, shown, name, BEST_EPOCH)
     return table
 
 

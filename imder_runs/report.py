@@ -8,6 +8,7 @@ import jinja2
 import pandas as pd
 
 from imder_lib.experiment.checkpoint import write_text
+from imder_lib.experiment.trainer import BEST_EPOCH
 from imder_runs.headline import headline, read_results
 from imder_runs.tables import METHOD_NAMES, METRIC_NAMES
 
@@ -32,14 +33,14 @@ def write_report(folder: Path, provenance: dict[str, object], metric: str) -> Pa
     for key, title in TITLES.items():
         notebooks = sorted((folder / "notebooks").glob(f"{key}_*.ipynb"))
         if notebooks:
-            head = {"title": title, "legend": LEGEND.get(key), "notebook": notebooks[0].name}
+            head = {"title": title, "legend": LEGEND.get(key), "notebook": notebooks[0].name, "trained": key != "01"}
             figures = _figures(folder, key)
             top += [f for f in figures if f["name"].endswith(f"_random_{metric}")]
             sections.append(head | {"figures": [f for f in figures if f not in top], "tables": _tables(folder, key)})
     text = json.dumps(provenance, indent=1)
     pages = jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(Path(__file__).parent))
     page = pages.get_template("report.html").render(
-        p=provenance, found=found, top=top, sections=sections, provenance=text
+        p=provenance, found=found, top=top, sections=sections, provenance=text, rule=BEST_EPOCH
     )
     write_text(folder / "provenance.json", text)
     write_text(folder / "index.html", page)

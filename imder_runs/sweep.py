@@ -1,18 +1,16 @@
 """A sweep: plans the cells of a grid, runs those that are not finished, and writes the tables of those that are."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from imder_lib.errors import UserError, unknown
-from imder_lib.experiment.checkpoint import write_text
 from imder_runs.attempt import CELLS, How, Result
 from imder_runs.cells import Cell
 from imder_runs.engine import names, pool_of, run_cells
 from imder_runs.grid import Grid, plan
-from imder_runs.outcome import PLAN, estimate, write_results
+from imder_runs.outcome import PLAN, estimate, write_plan, write_results
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,7 @@ def sweep(
         return cells
     if names(folder) - {"run.json"} and not (folder / PLAN).exists():
         raise UserError(f"{folder} holds other things than a sweep: name another folder")
-    content = [{"label": c.label, "settings": c.settings, "needs": c.needs} for c in cells]
-    write_text(folder / PLAN, json.dumps(content))
+    write_plan(folder, cells)
     print(f"{len(todo)} of {len(cells)} cells to run{estimate(folder, todo, workers.workers or 1)}", flush=True)
     try:
         results = {}

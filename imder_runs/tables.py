@@ -36,10 +36,11 @@ METRIC_NAMES = {
 LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # pattern letters of the published tables, in their order
 
 
-def save_table(folder: Path, table: pd.DataFrame, name: str) -> None:
-    """Write tables/NAME.csv and .md in a folder."""
+def save_table(folder: Path, table: pd.DataFrame, name: str, note: str = "") -> None:
+    """Write tables/NAME.csv and .md in a folder; the latter ends with the note."""
     write_text(folder / "tables" / f"{name}.csv", table.to_csv(index=False))
-    write_text(folder / "tables" / f"{name}.md", table.to_markdown(index=False, floatfmt=".4g") + "\n")
+    text = table.to_markdown(index=False, floatfmt=".4g") + (note and f"\n\n{note}")
+    write_text(folder / "tables" / f"{name}.md", text + "\n")
 
 
 def published(dataset: str) -> pd.DataFrame:
@@ -70,7 +71,7 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
 
     Args:
         table: rows of :func:`imder_lib.evaluate` for one recipe and any number of seeds.
-        protocol: "fixed" or "random".
+        protocol: only "fixed" and "random" have published results.
         sentiment: False: only MAE and correlation.
     """
     kit = table[(table["protocol"] == protocol) & (table["method"] == "imder")]
@@ -83,7 +84,7 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
         size = max(case.count("+") for case in groups)
         incomplete = [case for case in groups if case.count("+") < size]
         groups |= {f"average of {len(incomplete)} incomplete": incomplete, f"average of all {len(groups)}": [*groups]}
-    key = pattern_letters if protocol == "fixed" else float
+    key = {"fixed": pattern_letters, "random": float}.get(protocol, str)
     paper = published(dataset)
     paper = paper[(paper["protocol"] == protocol) & paper["method"].str.startswith("IMDer")]
     paper = paper.assign(key=paper["case"] if protocol == "fixed" else paper["case"].astype(float))

@@ -1,6 +1,6 @@
 """Missing protocols: which modalities of which sample are available."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from imder_lib.diffusion.noise import derive_seed
 from imder_lib.errors import UserError
 
-PROTOCOLS = ("fixed", "random", "released")
+PROTOCOLS = ("fixed", "random", "released", "instance", "imbalanced")
 # Shares of samples (in the release: of batches) with two and with one of three modalities missing, at these rates.
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 MISS_TWO = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -31,6 +31,36 @@ def available_columns(patterns_: Iterable[str | Iterable[str]], modalities: Sequ
             raise UserError(f"pattern {pattern!r}: expected distinct names out of {list(modalities)}, joined by '+'")
         rows.append([m in names for m in modalities])
     return torch.tensor(rows)
+
+
+def modality_rates(given: object, modalities: Sequence[str]) -> list[float]:
+    """Missing rates in the order of ``modalities``, 0 for those not named.
+
+    Args:
+        given: modality -> rate in [0, 1], or the same as text, see :func:`rates_text`.
+    """
+    try:
+        text = rates_text(given) if isinstance(given, Mapping) else given
+        pairs = [pair.rpartition("=") for pair in text.split("+")]
+        rates = {name: float(rate) for name, _, rate in pairs}
+        if len(rates) == len(pairs) and set(rates) <= set(modalities) and all(0 <= r <= 1 for r in rates.values()):
+            return [rates.get(m, 0.0) for m in modalities]
+    except (AttributeError, ValueError):  # neither text nor mapping, or a rate is no number
+        pass
+    raise UserError(f"rates {given!r}: expected rates in [0, 1] of some of {list(modalities)}, such as "
+                    f"{rates_text(dict.fromkeys(modalities[:2], 0.3))!r}")  # fmt: skip
+
+
+def rates_text(rates: Mapping[str, object]) -> str:
+    """Rates by modality as the text of a case: "text=0.1+audio=0.7"."""
+    return "+".join(f"{m}={r!s}" for m, r in rates.items())
+
+
+def nominal_rate(protocol: str, case: object, modalities: Sequence[str]) -> float:
+    """Missing rate of a case: its rate, the mean of its modalities' rates, or the share that a pattern lacks."""
+    if protocol == "fixed":
+        return 1 - len(str(case).split("+")) / len(modalities)
+    return float(np.mean(modality_rates(case, modalities))) if protocol == "imbalanced" else float(case)
 
 
 def missing_counts(n: int, M: int, rate: float) -> list[int]:
@@ -58,7 +88,7 @@ def availability(
     protocol: str,
     n: int,
     modalities: Sequence[str],
-    rate: float | str | Iterable[str] | None = None,
+    rate: float | str | Iterable[str] | Mapping[str, float] | None = None,
     seed: int = 0,
     ids: Sequence[str] | None = None,
     *,
@@ -70,9 +100,12 @@ def availability(
         protocol: "fixed": the same pattern for every sample. "random": exact counts, see :func:`missing_counts`; the
             missing modalities of a sample depend on (seed, id), not on its position. "released": the release's rule for
             consecutive batches, with its counters and rounding, but nothing is missing at rate 0 (the release drops
-            two of three).
-        rate: nominal missing rate in [0, (M-1)/M] for "random" (.7 means 2/3), one of 0, .1, .., .7 for "released"; the
-            pattern for "fixed".
+            two of three). "instance": each modality of each sample is missing with the same probability, whatever else
+            is. "imbalanced": the same with a probability for each modality (as in MCE, Zhao et al., 2025). Both depend
+            on (seed, id), and what is missing stays missing if all probabilities are raised by one factor. One of all
+            that would be missing is kept, each as often: a modality's rate is r - R/M, with R the product of all r.
+        rate: nominal missing rate in [0, (M-1)/M] for "random" (.7 means 2/3), one of 0, .1, .., .7 for "released", in
+            [0, 1] for "instance"; the pattern for "fixed"; see :func:`modality_rates` for "imbalanced".
         ids: sample ids; "0", "1", .. if None.
         batch_size: for "released".
     """
@@ -85,9 +118,15 @@ def availability(
         if rate is None or isinstance(rate, int | float):
             raise UserError(f"protocol 'fixed' needs a pattern like {'+'.join(modalities[:2])!r}, got {rate!r}")
         return available_columns([rate], modalities).repeat(n, 1)
+    if protocol == "imbalanced":
+        return _independent(modality_rates(rate, modalities), seed, ids)
     if isinstance(rate, bool) or not isinstance(rate, int | float):
         raise UserError(f"protocol {protocol!r} needs a missing rate as a number, got {rate!r}")
     M = len(modalities)
+    if protocol == "instance":
+        if not 0 <= rate <= 1:
+            raise UserError(f"rate {rate} is outside [0, 1]: protocol 'instance' needs a probability")
+        return _independent([rate] * M, seed, ids)
     if protocol == "released":
         return _released(n, M, rate, seed, batch_size)
     out = torch.ones(n, M, dtype=torch.bool)
@@ -112,6 +151,15 @@ def _released(n: int, M: int, rate: float, seed: int, batch_size: int) -> Tensor
         k = 2 if 10 * i < two * divisor else 1 if 10 * i < (two + one) * divisor else 0
         out[start : start + batch_size, rng.choice(M, size=k, replace=False).tolist()] = False
     return out
+
+
+def _independent(rates: Sequence[float], seed: int, ids: Sequence[str]) -> Tensor:
+    """Modality m is missing where a uniform number of (seed, id) is below its rate; one of all is kept."""
+    u = np.array([np.random.default_rng(derive_seed(seed, i, "instance")).random(len(rates)) for i in ids])
+    missing = u < np.array(rates)
+    none = missing.all(axis=1)
+    missing[none, (u[none] / rates).argmax(axis=1)] = False  # the last to go while all rates rise by one factor
+    return torch.from_numpy(~missing)
 
 
 def restrict(available: Tensor, given: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from imder_lib.data.missing import availability, realised_rate, restrict
+from imder_lib.data.missing import availability, nominal_rate, realised_rate, restrict
 from imder_lib.data.posterior import bayes_prediction
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
@@ -119,7 +119,8 @@ def evaluate(
     Args:
         model: trained; evaluated in eval mode.
         split: split of a data set, whose training split and process give the baselines.
-        protocols: "fixed", "random", "released", or pairs (protocol, pattern or rate).
+        protocols: "fixed", "random", "released", "instance", "imbalanced", or pairs (protocol, pattern or rate); the
+            rate of "imbalanced" is a mapping modality -> rate. See :func:`imder_lib.availability`.
         seeds: of masks and noise.
         draws: K >= 1 recoveries of each sample; the prediction is their mean.
         sampler: None: the configured one.
@@ -198,7 +199,7 @@ def _table(
         for protocol, case in (key[1:] for key in masks if key[0] == seed):
             available = masks[seed, protocol, case]
             realised = realised_rate(available)
-            nominal = realised if protocol == "fixed" else float(case)
+            nominal = realised if protocol == "fixed" else nominal_rate(protocol, case, model.modalities)
             head = {"protocol": protocol, "case": str(case), "rate": nominal, "realised": realised}
             mask = available.numpy()
             found = {name: predictor(mask) for name, predictor in predictors.items()}

@@ -20,6 +20,11 @@ from imder_lib.experiment.checkpoint import CHECKPOINT, read_checkpoint, write_c
 from imder_lib.experiment.parallel import progress_bar
 
 WARM_UP = 100  # steps, or a tenth of all steps if that is fewer
+# The one rule of which weights are kept, for readers; tables of a report show it.
+BEST_EPOCH = (
+    "Each stage of training keeps the epoch with the lowest validation loss, or a start in closed form that no epoch "
+    "beats by two standard errors; the test split chooses nothing."
+)
 SAVED = ("epoch", "best_epoch", "best", "kept", "average", "initial")  # of a Learner, in the checkpoint
 
 

@@ -1,10 +1,15 @@
 """Missing protocols: exact rates, independence of order, and the batch rule of the release."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imder_lib import UserError, availability, patterns
-from imder_lib.data.missing import RATES, missing_counts, realised_rate
+from imder_lib.data.missing import RATES, missing_counts, modality_rates, nominal_rate, rates_text, realised_rate
 
 M3 = ("text", "audio", "vision")
 
@@ -67,7 +72,10 @@ def test_fixed_patterns():
 @pytest.mark.parametrize(
     ("protocol", "rate"),
     [("random", 0.8), ("random", -0.1), ("random", None), ("random", "0.3"), ("released", 0.35), ("fixed", "smell"),
-     ("fixed", None), ("fixed", ""), ("often", 0.1)],
+     ("fixed", None), ("fixed", ""), ("often", 0.1), ("instance", 1.01), ("instance", math.nan), ("instance", True),
+     ("instance", None), ("imbalanced", 0.3), ("imbalanced", None), ("imbalanced", {"text": 1.5}), ("imbalanced", {}),
+     ("imbalanced", {"smell": 0.1}), ("imbalanced", {"text": "low"}), ("imbalanced", "text=0.1+text=0.2"),
+     ("imbalanced", {"text": math.nan}), ("imbalanced", {"text": True})],
 )  # fmt: skip
 def test_bad_protocols_raise(protocol, rate):
     with pytest.raises(UserError):
@@ -76,3 +84,41 @@ def test_bad_protocols_raise(protocol, rate):
 
 def test_counts_sum_to_the_number_of_samples():
     assert [sum(missing_counts(686, 3, r)) for r in RATES] == [686] * len(RATES)
+
+
+RATE = st.floats(0, 1)
+
+
+@given(rates=st.lists(RATE, min_size=2, max_size=5), seed=st.integers(0, 2**32), factor=RATE)
+def test_independent_masks(rates, seed, factor):
+    """Rates within binomial bounds; nothing empty; nested; order and batch do not matter."""
+    n, names = 100, [f"m{i}" for i in range(len(rates))]
+    ids = [f"video{i}" for i in range(n)]
+
+    def masks(rates, ids):
+        return availability("imbalanced", len(ids), names, dict(zip(names, rates, strict=True)), seed=seed, ids=ids)
+
+    a = masks(rates, ids)
+    assert a.any(dim=1).all()
+    expected = np.array(rates) - math.prod(rates) / len(rates)
+    bound = 6 * np.sqrt(expected * (1 - expected) / n) + 6 / n
+    assert (np.abs((~a).double().mean(dim=0).numpy() - expected) <= bound).all()
+    assert torch.equal(a, masks(rates, ids[::-1]).flip(0))
+    assert torch.equal(a, torch.cat([masks(rates, ids[:7]), masks(rates, ids[7:])]))
+    assert (a <= masks([factor * r for r in rates], ids)).all()
+
+
+@given(rate=RATE, M=st.integers(2, 5), seed=st.integers(0, 2**32))
+def test_instance_is_imbalanced_with_equal_rates(rate, M, seed):
+    names = [f"m{i}" for i in range(M)]
+    a = availability("instance", 30, names, rate, seed=seed)
+    assert torch.equal(a, availability("imbalanced", 30, names, dict.fromkeys(names, rate), seed=seed))
+    assert (a.sum(dim=1) == 1).all() or rate < 1
+
+
+def test_rates_of_modalities_as_text():
+    assert modality_rates("vision=1+text=0.25", M3) == modality_rates({"text": 0.25, "vision": 1}, M3) == [0.25, 0, 1]
+    assert rates_text({"text": np.float32(0.1)}) == "text=0.1"
+    assert modality_rates("a=b=0.5", ("a=b", "c")) == [0.5, 0]
+    found = [nominal_rate(*case, M3) for case in (("imbalanced", "text=0.6"), ("instance", 0.3), ("fixed", "text"))]
+    assert found == pytest.approx([0.2, 0.3, 2 / 3])

@@ -27,6 +27,16 @@ def test_one_row_per_case_method_and_seed(data, model):
     assert complete["imder"] == complete["zero"] == complete["mean"]  # nothing is missing
 
 
+def test_the_protocols_with_probabilities(data, model):
+    rates = {"text": 0.2, "audio": 0.9}
+    table = evaluate(model, data.test, ["instance", "imbalanced", ("imbalanced", rates)], 1, baselines=False)
+    assert list(table["protocol"]) == ["instance"] * 8 + ["imbalanced"] * 4
+    assert table["case"].iloc[-1] == "text=0.2+audio=0.9"
+    assert table["rate"].iloc[-1] == pytest.approx(1.1 / 3)
+    with pytest.raises(UserError, match="rates 'text=2'"):
+        evaluate(model, data.test, [("imbalanced", {"text": 2})])
+
+
 def test_results_do_not_depend_on_batches(data, model):
     a, b = (evaluate(model, data.test, ["fixed"], [1], batch_size=n) for n in (24, 7))
     pd.testing.assert_frame_equal(a, b, rtol=1e-4)

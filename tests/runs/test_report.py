@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from imder_lib.experiment.trainer import BEST_EPOCH
 from imder_runs.headline import best_methods, headline, read_results
 from imder_runs.report import write_report
 from imder_runs.setup import Run
@@ -104,6 +105,13 @@ def test_tables_are_in_published_order_and_rounded(page):
     assert not any("acc2" in text or text in ("imder", "bayes") for text in page.text)  # names of methods and metrics
     assert page.text.count("0.6667") == page.text.count("0.5000") == page.text.count("0.25") == 3
     assert page.text.count("0.500 ± 0.010") == 3
+
+
+def test_each_table_of_a_model_shows_the_rule_of_the_best_epoch_and_averages_say_over_what(page):
+    rates = ", ".join(f"{i / 100:g}" for i in range(1, 20))
+    shown = [text for text in page.text if text.endswith(BEST_EPOCH)]
+    assert shown[:2] == [f"The average is over {x}. {BEST_EPOCH}" for x in (", ".join(CASES[:2]), rates)]
+    assert shown[2:] == [BEST_EPOCH] * 5
 
 
 def test_text_from_files_is_escaped(page):

@@ -15,6 +15,7 @@ from scipy import stats
 from imder_lib import UserError
 from imder_lib.data.fake import write_fake
 from imder_lib.data.missing import RATES
+from imder_lib.experiment.trainer import BEST_EPOCH
 from imder_runs import reproduce as reproduce_module
 from imder_runs.cli import main
 from imder_runs.grid import Grid, cases_of, plan, read_grid
@@ -89,6 +90,8 @@ def test_the_identity_of_a_cell_is_what_it_computes(data, tmp_path):
         ("epochs: 1.5", "epochs must be a whole number, got 1.5"),
         ("seeds: [1, 1]", "seeds must be distinct"),
         ("rates: [low]", "rates must be numbers"),
+        ("imbalanced: 0.1\nprotocols: imbalanced", "imbalanced must be tables of rates"),
+        ("imbalanced: {text: 0.1}", "imbalanced must be tables of rates, with protocol imbalanced"),
         ("recipe: released\nstage1: seed", "stage1 must be seed or shared, and shared for recipe released"),
         ("- a", "expected lines such as"),
         ("a: [", "is no YAML"),
@@ -110,6 +113,7 @@ def test_bad_grids_are_one_error(tmp_path, text, message):
     [
         ({"rates": [0.25]}, "rate 0.25 is not possible"),
         ({"patterns": ["text+sound"]}, "unknown pattern 'text+sound': did you mean"),
+        ({"protocols": ["imbalanced"], "imbalanced": [{"sound": 0.1}]}, "rates 'sound=0.1': expected rates in [0, 1]"),
         ({"train": {"fusion": {"lr": -1.0}}}, "lr > 0"),
         ({"sampler": {"name": "em2"}}, "unknown sampler"),
         ({"dataset": ["nothing"]}, "no data at"),
@@ -130,6 +134,16 @@ def test_the_released_models_cover_each_case_once():
     assert ("fixed", "text+audio+vision") in todo[0]
     assert [c[1] for t in todo for c in t if c[0] == "random"] == list(RATES)
     assert len(cases_of(grid, RATES, MODALITIES)) == 7 + 8
+
+
+def test_protocols_by_modality_and_by_instance():
+    grid = small(protocols=["imbalanced", "instance"], imbalanced=[{"text": 0.1, "audio": 0.9}], recipe=["released"])
+    by_rate = {r: cases_of(grid, RATES, MODALITIES, r) for r in RATES}
+    assert ("imbalanced", "text=0.1+audio=0.9") in by_rate[0.3]
+    assert [c for todo in by_rate.values() for c in todo if c[0] == "instance"] == [("instance", r) for r in RATES]
+    without = cases_of(small(protocols="imbalanced"), RATES, MODALITIES)
+    assert without[1] == ("imbalanced", "text=0.1+audio=0.7+vision=0.1")
+    assert len(without) == 3
 
 
 def test_the_grids_in_sweeps_are_read():
@@ -161,6 +175,7 @@ def test_a_sweep_its_state_and_its_comparison(tmp_path, capsys):
     rows = pd.read_csv(out / "results.csv")
     assert set(rows["seed"]) == {1, 2}
     assert set(rows["case"]) == {"text", "0.3"}
+    assert (out / "tables" / "05_paper_fixed_staged_dropout.md").read_text().endswith(f"\n\n{BEST_EPOCH}\n")
     table = compare(out, out)
     assert (table["difference"] == 0).all()
     assert set(table["seeds"]) == {2}
