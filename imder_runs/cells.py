@@ -111,9 +111,10 @@ def train_and_test(settings: Mapping[str, Any], folder: Path, stage: Path | None
 
 def test_cell(model: IMDer, run: Run, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of :func:`imder_lib.evaluate` for a cell's cases, with what tells the cells of a sweep apart."""
-    (seed,), cases = run.seeds, [tuple(c) for c in settings["cases"]]
+    (seed,) = run.seeds
     batch = run.train_config(seed).batch_size
-    table = evaluate(model, run.data.test, cases, [seed], draws=settings["draws"], mask_batch=batch)
+    cases = [(p, case, batch) if p == "released" else (p, case) for p, case in settings["cases"]]
+    table = evaluate(model, run.data.test, cases, [seed], draws=settings["draws"])
     table = table.assign(dataset=run.data.name, **{k: settings[k] for k in ("recipe", "recoverer", "varied")})
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
