@@ -10,9 +10,9 @@ from imder_lib.config import ModelConfig
 from imder_lib.data.schema import Split
 from imder_lib.diffusion.noise import Noise, SampleNoise
 from imder_lib.diffusion.samplers import Callback, Sampler
-from imder_lib.errors import UserError
 from imder_lib.model.regression import LinearMean
 from imder_lib.nets.lengths import lengths_of, valid_steps
+from imder_lib.settings import whole_number
 
 Latents = dict[str, Tensor]
 
@@ -122,13 +122,10 @@ class Recoverer(nn.Module, ABC):
         Returns:
             modality -> (K, B, D, T), the given latents where available
         """
-        if draws < 1:
-            raise UserError(f"draws must be at least 1, got {draws}")
-        rows = range(len(available))
-        sources = [
-            noise.spawn(rows, f"draw{k}") if k and isinstance(noise, SampleNoise) else noise for k in range(draws)
-        ]
-        drawn = [self(latents, available, source, sampler, callback) for source in sources]
+        rows, drawn = range(len(available)), []
+        for k in range(whole_number("draws", draws)):
+            own = noise.spawn(rows, f"draw{k}") if k and isinstance(noise, SampleNoise) else noise
+            drawn.append(self(latents, available, own, sampler, callback))
         return {m: torch.stack([x[m] for x in drawn]) for m in self.modalities}
 
     def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
