@@ -229,7 +229,8 @@ def evaluation(sizes: Sizes) -> Iterator[Case]:
         for start in range(0, n, PART):
             part = {m: x[start : start + PART] for m, x in latents.items()}
             ids = _ids(len(part["text"]))
-            model.predict(part, row.expand(len(ids), -1), SampleNoise(1, ids, "bench"), sizes.draws)
+            mask = row.expand(len(ids), -1)
+            model.predict(model.recover(part, mask, SampleNoise(1, ids, "bench"), sizes.draws), mask)
 
     kit = _silent(lambda: evaluate(model, data.test, draws=sizes.draws, baselines=False))
     note = f"each case on its own in batches of {PART}: one is timed, scaled to all {len(todo)}"

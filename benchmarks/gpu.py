@@ -60,7 +60,8 @@ def parity(device: torch.device, quick: bool) -> dict[str, object]:
             latents = encode_split(model, data.test)
             table = available_columns(patterns(MODALITIES), MODALITIES).repeat(4, 1)
             with torch.no_grad():
-                out = model.predict(latents, table.to(where), SampleNoise(1, data.test.ids, "parity"), 2, sampler)
+                noise, mask = SampleNoise(1, data.test.ids, "parity"), table.to(where)
+                out = model.predict(model.recover(latents, mask, noise, 2, sampler), mask)
             results.append(out.cpu())
         difference, scale = float((results[0] - results[1]).abs().max()), float(results[0].abs().max())
         found[preset] = {"difference": difference, "largest": scale, "holds": difference <= TOLERANCE * max(1, scale)}

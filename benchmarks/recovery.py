@@ -43,8 +43,8 @@ def main() -> None:
             trained = train_compared(name, run.data, model, train, folder, default_device(), until).model
             seconds = time.perf_counter() - began
             if not args.limit:
-                kw = {"draws": args.draws, "method": name, "baselines": i == len(names) - 1}
-                rows = evaluate(trained, run.data.test, ["fixed"], [seed], **kw)
+                kw = {"draws": args.draws, "baselines": i == len(names) - 1}
+                rows = evaluate({name: trained}, run.data.test, ["fixed"], [seed], **kw)
                 metrics.append(rows.assign(seconds=seconds))
                 pd.concat(metrics).to_csv(Path(args.out) / "metrics.csv", index=False)
             if trained.config.recoverer == "diffusion":

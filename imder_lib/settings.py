@@ -1,4 +1,4 @@
-"""Settings: dataclasses whose values are checked, and a copy of one with other values."""
+"""Checks of settings: values, dataclasses of values, and a copy of one with other values."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -22,6 +22,13 @@ def check_value(name: str, value: object, kind: Any) -> None:
     allowed, text = KINDS.get(get_origin(kind) or kind, (kind, f"a {getattr(kind, '__name__', kind)}"))
     if not isinstance(value, allowed) or isinstance(value, bool) is not (kind is bool):
         raise UserError(f"{name} must be {text}, got {value!r}")
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """A whole number of any kind, such as 2.0, as an int; a UserError for other values."""
+    if isinstance(value, bool) or not isinstance(value, Real) or value != value // 1 or value < least:
+        raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
 
 
 def changed(config: Config, **changes: Any) -> Config:

@@ -21,6 +21,7 @@ from imder_lib.diffusion.schedules import SCHEDULES, released_times
 from imder_lib.diffusion.schedules import sigmas as levels
 from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError, unknown
+from imder_lib.settings import whole_number
 
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]
 CONTRACT = ("denoise", "sigmas", "times", "x", "condition", "noise", "callback", "sde", "order")
@@ -161,8 +162,7 @@ class Sampler:
             raise unknown("unknown sampler", self.name, SAMPLERS)
         if self.schedule not in SCHEDULES:
             raise unknown("unknown schedule", self.schedule, SCHEDULES)
-        if isinstance(self.steps, bool) or int(self.steps) != self.steps or self.steps < 1:
-            raise UserError(f"steps must be a whole number of at least 1, got {self.steps!r}")
+        whole_number("steps", self.steps)
         if self.guidance < 0:
             raise UserError(f"guidance must be at least 0, got {self.guidance}")
         own = [k for k in inspect.signature(SAMPLERS[self.name]).parameters if k not in CONTRACT]

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,16 +19,12 @@ from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.experiment.cases import Case, cases
 from imder_lib.experiment.metrics import class_metrics, coverage, metrics
-from imder_lib.experiment.parallel import BATCH, over_batches
+from imder_lib.experiment.parallel import over_batches
 from imder_lib.model.imder import IMDer, check_widths
-from imder_lib.model.recovery import Latents, MeanFill, Recoverer, ZeroFill, encode_split
+from imder_lib.model.recovery import ROWS, Latents, MeanFill, Recoverer, ZeroFill, encode_split
+from imder_lib.settings import whole_number
 
-
-def _whole(name: str, value: object, least: int = 1) -> int:
-    """A whole number of any kind."""
-    if isinstance(value, bool) or not isinstance(value, Real) or value != value // 1 or value < least:
-        raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
+BASELINES = ("zero", "mean", "constant", "bayes")
 
 
 def predict(
@@ -39,7 +36,7 @@ def predict(
     seed: int,
     draws: int = 1,
     sampler: Sampler | None = None,
-    batch_size: int = BATCH,
+    batch_size: int = ROWS,
 ) -> np.ndarray:
     """Predictions of the model's fusion for K draws of a recoverer: (K, N), or class probabilities (K, N, C).
 
@@ -59,7 +56,8 @@ def predict(
     def run(rows: slice) -> Tensor:
         part = {m: x[rows] for m, x in latents.items()}
         mask = torch.from_numpy(available[rows]).to(part[model.modalities[0]].device)
-        each = model.predict(part, mask, SampleNoise(seed, ids[rows], "evaluate"), draws, sampler, recoverer)
+        drawn = recoverer.recover(part, mask, SampleNoise(seed, ids[rows], "evaluate"), draws, sampler)
+        each = model.predict(drawn, mask)
         return (each[..., 0] if model.config.fusion.outputs == 1 else each.softmax(dim=-1)).cpu()
 
     device = latents[model.modalities[0]].device
@@ -99,107 +97,126 @@ class Predictor:
 
 @torch.no_grad()
 def evaluate(
-    model: IMDer,
+    models: IMDer | Mapping[str, IMDer],
     split: Split,
     protocols: str | Iterable[str | Case] = ("fixed", "random"),
     seeds: int | Iterable[int] = (1,),
     *,
     draws: int = 1,
     sampler: Sampler | None = None,
-    batch_size: int = BATCH,
     mask_batch: int = 32,
-    method: str = "imder",
     baselines: bool = True,
 ) -> pd.DataFrame:
-    """Metrics of a model and its baselines on one split.
+    """Metrics of models and baselines on one split.
 
     Masks and noise of a sample depend on (seed, id) alone, so each sample is recovered once per pattern. A mask leaves
     out what a sample lacks in the data; one that would become empty leaves all that the sample has.
 
     Args:
-        model: trained; evaluated in eval mode.
+        models: trained model, "imder" in the table, or models by name, with the same modalities.
         split: split of a data set, whose training split and process give the baselines.
         protocols: "fixed", "random", "released", "instance", "imbalanced", or pairs (protocol, pattern or rate); the
-            rate of "imbalanced" is a mapping modality -> rate. See :func:`imder_lib.availability`.
+            rate of "imbalanced" is a mapping modality -> rate. See :func:`imder_lib.availability`. A split of too few
+            batches for "released" gives a warning.
         seeds: of masks and noise.
         draws: K >= 1 recoveries of each sample; the prediction is their mean.
         sampler: None: the configured one.
-        batch_size: of recovery and fusion.
         mask_batch: batch size that the protocol "released" counts in.
-        method: the model's name in the table.
         baselines: also the rows "zero", "mean", "constant", "bayes".
 
     Returns:
         One row for each protocol, case, method and seed. Columns: protocol, case, rate (nominal), realised,
         method, seed, n, draws, the metrics, and cover50, cover80, cover95: the share of labels in the central intervals
         of a normal with the draws' mean; its variance is the draws' plus the validation error on complete data.
-        "zero" and "mean" fill missing latents and use the same fusion; "constant" predicts the training median; "bayes"
-        is the limit, on synthetic data only. Where labels are classes, the prediction is the mean of the draws'
-        probabilities, "constant" the classes' shares in training, and there are no intervals.
+        "zero" and "mean" fill missing latents and use the first model's fusion; "constant" predicts the training
+        median; "bayes" is the limit, on synthetic data only. Where labels are classes, the prediction is the mean of
+        the draws' probabilities, "constant" the classes' shares in training, and there are no intervals.
 
     Raises:
-        UserError: bad settings, or data of other modalities or widths than the model's; nothing has run.
-
-    Warns:
-        The protocol "released" masks nothing, because the split has too few batches.
+        UserError: bad settings, or data of other modalities or widths than the models'; nothing has run.
     """
-    draws, batch_size = _whole("draws", draws), _whole("batch_size", batch_size)
-    seeds = [_whole("seeds", s, 0) for s in ([seeds] if isinstance(seeds, Real) else seeds)]
-    check_widths(model.config.widths, {m: x.shape[-1] for m, x in split.features.items()})
-    mask_batch, todo, masks = _whole("mask_batch", mask_batch), cases(protocols, model.modalities), {}
-    for seed, (protocol, case) in product(seeds, todo):
+    models = {"imder": models} if isinstance(models, IMDer) else dict(models)
+    if not models or models.keys() & set(BASELINES):
+        raise UserError(f"models: expected one or more, with names other than {BASELINES}, got {list(models)}")
+    draws, mask_batch = whole_number("draws", draws), whole_number("mask_batch", mask_batch)
+    seeds = [whole_number("seeds", s, 0) for s in ([seeds] if isinstance(seeds, Real) else seeds)]
+    for model in models.values():
+        check_widths(model.config.widths, {m: x.shape[-1] for m, x in split.features.items()})
+    modalities, *others = (model.modalities for model in models.values())
+    if bad := [other for other in others if other != modalities]:
+        raise UserError(f"models: expected the modalities of all in one order, got {modalities} and {bad[0]}")
+    masks = {}
+    for seed, (protocol, case) in product(seeds, cases(protocols, modalities)):
         kw = {"seed": seed, "ids": split.ids, "batch_size": mask_batch}
-        masks[seed, protocol, case] = availability(protocol, len(split), model.modalities, case, **kw)
+        masks[seed, protocol, case] = availability(protocol, len(split), modalities, case, **kw)
     if any(p == "released" and rate and mask.all() for (_, p, rate), mask in masks.items()):
         warnings.warn(
             f"protocol 'released' masks nothing here: it needs six batches or more, {len(split)} samples are "
             f"{-(-len(split) // mask_batch)} of {mask_batch}; use protocol 'random', or a smaller mask_batch",
             stacklevel=3,
         )
-    masks = {key: restrict(mask, split.given(model.modalities)) for key, mask in masks.items()}
-    was_training = model.training
-    model.eval()
+    masks = {key: restrict(mask, split.given(modalities)) for key, mask in masks.items()}
+    training = {model: model.training for model in models.values()}
     try:
-        return _table(model, split, masks, draws, sampler, batch_size, method, baselines)
+        for model in models.values():
+            model.eval()
+        return _table(models, split, masks, draws, sampler, baselines)
     finally:
-        model.train(was_training)
+        for model, was_training in training.items():
+            model.train(was_training)
+
+
+class _Method(NamedTuple):
+    """A row of the table: a model's fusion with its own recoverer or another one."""
+
+    model: IMDer
+    recoverer: Recoverer
+    latents: Latents
+    residual: float  # see _residual
+
+
+def _methods(models: Mapping[str, IMDer], split: Split, baselines: bool) -> dict[str, _Method]:
+    """The models, and the baselines that recover latents."""
+    data = split.data
+    methods = {
+        name: _Method(model, model.recoverer, encode_split(model, split), _residual(model, data))
+        for name, model in models.items()
+    }
+    first = next(iter(methods.values()))
+    if baselines:
+        methods["zero"] = first._replace(recoverer=ZeroFill(first.model.config))
+    if baselines and data is not None:
+        mean = MeanFill(first.model.config).to(next(first.model.parameters()).device)
+        mean.prepare(first.latents if split is data.train else encode_split(first.model, data.train))
+        methods["mean"] = first._replace(recoverer=mean)
+    return methods
 
 
 def _table(
-    model: IMDer,
+    models: Mapping[str, IMDer],
     split: Split,
     masks: Mapping[tuple[int, str, str | float], Tensor],
     draws: int,
     sampler: Sampler | None,
-    batch_size: int,
-    method: str,
     baselines: bool,
 ) -> pd.DataFrame:
     """The rows of :func:`evaluate` for masks by seed, protocol and case, ordered by seed."""
-    latents, data, n = encode_split(model, split, batch_size), split.data, len(split)
-    methods = {method: model.recoverer}
-    if baselines:
-        methods["zero"] = ZeroFill(model.config)
-    if baselines and data is not None:
-        methods["mean"] = MeanFill(model.config).to(latents[model.modalities[0]].device)
-        methods["mean"].prepare(latents if split is data.train else encode_split(model, data.train, batch_size))
-    classes = model.config.fusion.outputs > 1
-    residual = float("nan") if classes else _residual(model, data)
+    data, n, methods = split.data, len(split), _methods(models, split, baselines)
     rows: list[dict[str, object]] = []
     predictors: dict[str, Predictor] = {}
     for seed in dict.fromkeys(seed for seed, *_ in masks):
-        for name, recoverer in methods.items():
-            if recoverer.stochastic or name not in predictors:  # without noise, one prediction serves every seed
+        for name, method in methods.items():
+            if method.recoverer.stochastic or name not in predictors:  # without noise, one prediction serves every seed
 
-                def run(rows: np.ndarray, mask: np.ndarray, recoverer=recoverer, seed=seed) -> np.ndarray:
-                    part, ids = {m: x[rows] for m, x in latents.items()}, [split.ids[i] for i in rows]
-                    return predict(model, recoverer, part, ids, mask, seed, draws, sampler, batch_size)
+                def run(rows: np.ndarray, mask: np.ndarray, method: _Method = method, seed: int = seed) -> np.ndarray:
+                    part, ids = {m: x[rows] for m, x in method.latents.items()}, [split.ids[i] for i in rows]
+                    return predict(method.model, method.recoverer, part, ids, mask, seed, draws, sampler)
 
                 predictors[name] = Predictor(run, n)
         for protocol, case in (key[1:] for key in masks if key[0] == seed):
             available = masks[seed, protocol, case]
             realised = realised_rate(available)
-            nominal = realised if protocol == "fixed" else nominal_rate(protocol, case, model.modalities)
+            nominal = realised if protocol == "fixed" else nominal_rate(protocol, case, list(split.features))
             head = {"protocol": protocol, "case": str(case), "rate": nominal, "realised": realised}
             mask = available.numpy()
             found = {name: predictor(mask) for name, predictor in predictors.items()}
@@ -209,10 +226,10 @@ def _table(
                     best = bayes_prediction(data.process, split.features, mask)
                     found["bayes"] = np.stack([best, np.zeros(n)])
             for name, (mean, spread) in found.items():
-                row = head | {"method": name, "seed": seed, "n": n, "draws": draws if name == method else 1}
-                row |= class_metrics(mean, split.labels) if classes else metrics(mean, split.labels)
-                if name in predictors and not classes:
-                    row |= coverage(mean, np.hypot(spread, residual), split.labels)
+                row = head | {"method": name, "seed": seed, "n": n, "draws": draws if name in models else 1}
+                row |= metrics(mean, split.labels) if mean.ndim == 1 else class_metrics(mean, split.labels)
+                if name in methods and mean.ndim == 1:
+                    row |= coverage(mean, np.hypot(spread, methods[name].residual), split.labels)
                 rows.append(row)
     return pd.DataFrame(rows)
 
@@ -226,9 +243,9 @@ def _constant(data: MultimodalData, n: int) -> np.ndarray:
 
 
 def _residual(model: IMDer, data: MultimodalData | None) -> float:
-    """Root mean squared error of the model on complete validation samples; NaN without any."""
+    """Root mean squared error of the model on complete validation samples; NaN without any, and for classes."""
     complete = None if data is None else data.valid.given(model.modalities).all(dim=1).numpy()
-    if complete is None or not complete.any():
+    if complete is None or not complete.any() or model.config.fusion.outputs > 1:
         return float("nan")
     prediction = model.fusion(encode_split(model, data.valid))[0][:, 0].cpu().numpy()
     return float(np.sqrt(np.mean((prediction - data.valid.labels)[complete] ** 2)))

@@ -1,6 +1,6 @@
 """The IMDer model: encode, recover missing latents, refine, fuse, predict."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from imder_lib.config import ModelConfig
 from imder_lib.diffusion.noise import Noise
-from imder_lib.diffusion.samplers import Callback, Sampler
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.model.recoverers import make_recoverer
-from imder_lib.model.recovery import Recoverer
+from imder_lib.model.recovery import Latents, passes
 from imder_lib.nets.fusion import Fusion
 from imder_lib.nets.lengths import valid_steps
 from imder_lib.nets.refiner import Refiner
@@ -115,36 +115,25 @@ class IMDer(nn.Module):
                 out[m] = recovered[m].index_copy(0, rows, self.refine(m, recovered[m][rows]))
         return out
 
-    def recover(
-        self,
-        latents: Mapping[str, Tensor],
-        available: Tensor,
-        noise: Noise = None,
-        draws: int = 1,
-        sampler: Sampler | None = None,
-        callback: Callback | None = None,
-    ) -> dict[str, Tensor]:
-        """Draw missing latents K times: modality -> (K, B, D, T), see :meth:`Recoverer.recover`."""
-        return self.recoverer.recover(latents, available, noise, draws, sampler, callback)
+    @property
+    def recover(self) -> Callable[..., Latents]:
+        """Draws of missing latents, see :meth:`Recoverer.recover`."""
+        return self.recoverer.recover
 
-    def predict(
-        self,
-        latents: Mapping[str, Tensor],
-        available: Tensor,
-        noise: Noise = None,
-        draws: int = 1,
-        sampler: Sampler | None = None,
-        recoverer: Recoverer | None = None,
-    ) -> Tensor:
+    def predict(self, drawn: Mapping[str, Tensor], available: Tensor) -> Tensor:
         """Predictions of K draws, (K, B, outputs). Their mean is the prediction, their spread its uncertainty.
 
         Args:
-            recoverer: used instead of the model's recoverer.
-            latents, available, noise, draws, sampler: see :meth:`Recoverer.recover`.
+            drawn: modality -> (K, B, D, T), from :meth:`recover`, or from another recoverer.
+            available: bool (B, M), as in the recovery.
         """
-        recovered = (recoverer or self.recoverer).recover(latents, available, noise, draws, sampler)
-        each = ({m: x[k] for m, x in recovered.items()} for k in range(draws))
-        return torch.stack([self.fusion(self.refined(x, available))[0] for x in each])
+        K, B = next(iter(drawn.values())).shape[:2]
+        out = []
+        for k in passes(K, B, available.device):
+            x = {m: v[k.start : k.stop].flatten(0, 1) for m, v in drawn.items()}
+            x = self.refined(x, available.repeat(len(k), 1))
+            out.append(self.fusion(x)[0].unflatten(0, (len(k), B)))
+        return torch.cat(out)
 
     def refine(self, modality: str, drawn: Tensor) -> Tensor:
         """Refine drawn latents (B, D, T); padding stays exactly zero."""

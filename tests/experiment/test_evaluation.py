@@ -38,8 +38,23 @@ def test_the_protocols_with_probabilities(data, model):
 
 
 def test_results_do_not_depend_on_batches(data, model):
-    a, b = (evaluate(model, data.test, ["fixed"], [1], batch_size=n) for n in (24, 7))
-    pd.testing.assert_frame_equal(a, b, rtol=1e-4)
+    latents, mask = encode_split(model, data.test), np.array([[True, False, True]] * len(data.test))
+    a, b = (predict(model, model.recoverer, latents, data.test.ids, mask, 1, 2, batch_size=n) for n in (24, 7))
+    np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
+def test_several_models_stand_in_one_table(data, model):
+    other, cases = tiny_model(seed=1), [("fixed", "text"), ("random", 0.3)]
+    table = evaluate({"a": model, "b": other}, data.test, cases, [1, 2], draws=2)
+    assert set(table["method"]) == {"a", "b", "zero", "mean", "constant", "bayes"}
+    for name, m in {"a": model, "b": other}.items():
+        alone = evaluate({name: m}, data.test, cases, [1, 2], draws=2, baselines=False)
+        rows = table[table["method"] == name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows, alone)
+    widths = dict(reversed(model.config.widths.items()))
+    for wrong in ({}, {"zero": model}, {"a": model, "b": tiny_model(widths)}):
+        with pytest.raises(UserError, match="models: expected"):
+            evaluate(wrong, data.test)
 
 
 def test_missing_features_are_never_read(data):
@@ -111,7 +126,6 @@ def test_settings_of_other_kinds_mean_the_same(data, model):
         ({"protocols": ("random", 0.3)}, "expected names or pairs"),
         ({"draws": 2.5}, "draws must be a whole number of at least 1, got 2.5"),
         ({"draws": 0}, "draws must be"),
-        ({"batch_size": 0}, "batch_size must be"),
         ({"mask_batch": 0}, "mask_batch must be"),
         ({"seeds": "1"}, "seeds must be"),
     ],

@@ -121,7 +121,7 @@ def test_constant_channels_are_restored(preset):
 
 def test_predictions_of_draws():
     model, x = prepared(), latents()
-    out = model.predict(x, MIXED, SampleNoise(1, IDS), draws=4)
+    out = model.predict(model.recover(x, MIXED, SampleNoise(1, IDS), draws=4), MIXED)
     assert out.shape == (4, 6, 1)
     assert (out[:, 0] == out[0, 0]).all()  # a complete sample has no spread
     assert (out[:, 1:].std(dim=0) > 0).all()
