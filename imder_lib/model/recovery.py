@@ -12,6 +12,7 @@ from imder_lib.diffusion.noise import Noise, SampleNoise
 from imder_lib.diffusion.samplers import Callback, Sampler
 from imder_lib.model.regression import LinearMean
 from imder_lib.nets.lengths import lengths_of, valid_steps
+from imder_lib.nets.precision import computing
 from imder_lib.settings import whole_number
 
 Latents = dict[str, Tensor]
@@ -132,11 +133,12 @@ class Recoverer(nn.Module, ABC):
         draws, B = whole_number("draws", draws), len(available)
         alone = callback is not None or not isinstance(noise, SampleNoise)
         out = []
-        for k in [range(i, i + 1) for i in range(draws)] if alone else passes(draws, B, available.device):
-            many = {m: x.repeat(len(k), 1, 1) for m, x in latents.items()}
-            source = noise if alone else noise.draws(k)
-            drawn = self(many, available.repeat(len(k), 1), source, sampler, callback)
-            out.append({m: x.unflatten(0, (len(k), B)) for m, x in drawn.items()})
+        with computing(self.config.precision, available.device):
+            for k in [range(i, i + 1) for i in range(draws)] if alone else passes(draws, B, available.device):
+                many = {m: x.repeat(len(k), 1, 1) for m, x in latents.items()}
+                source = noise if alone else noise.draws(k)
+                drawn = self(many, available.repeat(len(k), 1), source, sampler, callback)
+                out.append({m: x.unflatten(0, (len(k), B)) for m, x in drawn.items()})
         return {m: torch.cat([x[m] for x in out]) for m in self.modalities}
 
     def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
