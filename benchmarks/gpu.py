@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu_calls import MODALITIES, calls, compiled, graphs, precision, rates
+from benchmarks.gpu_calls import MODALITIES, calls, compiled, graphs, rates
 from benchmarks.measure import settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +48,6 @@ def parity(device: torch.device, quick: bool) -> dict[str, object]:
     from imder_lib.diffusion.samplers import Sampler
     from imder_lib.model.recovery import encode_split
 
-    precision("float32")
     cpu, data, found = torch.device("cpu"), random_data({"train": 32, "valid": 4, "test": 28}), {}
     samplers = {"kit": None, "released": Sampler("em", 10, "released")}
     for preset, sampler in samplers.items():
@@ -74,7 +73,6 @@ def larger(name: str) -> Callable[[torch.device, bool, dict], object]:
     def run(device: torch.device, quick: bool, known: dict) -> object:
         from benchmarks import gpu_rows
 
-        precision("float32")
         return getattr(gpu_rows, name)(gpu_rows.Setup(device, quick), known)
 
     return run

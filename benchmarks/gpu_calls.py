@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +10,19 @@ from torch import Tensor, nn
 from benchmarks.measure import matrix_product, peak_memory, seconds
 
 MODALITIES = ("text", "audio", "vision")
-
-
-def precision(name: str) -> Any:
-    """Set the precision of float32 products and convolutions; the context of "bf16" is autocast."""
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = name == "tf32"
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.autocast(kind, torch.bfloat16) if name == "bf16" else nullcontext()
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 def rates(device: torch.device, quick: bool) -> dict[str, float]:
     """TFLOP/s of a large matrix product by precision: median of 5."""
+    from imder_lib.nets.precision import computing
+
     size, found = 512 if quick else 8192, {}
-    for name in ("float32", "tf32", "bf16"):
-        precision(name)
-        product = matrix_product(size, device, torch.bfloat16 if name == "bf16" else torch.float32)
-        product()
-        found[name] = 2e-12 * size**3 / median(seconds(product, 3) for _ in range(5))
-    precision("float32")
+    for name in PRECISIONS:
+        product = matrix_product(size, device, torch.bfloat16 if name == "bfloat16" else torch.float32)
+        with computing(name, device):
+            product()
+            found[name] = 2e-12 * size**3 / median(seconds(product, 3) for _ in range(5))
     return found
 
 
@@ -79,22 +71,24 @@ def timed(call: Callable[[], object]) -> float:
 
 @torch.no_grad()
 def calls(device: torch.device, quick: bool) -> list[dict[str, object]]:
-    """Calls of the nets by batch and precision: ms, ratio to the plain path, error of tf32 and bf16, peak memory."""
+    """Calls of the nets by batch and precision: ms, ratio to the plain path, error of lower ones, peak memory."""
+    from imder_lib.nets.precision import computing
+
     rows = []
     for name, (net, plain, arguments) in nets(device, quick).items():
         for B in (1, 8) if quick else (1, 32, 128, 686, 4096):
             x = arguments(B)
-            precision("float32")
-            exact = first(net(*x))
+            with computing("float32", device):
+                exact = first(net(*x))
             row = {"net": name, "batch": B, "ms": {}, "error": {}}
-            for kind in ("float32", "tf32", "bf16"):
-                with precision(kind):
+            for kind in PRECISIONS:
+                with computing(kind, device):
                     row["ms"][kind] = 1e3 * timed(lambda net=net, x=x: net(*x))
                     row["error"][kind] = float((first(net(*x)) - exact).norm() / exact.norm())
-            precision("float32")
             if plain is not None:
-                row["plain_ms"] = 1e3 * timed(lambda plain=plain, x=x: plain(*x))
-                row["plain_error"] = float((first(plain(*x)) - exact).abs().max())
+                with computing("float32", device):
+                    row["plain_ms"] = 1e3 * timed(lambda plain=plain, x=x: plain(*x))
+                    row["plain_error"] = float((first(plain(*x)) - exact).abs().max())
             row["peak_mb"] = peak_memory(lambda net=net, x=x: net(*x))
             rows.append(row)
     return rows

@@ -196,7 +196,6 @@ def settings(device: torch.device | str = "cpu") -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "onednn": torch.backends.mkldnn.is_available(),
-        "matmul_precision": torch.get_float32_matmul_precision(),
         **{k: os.environ.get(k) for k in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")},
         "load": [round(x, 2) for x in os.getloadavg()],  # other work on the machine, before the run
     }

@@ -30,6 +30,7 @@ from imder_lib.experiment.text import bert_features, check_route
 from imder_lib.experiment.training import FitResult
 from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
 from imder_lib.model.imder import IMDer
+from imder_lib.nets.precision import usable
 from imder_lib.settings import changed
 from imder_lib.startup import WAITING
 from imder_runs.places import HOME
@@ -144,6 +145,7 @@ class Run:
             "data_sha256": self.data.sha256,
             **{k: getattr(self, k) for k in ("profile", "seeds", "text", "pretrained", "epochs", "steps")},
             "device": str(default_device()),
+            "precision": usable(self.model_config().precision, default_device()),
             "threads": torch.get_num_threads(),
             "threads_waiting": WAITING,
             "python": platform.python_version(),

@@ -48,17 +48,23 @@ class SampleNoise:
     Args:
         seed: of the run.
         ids: sample ids, one per row.
-        stream: what the noise is used for; different names get different numbers.
+        stream: what the noise is used for, of all rows or one per row; different names get different numbers.
     """
 
-    def __init__(self, seed: int, ids: Sequence[str], stream: str = "") -> None:
-        self.seed, self.ids, self.stream = seed, list(ids), stream
-        self.keys = torch.tensor([derive_seed(seed, i, stream) for i in self.ids], dtype=torch.int64)
-        self.calls = 0
+    def __init__(self, seed: int, ids: Sequence[str], stream: str | Sequence[str] = "") -> None:
+        self.seed, self.ids = seed, list(ids)
+        self.streams = [stream] * len(self.ids) if isinstance(stream, str) else list(stream)
+        seeds = [derive_seed(seed, *row) for row in zip(self.ids, self.streams, strict=True)]
+        self.keys, self.calls = torch.tensor(seeds, dtype=torch.int64), 0
 
     def spawn(self, rows: Sequence[int], stream: str) -> "SampleNoise":
-        """New noise for the given rows, under a stream below this one."""
-        return SampleNoise(self.seed, [self.ids[i] for i in rows], f"{self.stream}/{stream}")
+        """New noise for the given rows, under a stream below theirs."""
+        return SampleNoise(self.seed, [self.ids[i] for i in rows], [f"{self.streams[i]}/{stream}" for i in rows])
+
+    def draws(self, numbers: Sequence[int]) -> "SampleNoise":
+        """New noise for some draws of all rows, (draw, row) in this order; that of draw 0 is this noise itself."""
+        streams = [f"{stream}/draw{k}" if k else stream for k in numbers for stream in self.streams]
+        return SampleNoise(self.seed, self.ids * len(numbers), streams)
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers with the shape (B, ...), device and dtype of ``like``; row i belongs to id i.

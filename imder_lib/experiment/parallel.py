@@ -13,7 +13,6 @@ from IPython import get_ipython
 from tqdm.auto import tqdm
 
 Result = TypeVar("Result")
-BATCH = 256  # samples of a batch: larger ones are no faster on a CPU, whose caches they exceed
 SHORT = 2.0  # seconds; a computation that takes less shows no bar
 
 

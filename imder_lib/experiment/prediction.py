@@ -8,9 +8,9 @@ from torch import Tensor
 
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import Sampler
-from imder_lib.experiment.parallel import BATCH, over_batches
+from imder_lib.experiment.parallel import over_batches
 from imder_lib.model.imder import IMDer
-from imder_lib.model.recovery import Latents, Recoverer
+from imder_lib.model.recovery import ROWS, Latents, Recoverer
 
 
 def predict(
@@ -22,7 +22,7 @@ def predict(
     seed: int,
     draws: int = 1,
     sampler: Sampler | None = None,
-    batch_size: int = BATCH,
+    batch_size: int = ROWS,
 ) -> np.ndarray:
     """Predictions of the model's fusion for K draws of a recoverer: (K, N), or class probabilities (K, N, C).
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from imder_lib.data.missing import available_columns, patterns, restrict
 from imder_lib.diffusion.noise import SampleNoise, derive_seed
-from imder_lib.experiment.parallel import BATCH, over_batches
+from imder_lib.experiment.parallel import over_batches
 from imder_lib.model.imder import IMDer
-from imder_lib.model.recovery import Latents
+from imder_lib.model.recovery import ROWS, Latents
 
 DRAWS = 2  # per sample and pattern: fusion is trained on the mean prediction over draws, as it is used
 
@@ -64,7 +64,7 @@ def fill_cache(
     patterns: int,
     seed: int,
     observed: Tensor | None = None,
-    batch_size: int = BATCH,
+    batch_size: int = ROWS,
 ) -> RecoveredCache:
     """Recover each sample under its patterns: DRAWS times if the recoverer is stochastic, otherwise once.
 

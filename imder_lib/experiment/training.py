@@ -15,6 +15,7 @@ from imder_lib.experiment.checkpoint import save_model
 from imder_lib.experiment.stages import RECIPES, fusion_stage
 from imder_lib.experiment.trainer import Trainer
 from imder_lib.model.imder import IMDer, check_widths
+from imder_lib.nets.precision import computing
 
 
 @dataclass
@@ -75,7 +76,8 @@ def fit(
     trainer = Trainer(trained, config, Path(out_dir), resume)
     for name, stage in stages.items():
         if name not in trainer.done:
-            trainer.run(stage(model, data, config))
+            with computing(model.config.precision, next(model.parameters()).device):
+                trainer.run(stage(model, data, config))
         if name == until:
             break
     path = None

@@ -50,7 +50,7 @@ class Diffusion(Standardised):
             rows = (available == pattern).all(dim=1).nonzero()[:, 0]
             joined = torch.cat([latents[m][rows] for m in names], dim=1)
             joined = self.conditions["+".join(names)](joined) if len(names) > 1 else joined
-            out = out.index_copy(0, rows, joined)
+            out = out.index_copy(0, rows, joined.to(out))
         return out
 
     def score(self, m: str, x: Tensor, t: Tensor, condition: Tensor | None, valid: Tensor | None = None) -> Tensor:

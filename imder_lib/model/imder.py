@@ -12,9 +12,10 @@ from imder_lib.diffusion.noise import Noise
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.model.recoverers import make_recoverer
-from imder_lib.model.recovery import Latents
+from imder_lib.model.recovery import Latents, passes
 from imder_lib.nets.fusion import Fusion
 from imder_lib.nets.lengths import valid_steps
+from imder_lib.nets.precision import computing
 from imder_lib.nets.refiner import Refiner
 
 KERNELS = {"learned": 3, "components": 1}  # kernel size of the encoders, without padding: T' = T - 2 or T
@@ -98,7 +99,8 @@ class IMDer(nn.Module):
             T = x.shape[-1]
             x = x if lengths is None else x * valid_steps(lengths[m], T)
             if m in self.encoders:
-                x = self.encoders[m](F.pad(x, (1, 1)) if self.kernel > T else x)
+                with computing("float32", x.device):  # latents are the data of all that follows
+                    x = self.encoders[m](F.pad(x, (1, 1)) if self.kernel > T else x)
             if lengths is not None:
                 x = x * valid_steps((lengths[m] - (T - x.shape[-1])).clamp(min=1), x.shape[-1])
             latents[m] = x
@@ -112,7 +114,8 @@ class IMDer(nn.Module):
         out = dict(recovered)
         for m, rows in self.recoverer.missing_rows(available).items():
             if len(rows) and m in self.refiners:
-                out[m] = recovered[m].index_copy(0, rows, self.refine(m, recovered[m][rows]))
+                refined = self.refine(m, recovered[m][rows]).to(recovered[m])
+                out[m] = recovered[m].index_copy(0, rows, refined)
         return out
 
     @property
@@ -127,8 +130,14 @@ class IMDer(nn.Module):
             drawn: modality -> (K, B, D, T), from :meth:`recover`, or from another recoverer.
             available: bool (B, M), as in the recovery.
         """
-        each = (dict(zip(drawn, latents, strict=True)) for latents in zip(*drawn.values(), strict=True))
-        return torch.stack([self.fusion(self.refined(x, available))[0] for x in each])
+        K, B = next(iter(drawn.values())).shape[:2]
+        out = []
+        with computing(self.config.precision, available.device):
+            for k in passes(K, B, available.device):
+                x = {m: v[k.start : k.stop].flatten(0, 1) for m, v in drawn.items()}
+                x = self.refined(x, available.repeat(len(k), 1))
+                out.append(self.fusion(x)[0].unflatten(0, (len(k), B)))
+        return torch.cat(out)
 
     def refine(self, modality: str, drawn: Tensor) -> Tensor:
         """Refine drawn latents (B, D, T); padding stays exactly zero."""
@@ -160,18 +169,19 @@ class IMDer(nn.Module):
         with torch.no_grad():  # encoders are trained in the fusion stage only
             latents = self.encode(features, lengths)
         losses = {}
-        if with_losses:
-            g = generator if isinstance(generator, torch.Generator) else None
-            losses = {f"score.{m}": x for m, x in self.recoverer.losses(latents, available, g).items()}
-        recovered = {m: x[0] for m, x in self.recover(latents, available, generator, sampler=sampler).items()}
-        refined = self.refined(recovered, available)
-        if with_losses:
-            for i, m in enumerate(self.modalities):
-                missing = ~available[:, i]
-                zero = latents[m].new_zeros(())
-                error = F.mse_loss(refined[m][missing], latents[m][missing]) if missing.any() else zero
-                losses[f"refine.{m}"] = error
-        prediction, vectors = self.fusion(refined)
+        with computing(self.config.precision, available.device):
+            if with_losses:
+                g = generator if isinstance(generator, torch.Generator) else None
+                losses = {f"score.{m}": x for m, x in self.recoverer.losses(latents, available, g).items()}
+            recovered = {m: x[0] for m, x in self.recover(latents, available, generator, sampler=sampler).items()}
+            refined = self.refined(recovered, available)
+            if with_losses:
+                for i, m in enumerate(self.modalities):
+                    missing = ~available[:, i]
+                    zero = latents[m].new_zeros(())
+                    error = F.mse_loss(refined[m][missing], latents[m][missing]) if missing.any() else zero
+                    losses[f"refine.{m}"] = error
+            prediction, vectors = self.fusion(refined)
         return Output(prediction, refined, recovered, vectors, losses)
 
     def _check(self, features: Mapping[str, Tensor], available: Tensor) -> None:

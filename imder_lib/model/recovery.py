@@ -12,9 +12,17 @@ from imder_lib.diffusion.noise import Noise, SampleNoise
 from imder_lib.diffusion.samplers import Callback, Sampler
 from imder_lib.model.regression import LinearMean
 from imder_lib.nets.lengths import lengths_of, valid_steps
+from imder_lib.nets.precision import computing
 from imder_lib.settings import whole_number
 
 Latents = dict[str, Tensor]
+ROWS, GPU_ROWS = 256, 4096  # of a pass; more are no faster: they exceed a CPU's caches, or the GPU is busy
+
+
+def passes(draws: int, size: int, device: torch.device) -> list[range]:
+    """The draws of ``size`` samples that are computed together, pass by pass."""
+    at_once = max(1, (ROWS if device.type == "cpu" else GPU_ROWS) // max(1, size))
+    return [range(k, min(k + at_once, draws)) for k in range(0, draws, at_once)]
 
 
 class Standardizer(nn.Module):
@@ -122,11 +130,16 @@ class Recoverer(nn.Module, ABC):
         Returns:
             modality -> (K, B, D, T), the given latents where available
         """
-        rows, drawn = range(len(available)), []
-        for k in range(whole_number("draws", draws)):
-            own = noise.spawn(rows, f"draw{k}") if k and isinstance(noise, SampleNoise) else noise
-            drawn.append(self(latents, available, own, sampler, callback))
-        return {m: torch.stack([x[m] for x in drawn]) for m in self.modalities}
+        draws, B = whole_number("draws", draws), len(available)
+        alone = callback is not None or not isinstance(noise, SampleNoise)
+        out = []
+        with computing(self.config.precision, available.device):
+            for k in [range(i, i + 1) for i in range(draws)] if alone else passes(draws, B, available.device):
+                many = {m: x.repeat(len(k), 1, 1) for m, x in latents.items()}
+                source = noise if alone else noise.draws(k)
+                drawn = self(many, available.repeat(len(k), 1), source, sampler, callback)
+                out.append({m: x.unflatten(0, (len(k), B)) for m, x in drawn.items()})
+        return {m: torch.cat([x[m] for x in out]) for m in self.modalities}
 
     def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
         """Indices (n,) of the rows in which each modality is missing."""

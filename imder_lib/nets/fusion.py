@@ -84,7 +84,7 @@ class Fusion(nn.Module):
         prediction = self.out(h + self.proj2(F.relu(self.proj1(h))))
         if self.readout is not None:
             prediction = prediction + self.readout(self.averages(latents))
-        return prediction, vectors
+        return prediction.to(x[self.modalities[0]].dtype), vectors
 
     def averages(self, latents: Mapping[str, Tensor]) -> Tensor:
         """Time averages of latents (B, D, T) over non-zero steps, concatenated over modalities: (B, M D)."""
