@@ -39,7 +39,7 @@ def rows(settings: Mapping[str, Any], folder: Path, stage: Path | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=1000, help="a first stage and three models for each seed")
+    parser.add_argument("--cells", type=int, default=1000, help="a fusion stage and three models for each seed")
     parser.add_argument("--plan", action="store_true", help="plan, and run nothing")
     parser.add_argument("--workers", type=int, default=0, help="0: one cell after the other")
     parser.add_argument("--rows", action="store_true", help="each cell writes as many rows as a real one")

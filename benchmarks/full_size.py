@@ -88,7 +88,8 @@ def main(name: str) -> None:
         else:  # the sampler runs for incomplete samples, about two of three, in every epoch
             joint = epoch["diffusion"] + epoch["adapt"] + 2 / 3 * samples * draw
             cells = SEEDS * (RATES * config.joint.epochs * joint + test)
-        print(f"    profile full, {SEEDS} seeds: at most {(first + cells) / 3600:.0f} h, stage 1 {first / 3600:.1f} h")
+        hours, of_fusion = (first + cells) / 3600, first / 3600
+        print(f"    profile full, {SEEDS} seeds: at most {hours:.0f} h, fusion stage {of_fusion:.1f} h")
 
 
 if __name__ == "__main__":

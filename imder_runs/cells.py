@@ -1,4 +1,4 @@
-"""Cells of a sweep: their identity, and what one does. A cell trains one model and tests it, or is a first stage."""
+"""Cells of a sweep: their identity, and what one does. A cell trains one model and tests it, or is a fusion stage."""
 
 import hashlib
 import json
@@ -24,8 +24,8 @@ from imder_runs.setup import Run, default_device, start_run
 
 CHANGED = ("model", "train", "sampler")  # groups of settings, see Run.changes
 PLACES = ("dataset", "pretrained")  # settings that are paths: the hashes of the files stand for them
-METRICS = "metrics.json"  # rows of the test; none in a first stage
-STAGE1 = "pretrained.safetensors"  # of a cell of kind "stage1"
+METRICS = "metrics.json"  # rows of the test; none in a fusion stage
+PRETRAINED = "pretrained.safetensors"  # of a cell of kind "shared"
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Cell:
 
     Attributes:
         label: what a reader sees: data set, recoverer, changed settings, seed.
-        settings: JSON values. "kind" is "cell", "fusion" (stage fusion of one seed) or "stage1" (a pretrained model).
-        needs: name of the first stage that must be finished before; empty: none.
+        settings: JSON values. "kind" is "cell", or that of a fusion stage: "fusion" (one seed) or "shared" (all seeds).
+        needs: name of the fusion stage that must be finished before; empty: none.
     """
 
     label: str
@@ -67,10 +67,10 @@ def environment_hash() -> str:
 
 
 def run_of(settings: Mapping[str, Any], folder: Path, stage: Path | None) -> Run:
-    """The run that a cell's settings describe; ``stage`` is the folder of the first stage that it needs."""
+    """The run that a cell's settings describe; ``stage`` is the folder of the fusion stage that it needs."""
     if settings["environment"] != environment_hash():
         raise UserError("this worker has other package versions than the sweep: install requirements.lock on both")
-    pretrained = str(stage / STAGE1) if stage and (stage / STAGE1).exists() else settings["pretrained"]
+    pretrained = str(stage / PRETRAINED) if stage and (stage / PRETRAINED).exists() else settings["pretrained"]
     given = {k: settings[k] for k in ("text", "epochs", "steps")} | {"pretrained": pretrained}
     given["changes"] = {k: settings[k] for k in CHANGED}
     run = start_run(settings["dataset"], settings["profile"], str(settings["seed"]), folder, create=False, **given)
@@ -85,35 +85,36 @@ def train_and_test(settings: Mapping[str, Any], folder: Path, stage: Path | None
     Args:
         settings: of the cell.
         folder: of the cell.
-        stage: folder of the finished first stage, if the cell needs one.
+        stage: folder of the finished fusion stage, if the cell needs one.
     """
     kind, run = settings["kind"], run_of(settings, folder, stage)
     seed, home = run.seeds[0], run.model_folder(run.seeds[0])
-    trained = {"cell": settings["recoverer"], "fusion": "fusion"}.get(kind, "stage1")
+    trained = {"cell": settings["recoverer"], "fusion": "fusion"}.get(kind, "shared")
     if not (folder / METRICS).exists():
         rows = []
-        if kind == "stage1":
-            pretrain_run(run, seed, home / trained, folder / STAGE1)
+        if kind == "shared":
+            pretrain_run(run, seed, home / trained, folder / PRETRAINED)
             history = pd.read_csv(home / trained / "history.csv")
         elif kind == "fusion":
             history = run.train(seed, until="fusion").history
         else:
-            if stage and (stage / "checkpoint").exists() and not (home / "fusion").exists():  # not of kind stage1
+            if stage and (stage / "checkpoint").exists() and not (home / "fusion").exists():  # not of kind shared
                 copy_folder(stage / "checkpoint", home / "fusion")
             result = train_cell(run, settings, home)
             history, rows = result.history, test_cell(result.model, run, settings)
         write_text(folder / "history.csv", history.to_csv(index=False))
         write_text(folder / METRICS, json.dumps(rows, indent=0))
-    if kind != "stage1" and (home / trained).exists():  # else a former attempt was cut off here
+    if kind != "shared" and (home / trained).exists():  # else a former attempt was cut off here
         (home / trained).rename(folder / "checkpoint")
     shutil.rmtree(folder / "models", ignore_errors=True)
 
 
 def test_cell(model: IMDer, run: Run, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of :func:`imder_lib.evaluate` for a cell's cases, with what tells the cells of a sweep apart."""
-    (seed,), cases = run.seeds, [tuple(c) for c in settings["cases"]]
+    (seed,) = run.seeds
     batch = run.train_config(seed).batch_size
-    table = evaluate(model, run.data.test, cases, [seed], draws=settings["draws"], mask_batch=batch)
+    cases = [(p, case, batch) if p == "released" else (p, case) for p, case in settings["cases"]]
+    table = evaluate(model, run.data.test, cases, [seed], draws=settings["draws"])
     table = table.assign(dataset=run.data.name, **{k: settings[k] for k in ("recipe", "recoverer", "varied")})
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
@@ -139,7 +140,7 @@ def train_cell(run: Run, settings: Mapping[str, Any], home: Path) -> FitResult:
 
 
 def pretrain_run(run: Run, seed: int, folder: Path, path: Path) -> None:
-    """Run stage 1, with BERT under text "bert-finetune"; see :func:`pretrain`."""
+    """Run the fusion stage, with BERT under text "bert-finetune"; see :func:`pretrain`."""
     bert, config = None, run.model_config()
     if run.text == "bert-finetune":
         bert = run.bert()

@@ -47,17 +47,17 @@ class OneByOne:
 def run_cells(
     pool: Pool, cells: Sequence[Cell], how: How, report: Callable[[Result, int], None], poll: float = 1.0
 ) -> dict[str, Result]:
-    """Run the cells that are not finished, each after the first stage that it needs.
+    """Run the cells that are not finished, each after the fusion stage that it needs.
 
     Args:
         pool: of workers.
-        cells: those to run; a first stage that is not among them must be finished.
+        cells: those to run; a fusion stage that is not among them must be finished.
         how: see :class:`How`.
         report: called with each result that is not "busy", and the number of cells left.
         poll: seconds between two looks at cells that another sweep runs.
 
     Returns:
-        name -> result of every cell that was not finished; one whose first stage failed is "failed".
+        name -> result of every cell that was not finished; one whose fusion stage failed is "failed".
     """
     root, common, watch = Path(how.folder), asdict(how), Watch(how.stale)
     finished = names(root / CELLS)
@@ -80,7 +80,7 @@ def run_cells(
             if result["state"] == "done":
                 ready.append((name, -1))
             else:
-                error = f"its first stage failed: {result['error']}"
+                error = f"its fusion stage failed: {result['error']}"
                 close(result_of(name, "failed", error))
 
     while len(results) < len(todo):

@@ -46,7 +46,7 @@ class Grid(Settings):
     patterns: list[str] = field(default_factory=list)  # of the protocol fixed, such as text+audio; empty: all
     imbalanced: list[dict] = field(default_factory=list)  # modality -> rate, of this protocol; empty: see cases()
     draws: int = 0  # recoveries of each sample in the test; 0: the profile's
-    stage1: str = ""  # "seed": one fusion stage for each seed; "shared": one for all, as in the release
+    fusion: str = ""  # "seed": one fusion stage for each seed; "shared": one for all, as in the release
     text: str = "features"
     pretrained: str = ""
     epochs: int = 0
@@ -72,10 +72,10 @@ class Grid(Settings):
         ):
             raise UserError(f"imbalanced must be tables of rates, with protocol imbalanced, got {self.imbalanced}")
         shared = "released" in self.recipe or self.text == "bert-finetune"
-        self.stage1 = self.stage1 or ("shared" if shared else "seed")
-        if self.stage1 not in ("seed", "shared") or (self.stage1 == "seed" and shared):
-            raise UserError(f"stage1 must be seed or shared, and shared for recipe released and text bert-finetune, "
-                            f"got {self.stage1!r}")  # fmt: skip
+        self.fusion = self.fusion or ("shared" if shared else "seed")
+        if self.fusion not in ("seed", "shared") or (self.fusion == "seed" and shared):
+            raise UserError(f"fusion must be seed or shared, and shared for recipe released and text bert-finetune, "
+                            f"got {self.fusion!r}")  # fmt: skip
         self.dataset = [d if d in NAMES else str(Path(d).resolve()) for d in _listed("dataset", self.dataset)]
         self.pretrained = self.pretrained and str(Path(self.pretrained).resolve())
         axes(self.changes)
@@ -122,7 +122,7 @@ def read_grid(path: str | Path) -> Grid:
 
 
 def plan(grid: Grid) -> list[Cell]:
-    """The cells of a grid, first stages first, then by seed, so that complete tables are available early.
+    """The cells of a grid, fusion stages first, then by seed, so that complete tables are available early.
 
     Raises:
         UserError: data, settings, rates or patterns that cannot be used.
@@ -179,11 +179,11 @@ def _plain(value: object) -> Any:
 
 
 def _stage(grid: Grid, head: dict[str, Any], label: str, seed: int) -> Cell | None:
-    """The first stage that the cells of a seed share; None with a pretrained model."""
+    """The fusion stage that the cells of a seed share; None with a pretrained model."""
     if grid.pretrained:
         return None
-    seed = grid.seeds[0] if grid.stage1 == "shared" else seed
-    kind = "stage1" if grid.stage1 == "shared" else "fusion"
+    seed = grid.seeds[0] if grid.fusion == "shared" else seed
+    kind = "shared" if grid.fusion == "shared" else "fusion"
     own = {k: v for k, v in head.items() if k not in ("draws", "steps", "sampler", "varied")}
     own |= {"kind": kind, "recipe": "staged", "recoverer": "", "seed": seed, "steps": 0, "sampler": {}}
     return Cell(f"{label}-{kind}-seed{seed}", own)

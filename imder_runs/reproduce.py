@@ -17,7 +17,7 @@ from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
 from imder_runs.attempt import CELLS
-from imder_runs.cells import STAGE1, Cell, copy_folder, pretrain_run
+from imder_runs.cells import PRETRAINED, Cell, copy_folder, pretrain_run
 from imder_runs.grid import Grid
 from imder_runs.notebook import check_parameters, check_timeout, run_notebook
 from imder_runs.places import NOTEBOOKS
@@ -51,7 +51,7 @@ class Settings:
     resume: Resume = False
     recipe: Annotated[str, Option(help="of the grid: staged, released or both, joined by a comma")] = "staged"
     text: Text = "features"
-    pretrained: Annotated[str, Option(help="skip stage 1: a pretrained .safetensors, or the authors' .pth")] = ""
+    pretrained: Annotated[str, Option(help="in place of the fusion stage: .safetensors, or the authors' .pth")] = ""
     epochs: Epochs = 0
     steps: Annotated[int, Option(help="network calls of the sampler; 0: the profile's")] = 0
     download_bert: Download = False
@@ -114,18 +114,18 @@ def reproduce(settings: ReproduceSettings) -> Path:
 
 
 def grid_of(settings: Settings, recipes: list[str], rates: Sequence[float] = ()) -> Grid:
-    """The paper's grid with a command's options: all cells share one stage 1, as in the release."""
+    """The paper's grid with a command's options: all cells share one fusion stage, as in the release."""
     given = {k: getattr(settings, k) for k in ("profile", "text", "pretrained", "epochs", "steps")}
     seeds = parse_seeds(settings.seeds)
-    return Grid([settings.dataset], recipe=recipes, seeds=seeds, rates=list(rates), stage1="shared", **given)
+    return Grid([settings.dataset], recipe=recipes, seeds=seeds, rates=list(rates), fusion="shared", **given)
 
 
 def with_cells(run: Run, cells: Sequence[Cell]) -> Run:
-    """The run with the stage 1 of finished cells; the model of its first seed is copied to where notebooks look."""
+    """The run with the finished fusion stage; the model of its first seed is copied to where notebooks look."""
     for cell in cells:
         folder = run.folder / CELLS / cell.name
-        if cell.settings["kind"] == "stage1":
-            run = replace(run, pretrained=str(folder / STAGE1))
+        if cell.settings["kind"] == "shared":
+            run = replace(run, pretrained=str(folder / PRETRAINED))
         target = run.model_folder(run.seeds[0]) / "kit"
         shown = [cell.settings[k] for k in ("kind", "recipe", "seed")] == ["cell", "staged", run.seeds[0]]
         if shown and not target.exists():
@@ -135,18 +135,18 @@ def with_cells(run: Run, cells: Sequence[Cell]) -> Run:
 
 
 def with_pretrained(run: Run) -> Run:
-    """Add a pretrained model to a run without one: stage 1."""
+    """Add a pretrained model to a run without one, by the fusion stage."""
     if run.pretrained:
         return run
     path, seed = run.folder / f"pretrained-{run.data.name}.safetensors", run.seeds[0]
     if not path.with_suffix(".json").exists():
-        print(f"stage 1: {path.name} ...", flush=True)
+        print(f"fusion stage: {path.name} ...", flush=True)
         pretrain_run(run, seed, run.model_folder(seed).with_name("pretrained"), path)
     return replace(run, pretrained=str(path)).with_bert()
 
 
 def pretrain_alone(settings: PretrainSettings) -> Path:
-    """Train encoders and fusion (with --text bert-finetune also BERT) on complete data: stage 1 alone."""
+    """Train encoders and fusion (with --text bert-finetune also BERT) on complete data: the fusion stage alone."""
     name = settings.dataset if settings.dataset in NAMES else Path(settings.dataset).stem
     path = (settings.path or Path("pt", f"pretrained-{name}.safetensors")).resolve()
     folder = path.with_suffix(".run")

@@ -68,7 +68,7 @@ class Run:
     seeds: list[int]  # one model is trained per seed
     folder: Path  # of all output
     text: str = "features"  # or "bert-frozen" or "bert-finetune", see imder_lib/experiment/text.py
-    pretrained: str = ""  # path of a pretrained model that replaces stage 1; empty: none
+    pretrained: str = ""  # path of a pretrained model that replaces the fusion stage; empty: none
     epochs: int = 0  # at most, for every stage; 0: the profile's
     steps: int = 0  # network calls of the sampler, in training and evaluation; 0: the profile's
     # "model", "train" and "sampler" -> changed fields of ModelConfig, TrainConfig and Sampler
@@ -114,7 +114,9 @@ class Run:
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:
         """Train the model of one recoverer (see :data:`COMPARED`), or read it if it is trained already."""
         if self.text == "bert-finetune" and not self.pretrained:
-            raise UserError("text 'bert-finetune' trains BERT in stage 1: set pretrained to what imder pretrain wrote")
+            raise UserError(
+                "text 'bert-finetune' trains BERT in the fusion stage: set pretrained to what imder pretrain wrote"
+            )
         weights, model = None, self.model_config()
         if self.pretrained:
             weights = read_pretrained(self.pretrained)

@@ -39,7 +39,7 @@ def parse_list(text: str, known: Sequence, what: str) -> list:
 
 
 def chosen(cells: Sequence[Cell], only: str) -> list[Cell]:
-    """Cells whose label matches a pattern with * and ?, and the first stages that they need."""
+    """Cells whose label matches a pattern with * and ?, and the fusion stages that they need."""
     found = {c.name for c in cells if not only or fnmatch(c.label, only) or fnmatch(c.name, only)}
     if not found:
         raise UserError(f"no cell matches {only!r}: the labels are like {cells[-1].label!r}")

@@ -8,7 +8,8 @@ import numpy as np
 from imder_lib.data.missing import PROTOCOLS, RATES, patterns, rates_text
 from imder_lib.errors import UserError, unknown
 
-Case = tuple[str, str | float]  # (protocol, pattern, nominal rate, or rates as text)
+# (protocol, pattern, nominal rate, or rates as text), and for "released" perhaps the batch size that it counts in
+Case = tuple[str, str | float] | tuple[str, float, int]
 HIGH, LOW = 0.7, 0.1  # rates of one modality and of the others, where "imbalanced" comes without rates
 
 
@@ -36,12 +37,14 @@ def cases(protocols: str | Iterable[str | Case], modalities: Sequence[str]) -> l
 
 
 def _case(entry: Sequence) -> Case:
-    """A pair with a number of any kind, a pattern as text or names, or rates by modality."""
+    """A case with a number of any kind, a pattern as text or names, or rates by modality."""
     try:
-        protocol, case = entry
+        protocol, case, *batch = entry
+        if len(batch) > (protocol == "released"):
+            raise ValueError
         if isinstance(case, np.generic):
             case = float(str(case))  # .3 as float32 means .3
         case = rates_text(case) if isinstance(case, Mapping) else case
-        return protocol, case if case is None or isinstance(case, str | Real) else "+".join(case)
+        return protocol, case if case is None or isinstance(case, str | Real) else "+".join(case), *batch
     except (TypeError, ValueError):
         raise UserError(f"protocols: expected names or pairs (protocol, pattern or rates), got {entry!r}") from None

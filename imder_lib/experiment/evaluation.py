@@ -1,7 +1,7 @@
 """evaluate: a tidy table of metrics by protocol, case, method and seed."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from numbers import Real
 from typing import NamedTuple
@@ -14,85 +14,17 @@ from torch import Tensor
 from imder_lib.data.missing import availability, nominal_rate, realised_rate, restrict
 from imder_lib.data.posterior import bayes_prediction
 from imder_lib.data.schema import MultimodalData, Split
-from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.experiment.cases import Case, cases
 from imder_lib.experiment.metrics import class_metrics, coverage, metrics
-from imder_lib.experiment.parallel import over_batches
+from imder_lib.experiment.prediction import Predictor, predict
 from imder_lib.model.imder import IMDer, check_widths
-from imder_lib.model.recovery import ROWS, Latents, MeanFill, Recoverer, ZeroFill, encode_split
+from imder_lib.model.recovery import Latents, MeanFill, Recoverer, ZeroFill, encode_split
 from imder_lib.settings import whole_number
 
 BASELINES = ("zero", "mean", "constant", "bayes")
-
-
-def predict(
-    model: IMDer,
-    recoverer: Recoverer,
-    latents: Latents,
-    ids: Sequence[str],
-    available: np.ndarray,
-    seed: int,
-    draws: int = 1,
-    sampler: Sampler | None = None,
-    batch_size: int = ROWS,
-) -> np.ndarray:
-    """Predictions of the model's fusion for K draws of a recoverer: (K, N), or class probabilities (K, N, C).
-
-    Args:
-        model: model whose fusion predicts.
-        recoverer: replaces the latents of missing modalities.
-        latents: modality -> (N, D, T), true; those of missing modalities are not read.
-        ids: sample ids.
-        available: bool (N, M).
-        seed: of the noise, which depends on (seed, id) alone.
-        draws: K; 1 is used if the draws would be equal.
-        sampler: None: the configured one.
-        batch_size: samples per batch.
-    """
-    draws = draws if recoverer.stochastic and not available.all() else 1
-
-    def run(rows: slice) -> Tensor:
-        part = {m: x[rows] for m, x in latents.items()}
-        mask = torch.from_numpy(available[rows]).to(part[model.modalities[0]].device)
-        drawn = recoverer.recover(part, mask, SampleNoise(seed, ids[rows], "evaluate"), draws, sampler)
-        each = model.predict(drawn, mask)
-        return (each[..., 0] if model.config.fusion.outputs == 1 else each.softmax(dim=-1)).cpu()
-
-    device = latents[model.modalities[0]].device
-    return torch.cat(over_batches(len(ids), batch_size, run, device), dim=1).numpy()
-
-
-class Predictor:
-    """Predictions of one method, computed once per sample and pattern and shared by all protocols.
-
-    Args:
-        predict: (rows (n,), available bool (n, M)) -> predictions of K draws, (K, n) or (K, n, C).
-        n: number of samples.
-    """
-
-    def __init__(self, predict: Callable[[np.ndarray, np.ndarray], np.ndarray], n: int) -> None:
-        self.predict, self.n = predict, n
-        self.known: dict[int, np.ndarray] = {}  # pattern code -> mean and spread (2, n, ...), NaN until computed
-
-    def __call__(self, available: np.ndarray) -> np.ndarray:
-        """Mean and standard deviation of the draws under ``available`` (n, M): (2, n), or (2, n, C) for classes."""
-        out = None
-        codes = available @ 2 ** np.arange(available.shape[1])
-        for code in np.unique(codes):
-            rows = np.flatnonzero(codes == code)
-            known = self.known.get(int(code))
-            todo = rows if known is None else rows[np.isnan(known[0, rows]).reshape(len(rows), -1).any(axis=1)]
-            if len(todo):
-                each = self.predict(todo, available[todo])
-                if known is None:
-                    known = self.known[int(code)] = np.full((2, self.n, *each.shape[2:]), np.nan)
-                known[0, todo] = each.mean(axis=0)
-                known[1, todo] = each.std(axis=0, ddof=1) if len(each) > 1 else 0.0
-            out = np.empty_like(known) if out is None else out
-            out[:, rows] = known[:, rows]
-        return out
+RELEASED_BATCH = 32  # that protocol "released" counts in: the release's on MOSI
 
 
 @torch.no_grad()
@@ -104,7 +36,6 @@ def evaluate(
     *,
     draws: int = 1,
     sampler: Sampler | None = None,
-    mask_batch: int = 32,
     baselines: bool = True,
 ) -> pd.DataFrame:
     """Metrics of models and baselines on one split.
@@ -116,12 +47,11 @@ def evaluate(
         models: trained model, "imder" in the table, or models by name, with the same modalities.
         split: split of a data set, whose training split and process give the baselines.
         protocols: "fixed", "random", "released", "instance", "imbalanced", or pairs (protocol, pattern or rate); the
-            rate of "imbalanced" is a mapping modality -> rate. See :func:`imder_lib.availability`. A split of too few
-            batches for "released" gives a warning.
+            rate of "imbalanced" is a mapping modality -> rate. See :func:`imder_lib.availability`. "released" counts in
+            batches of 32, or of B by ("released", rate, B); a split of too few batches gives a warning.
         seeds: of masks and noise.
         draws: K >= 1 recoveries of each sample; the prediction is their mean.
         sampler: None: the configured one.
-        mask_batch: batch size that the protocol "released" counts in.
         baselines: also the rows "zero", "mean", "constant", "bayes".
 
     Returns:
@@ -138,24 +68,14 @@ def evaluate(
     models = {"imder": models} if isinstance(models, IMDer) else dict(models)
     if not models or models.keys() & set(BASELINES):
         raise UserError(f"models: expected one or more, with names other than {BASELINES}, got {list(models)}")
-    draws, mask_batch = whole_number("draws", draws), whole_number("mask_batch", mask_batch)
+    draws = whole_number("draws", draws)
     seeds = [whole_number("seeds", s, 0) for s in ([seeds] if isinstance(seeds, Real) else seeds)]
     for model in models.values():
         check_widths(model.config.widths, {m: x.shape[-1] for m, x in split.features.items()})
     modalities, *others = (model.modalities for model in models.values())
     if bad := [other for other in others if other != modalities]:
         raise UserError(f"models: expected the modalities of all in one order, got {modalities} and {bad[0]}")
-    masks = {}
-    for seed, (protocol, case) in product(seeds, cases(protocols, modalities)):
-        kw = {"seed": seed, "ids": split.ids, "batch_size": mask_batch}
-        masks[seed, protocol, case] = availability(protocol, len(split), modalities, case, **kw)
-    if any(p == "released" and rate and mask.all() for (_, p, rate), mask in masks.items()):
-        warnings.warn(
-            f"protocol 'released' masks nothing here: it needs six batches or more, {len(split)} samples are "
-            f"{-(-len(split) // mask_batch)} of {mask_batch}; use protocol 'random', or a smaller mask_batch",
-            stacklevel=3,
-        )
-    masks = {key: restrict(mask, split.given(modalities)) for key, mask in masks.items()}
+    masks = _masks(split, modalities, protocols, seeds)
     training = {model: model.training for model in models.values()}
     try:
         for model in models.values():
@@ -164,6 +84,24 @@ def evaluate(
     finally:
         for model, was_training in training.items():
             model.train(was_training)
+
+
+def _masks(
+    split: Split, modalities: Sequence[str], protocols: str | Iterable[str | Case], seeds: Sequence[int]
+) -> dict[tuple[int, str, str | float], Tensor]:
+    """Masks (N, M) by seed, protocol and case, without what samples lack in the data."""
+    masks, n = {}, len(split)
+    for seed, (protocol, case, *batch) in product(seeds, cases(protocols, modalities)):
+        size = whole_number("the batch size of protocol 'released'", *(batch or [RELEASED_BATCH]))
+        mask = availability(protocol, n, modalities, case, seed, split.ids, batch_size=size)
+        if protocol == "released" and case and mask.all():
+            warnings.warn(
+                f"protocol 'released' masks nothing here: it needs six batches or more, {n} samples are "
+                f"{-(-n // size)} of {size}; use protocol 'random', or smaller batches: ('released', rate, batch size)",
+                stacklevel=4,
+            )
+        masks[seed, protocol, case] = restrict(mask, split.given(modalities))
+    return masks
 
 
 class _Method(NamedTuple):
@@ -202,6 +140,7 @@ def _table(
 ) -> pd.DataFrame:
     """The rows of :func:`evaluate` for masks by seed, protocol and case, ordered by seed."""
     data, n, methods = split.data, len(split), _methods(models, split, baselines)
+    modalities = next(iter(models.values())).modalities
     rows: list[dict[str, object]] = []
     predictors: dict[str, Predictor] = {}
     for seed in dict.fromkeys(seed for seed, *_ in masks):
@@ -216,7 +155,7 @@ def _table(
         for protocol, case in (key[1:] for key in masks if key[0] == seed):
             available = masks[seed, protocol, case]
             realised = realised_rate(available)
-            nominal = realised if protocol == "fixed" else nominal_rate(protocol, case, list(split.features))
+            nominal = realised if protocol == "fixed" else nominal_rate(protocol, case, modalities)
             head = {"protocol": protocol, "case": str(case), "rate": nominal, "realised": realised}
             mask = available.numpy()
             found = {name: predictor(mask) for name, predictor in predictors.items()}

@@ -55,7 +55,7 @@ def fit(
         out_dir: folder of checkpoint.pt and history.csv; at the end also model.safetensors and model.json.
         resume: continue after the last finished epoch in ``out_dir``, if there is one.
         until: stop after this stage.
-        bert: computes the text features from text_bert, and is trained with the stage fusion, the only one then.
+        bert: computes the text features from text_bert, and is trained in the fusion stage, the only one then.
 
     Raises:
         UserError: the data do not fit the model, or ``out_dir`` holds another run or cannot be written.

@@ -36,7 +36,7 @@ KINDS = ("sweep", "scheduler", "nanny", "worker", "server", "cell")
 
 
 def cells_of(args: argparse.Namespace, log: str) -> list[Cell]:
-    """Cells with a first stage; cheap ones write their starts to ``log``."""
+    """Cells with a fusion stage; cheap ones write their starts to ``log``."""
     if args.smoke:
         return plan(Grid(profile="smoke", seeds=[1, 2], recoverers=["dropout", "kit"], rates=[0.3], epochs=1, steps=2))
     stage = Cell("stage", {"number": 1000, "sleep": args.sleep, "log": log})

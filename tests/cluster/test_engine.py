@@ -57,7 +57,7 @@ def test_a_failed_cell_says_why_holds_up_its_own_dependants_alone_and_is_tried_a
     cells = [stage, Cell("a", {"number": 1, "sleep": 0.0}, stage.name), *cheap(1)]
     results = run(tmp_path, cells)
     assert {n.split("-")[0]: r["error"] for n, r in results.items()} == {
-        "stage": "no luck", "a": "its first stage failed: no luck", "c0": ""
+        "stage": "no luck", "a": "its fusion stage failed: no luck", "c0": ""
     }  # fmt: skip
     for attempt in (2, 3):
         run(tmp_path, cells)

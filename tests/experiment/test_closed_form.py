@@ -197,7 +197,7 @@ def test_initial_weights_are_replaced_only_by_clearly_better_ones(spread, better
 
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_resumed_run_keeps_the_initial_losses(after, tiny_config, tmp_path, monkeypatch):
-    """A run interrupted in or after its first stage gives the same results as one without interruption."""
+    """A run interrupted in or after its fusion stage gives the same results as one without interruption."""
     data, original, saves = gaussian(), trainer_module.write_checkpoint, []
     whole = fit(untrained(), data, tiny_config, tmp_path / "whole")
 

@@ -126,7 +126,9 @@ def test_settings_of_other_kinds_mean_the_same(data, model):
         ({"protocols": ("random", 0.3)}, "expected names or pairs"),
         ({"draws": 2.5}, "draws must be a whole number of at least 1, got 2.5"),
         ({"draws": 0}, "draws must be"),
-        ({"mask_batch": 0}, "mask_batch must be"),
+        ({"protocols": [("released", 0.3, 0)]}, "the batch size of protocol 'released' must be a whole number"),
+        ({"protocols": [("random", 0.3, 32)]}, "expected names or pairs"),
+        ({"protocols": [("released", 0.3, 32, 1)]}, "expected names or pairs"),
         ({"seeds": "1"}, "seeds must be"),
     ],
 )
@@ -176,8 +178,8 @@ def test_the_model_keeps_its_mode_after_an_error(data, model, monkeypatch):
 
 def test_a_protocol_that_masks_nothing_is_said(data, model):
     with pytest.warns(UserWarning, match="masks nothing here: it needs six batches or more, 24 samples are 5 of 5"):
-        evaluate(model, data.test, [("released", 0.7)], mask_batch=5)
+        evaluate(model, data.test, [("released", 0.7, 5)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluate(model, data.test, [("released", 0.7)], mask_batch=4)
+        evaluate(model, data.test, [("released", 0.7, 4)])
         evaluate(model, data.test, [("released", 0)])

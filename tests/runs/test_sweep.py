@@ -39,7 +39,7 @@ def test_the_grid_of_the_paper():
     cells = plan(small(seeds=list(range(1111, 1120)), recipe=["staged", "released"]))
     assert len({c.name for c in cells}) == len(cells) == 1 + 9 * (1 + 8)
     stage, *rest = cells
-    assert stage.settings["kind"] == "stage1"
+    assert stage.settings["kind"] == "shared"
     assert all(c.needs == stage.name for c in rest)
     assert [c.settings["seed"] for c in rest] == sorted(c.settings["seed"] for c in rest)
 
@@ -52,9 +52,10 @@ def test_each_seed_has_its_fusion_stage():
     assert {c.needs for c in cells[2:4]} == {cells[0].name}
 
 
-def test_axes_and_the_first_stages_that_they_share():
+def test_axes_and_the_fusion_stages_that_they_share():
     cells = plan(small(sampler={"steps": [2, 3]}, train={"fusion": {"lr": [0.001, 0.002]}}))
-    assert Counter(c.settings["kind"] for c in cells) == {"fusion": 2, "cell": 4}  # lr changes stage 1, steps do not
+    kinds = Counter(c.settings["kind"] for c in cells)
+    assert kinds == {"fusion": 2, "cell": 4}  # lr changes the fusion stage, steps do not
     assert {c.settings["varied"] for c in cells if c.needs} == {
         f"fusion.lr{x}-steps{n}" for x in (0.001, 0.002) for n in (2, 3)
     }
@@ -92,7 +93,7 @@ def test_the_identity_of_a_cell_is_what_it_computes(data, tmp_path):
         ("rates: [low]", "rates must be numbers"),
         ("imbalanced: 0.1\nprotocols: imbalanced", "imbalanced must be tables of rates"),
         ("imbalanced: {text: 0.1}", "imbalanced must be tables of rates, with protocol imbalanced"),
-        ("recipe: released\nstage1: seed", "stage1 must be seed or shared, and shared for recipe released"),
+        ("recipe: released\nfusion: seed", "fusion must be seed or shared, and shared for recipe released"),
         ("- a", "expected lines such as"),
         ("a: [", "is no YAML"),
         ("a: &x [1]\nseeds: *x", "aliases (*name) are not read"),
@@ -269,7 +270,7 @@ def test_bad_settings_raise(data, tmp_path):
     for bad in ({"text": "bert"}, {"epochs": -1}, {"steps": 1}, {"pretrained": str(tmp_path / "none.pth")}):
         with pytest.raises(UserError):
             Run(data, "smoke", [1], tmp_path, **bad)
-    with pytest.raises(UserError, match="trains BERT in stage 1"):
+    with pytest.raises(UserError, match="trains BERT in the fusion stage"):
         Run(data, "smoke", [1], tmp_path, text="bert-finetune").train(1)
 
 
@@ -292,7 +293,7 @@ def test_the_notebooks_of_a_run_get_its_settings(tmp_path, monkeypatch):
     )
     assert tuple(given) == reproduce_module.ORDER
     expected = {"dataset": str(path), "profile": "smoke", "seeds": "2", "out": str(out), "text": "features"}
-    (stage,) = (out / "cells").glob("small-stage1-seed2-*")
+    (stage,) = (out / "cells").glob("small-shared-seed2-*")
     expected |= {"pretrained": str(stage / "pretrained.safetensors"), "epochs": 1, "steps": 2}
     assert all(parameters == expected for parameters in given.values())
     assert len(list((out / "cells").glob("small-kit-*"))) == 2
