@@ -16,6 +16,7 @@ from imder_course.theta_draws import draws_of_theta
 from imder_lib import IMDer, fit, load_data, model_preset, train_preset
 from imder_lib.data.two_moons import OBSERVATIONS, two_moons_posterior
 from imder_lib.experiment.c2st import c2st
+from imder_lib.settings import changed
 from imder_runs.profiles import PROFILES, find_profile
 from imder_runs.setup import default_device, parse_seeds
 
@@ -26,8 +27,10 @@ def trained(simulations: int, profile_name: str, seed: int) -> IMDer:
     """Train the default recovery on two moons; data and training have the same seed."""
     data, budget = load_data("two_moons", sizes={"train": simulations}, seed=seed), find_profile(profile_name)
     model = IMDer(model_preset("mosi", data.widths, **budget.model), seed=seed).to(default_device())
+    train = train_preset("mosi", seed=seed, **budget.train)
+    train = changed(train, fusion={"epochs": 1})  # it sets the encoders; fusion itself has no part in draws
     with tempfile.TemporaryDirectory() as folder:
-        return fit(model, data, train_preset("mosi", seed=seed, **budget.train), folder, until="diffusion").model
+        return fit(model, data, train, folder, until="diffusion").model
 
 
 def main() -> None:

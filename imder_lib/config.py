@@ -140,7 +140,7 @@ class DiffusionStageConfig(StageConfig):
     least_steps: int = 0  # training steps: small data get up to MORE_EPOCHS times the epochs
 
     def epochs_of(self, batches: int) -> int:
-        """Epochs of so many batches each."""
+        """The number of epochs if each has this many batches: more than ``epochs`` if ``least_steps`` asks for it."""
         return min(max(self.epochs, -(-self.least_steps // batches)), MORE_EPOCHS * self.epochs)
 
 

@@ -16,7 +16,7 @@ VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # read by Op
 
 
 def interrupted() -> str:
-    """What to do after an interruption of this command."""
+    """The message after an interruption: how to continue this command."""
     return f"interrupted: {'continue with --resume' if sys.argv[1:2] and sys.argv[1] in RESUMED else 'run it again'}"
 
 
@@ -27,7 +27,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def restore_interrupt() -> None:
-    """Imports are done: from now on Ctrl-C raises KeyboardInterrupt."""
+    """Let Ctrl-C raise KeyboardInterrupt again; called when all imports are done."""
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

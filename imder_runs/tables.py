@@ -8,6 +8,7 @@ from scipy import stats
 
 from imder_lib.experiment.checkpoint import write_text
 
+LONGEST = 2000  # rows of a table in Markdown, which is slow to write and to read
 PUBLISHED = Path(__file__).with_name("published_results.csv")
 METHOD_NAMES = {
     "bayes": "Bayes limit",
@@ -37,9 +38,11 @@ LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # pattern letters of the p
 
 
 def save_table(folder: Path, table: pd.DataFrame, name: str, note: str = "") -> None:
-    """Write tables/NAME.csv and .md in a folder; the latter ends with the note."""
+    """Write tables/NAME.csv and .md in a folder; the latter has the first LONGEST rows, and ends with the note."""
     write_text(folder / "tables" / f"{name}.csv", table.to_csv(index=False))
-    text = table.to_markdown(index=False, floatfmt=".4g") + (note and f"\n\n{note}")
+    text = table[:LONGEST].to_markdown(index=False, floatfmt=".4g")
+    text += f"\n\nThe first {LONGEST} of {len(table)} rows; {name}.csv has all." if len(table) > LONGEST else ""
+    text += note and f"\n\n{note}"
     write_text(folder / "tables" / f"{name}.md", text + "\n")
 
 

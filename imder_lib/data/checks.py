@@ -12,7 +12,7 @@ BELOW = np.array([[1 << 20], [2], [2]])  # of text_bert's ids (no published voca
 
 
 def check_numbers(x: np.ndarray, where: str) -> None:
-    """A UserError with the row of the first number that is not finite or beyond LIMIT: training would overflow."""
+    """Raise UserError with the row of the first number that is not finite or beyond LIMIT: training would overflow."""
     if x.min() >= -LIMIT and x.max() <= LIMIT:  # false for NaN; no copy of a large array
         return
     index = tuple(map(int, np.unravel_index((~((x >= -LIMIT) & (x <= LIMIT))).argmax(), x.shape)))
@@ -22,7 +22,7 @@ def check_numbers(x: np.ndarray, where: str) -> None:
 
 
 def check_tokens(tokens: np.ndarray, where: str) -> None:
-    """A UserError with the row of the first number in text_bert (N, 3, T) that is no token id, mask or segment."""
+    """Raise UserError with the row of the first number in text_bert (N, 3, T) that is no token id, mask or segment."""
     wrong = ~((tokens >= 0) & (tokens < BELOW) & (tokens == np.floor(tokens)))
     if wrong.any():
         index = tuple(map(int, np.unravel_index(wrong.argmax(), wrong.shape)))
@@ -31,7 +31,7 @@ def check_tokens(tokens: np.ndarray, where: str) -> None:
 
 
 def check_available(value: Any, where: str, n: int, modalities: Sequence[str]) -> np.ndarray | None:
-    """What a file says each sample has: bool (n, M), columns in the order of ``modalities``; None if all have all.
+    """The mask that a file gives: bool (n, M), columns in the order of ``modalities``; None if nothing is missing.
 
     A UserError, beginning with ``where``, for other shapes, types and values, or a sample without any modality.
     """

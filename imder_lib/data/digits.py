@@ -34,7 +34,7 @@ def digits(seed: int = 0) -> MultimodalData:
 
 
 def image(features: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Images (..., 8, 8) from modalities (..., T, rows), a UserError for others; pixels of missing ones are NaN."""
+    """Images (..., 8, 8) from modality -> (..., T, rows); absent modalities give NaN, unknown ones a UserError."""
     if not features or set(features) - set(ROWS):
         raise UserError(f"expected modalities out of {list(ROWS)}, got {list(features)}")
     first = np.asarray(next(iter(features.values())))

@@ -130,8 +130,8 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
     """Write the arrays of a pickle to a new folder that is memory-mapped when opened, and open it.
 
     The folder holds SPLIT.KEY.npy (float32 features, labels, lengths, text_bert, available), SPLIT.json (ids and
-    texts) and a manifest with the shapes and the SHA-256 of the pickle. Nothing is left behind by a UserError: as in
-    :func:`load_data`, or for a folder that exists or cannot be written.
+    texts) and a manifest with the shapes and the SHA-256 of the pickle. A UserError, as in
+    :func:`load_data` or for a folder that exists or cannot be written, leaves nothing behind.
     """
     path, folder = Path(path), Path(folder)
     if not path.is_file():

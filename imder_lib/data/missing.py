@@ -163,7 +163,7 @@ def _independent(rates: Sequence[float], seed: int, ids: Sequence[str]) -> Tenso
 
 
 def restrict(available: Tensor, given: Tensor) -> Tensor:
-    """Masks (..., M) without what a sample does not have, ``given``; an empty one becomes all that it has."""
+    """Masks (..., M) within ``given`` (what each sample has); a mask that would be empty becomes ``given``."""
     kept = available & given
     return torch.where(kept.any(dim=-1, keepdim=True), kept, given)
 

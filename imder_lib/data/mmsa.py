@@ -34,7 +34,7 @@ def did_you_mean(name: str, names: Iterable[object]) -> str:
 
 
 def check_names(names: Iterable[str], where: str) -> None:
-    """Names of modalities are parts of patterns, parameter names and file names; a UserError for one that cannot be."""
+    """Raise a UserError for a modality name that cannot be part of a pattern, a parameter name or a file name."""
     for m in names:
         bad = not 0 < len(m) <= 60 or not m.isprintable() or set(m) & set(".+</\\") or m.endswith("_lengths")
         if bad or hasattr(nn.ModuleDict, m) or m == "training":  # the last two are PyTorch's

@@ -129,7 +129,7 @@ def exact_draws(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Joint draws of all missing modalities: all modalities of a draw share its style and its z.
 
-    ``images``, missing modality -> G (K_m, T*D_m), draws images in place of features, as in :func:`exact_posterior`.
+    With ``images``, missing modality -> G (K_m, T*D_m), the draws are of G x, as in :func:`exact_posterior`.
 
     Returns:
         modality -> float32 (draws, N, T, D_m), or (draws, N, K_m) with an image; styles (draws, N)

@@ -164,7 +164,7 @@ class MultimodalData:
     def describe(self) -> str:
         """A summary in a few lines: shapes, labels, origin; of a file also what is odd in its contents.
 
-        A UserError names split, key and row of a number that training cannot stand, in a converted folder.
+        Of a converted folder, a number that is not finite or too large raises a UserError with split, key and row.
         """
         lines = [f"data set {self.name}, sha256 {self.sha256[:16]}..., common T {self.steps}"]
         for name, s in self.splits.items():

@@ -40,8 +40,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Metrics of models and baselines on one split.
 
-    Masks and noise of a sample depend on (seed, id) alone, so each sample is recovered once per pattern. A mask leaves
-    out what a sample lacks in the data; one that would become empty leaves all that the sample has.
+    Masks and noise of a sample depend on (seed, id) alone, so each sample is recovered once per pattern. What a
+    sample lacks in the data is missing under every mask; if a mask would leave nothing, the sample keeps all it has.
 
     Args:
         models: trained model, "imder" in the table, or models by name, with the same modalities.

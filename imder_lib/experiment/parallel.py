@@ -31,8 +31,8 @@ def idle_cores(device: torch.device | str) -> int:
 def progress_bar(total: int, name: str, begun: int = 0) -> tqdm:
     """A bar of ``total`` steps, of which ``begun`` are done, in a terminal or in JupyterLab.
 
-    It is off where nobody looks, so that no saved notebook holds one: a program that executes a notebook tells the
-    kernel, with each cell, that nobody can answer a question.
+    Elsewhere it is off, so that no saved notebook holds one. A program that executes a notebook is recognised by
+    ``allow_stdin``, which it sets to False with each cell.
     """
     kernel = getattr(get_ipython(), "kernel", None)
     watched = kernel.get_parent().get("content", {}).get("allow_stdin") if kernel else sys.stderr.isatty()

@@ -81,7 +81,7 @@ class Learner:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or none was better for a long time."""
+        """Whether all epochs are done, or the last config.early_stop epochs brought no better loss."""
         stopped = self.stage.early_stop and self.epoch - self.best_epoch >= self.config.early_stop
         return stopped or self.epoch >= self.stage.settings.epochs
 

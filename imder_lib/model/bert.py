@@ -23,9 +23,9 @@ FILES = "config.json and model.safetensors (or pytorch_model.bin)"
 
 
 def bert_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """Configuration of a BERT from the shapes of its state dict; 1 if a tensor is missing.
+    """Sizes of a BERT from the shapes of its state dict; a size is 1 if its tensor is missing.
 
-    Each width is the most frequent one, so :func:`check_fit` can report a single tensor of wrong shape.
+    A width that several tensors share is the most frequent value, so :func:`check_fit` can report a single wrong one.
     """
 
     def rows(pattern: str) -> int:

@@ -12,6 +12,7 @@ from imder_lib.experiment.trainer import BEST_EPOCH
 from imder_runs.headline import best_methods, headline, read_results
 from imder_runs.report import write_report
 from imder_runs.setup import Run
+from imder_runs.tables import LONGEST, save_table
 
 PROVENANCE = {"data": "<b>mine</b>", "profile": "quick", "seeds": [1, 2], "device": "cpu", "seconds": 61.4,
               "notes": ["Synthetic & so on"], "command": "imder --out '<script>alert(2)</script>'"}  # fmt: skip
@@ -146,6 +147,14 @@ def test_the_page_opens_with_what_the_run_found_and_its_sections_fold(page):
         "IMDer has ACC2 (non-zero labels) 0.700; the best other method, zero fill, has 0.600; the Bayes limit is 0.900."
     )
     assert averages == [f"Averaged over the 2 incomplete patterns, {end}", f"Averaged over the 19 rates above 0, {end}"]
+
+
+def test_a_very_long_table_is_cut_in_markdown(tmp_path):
+    save_table(tmp_path, pd.DataFrame({"x": range(LONGEST + 1)}), "long", "A note.")
+    assert len(pd.read_csv(tmp_path / "tables" / "long.csv")) == LONGEST + 1
+    lines = (tmp_path / "tables" / "long.md").read_text().splitlines()
+    assert lines[-4:] == ["", f"The first {LONGEST} of {LONGEST + 1} rows; long.csv has all.", "", "A note."]
+    assert len(lines) == 2 + LONGEST + 4
 
 
 def test_the_best_value_of_a_row_is_marked():
