@@ -1,9 +1,8 @@
-"""BERT as the text encoder: built from a checkpoint or a local folder, downloaded only on request.
+"""BERT as the text encoder, built from a checkpoint without a download.
 
 Parameters are named as in transformers' BertModel; transformers is an optional dependency (imder-kit[bert]).
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -13,13 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imder_lib.errors import UserError, file_fault
+from imder_lib.errors import UserError
 
-HUB_NAME = "bert-base-uncased"
 HEAD_WIDTH = 64  # of all published BERTs; a checkpoint does not store the number of heads
 BERT_LR = 1e-4
 SHOWN = 5  # problems listed in an error
-FILES = "config.json and model.safetensors (or pytorch_model.bin)"
 
 
 def bert_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
@@ -45,7 +42,7 @@ def bert_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
     }
 
 
-def _transformers() -> Any:
+def transformers_library() -> Any:
     try:
         import transformers
     except ImportError:
@@ -61,7 +58,7 @@ def build_bert(state: Mapping[str, Tensor]) -> nn.Module:
     Raises:
         UserError: missing or extra names, or wrong shapes. The pooler may be absent, but not in part.
     """
-    library, pooler = _transformers(), any(k.startswith("pooler.") for k in state)
+    library, pooler = transformers_library(), any(k.startswith("pooler.") for k in state)
     bert = library.BertModel(library.BertConfig(**bert_sizes(state)), add_pooling_layer=pooler)
     check_fit(state, {k: tuple(v.shape) for k, v in bert.named_parameters()}, "the BERT of the checkpoint")
     bert.load_state_dict(dict(state), strict=False)  # it holds no buffers
@@ -88,52 +85,7 @@ def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
             raise UserError(f"{path}: tensor {k} has values that are not finite (NaN): take another checkpoint")
 
 
-def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:
-    """Load BERT from a folder as on the model hub (:data:`FILES`), in eval mode.
-
-    Args:
-        folder: of the files.
-        download: if the folder has no BERT, download bert-base-uncased from the hub into it.
-
-    Raises:
-        UserError: no BERT in the folder, or it cannot be read or downloaded.
-    """
-    folder, Bert = Path(folder), _transformers().BertModel
-    if not (folder / "config.json").is_file():
-        if not download:
-            raise UserError(
-                f"no BERT in {folder}: get {FILES} of {HUB_NAME} from the model hub and put them into {folder}, or ask "
-                "for the download by --download-bert"
-            )
-        try:
-            Bert.from_pretrained(HUB_NAME).save_pretrained(folder)
-        except OSError as error:
-            raise UserError(
-                f"{HUB_NAME} cannot be downloaded ({error!s:.120}): get {FILES} elsewhere and put them into {folder}"
-            ) from None
-    try:
-        bert, found = Bert.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except Exception as error:  # of several libraries, with their own advice
-        weights = [p for p in (folder / "model.safetensors", folder / "pytorch_model.bin") if p.is_file()]
-        known = weights and "config" not in str(error)
-        fault = f"{weights[0].name}: {file_fault(weights[0])}" if known else f"{error!s:.120}"
-        raise UserError(f"{folder} holds no BERT that can be read ({fault}): expected {FILES}") from None
-    if missing := sorted(k for k in found["missing_keys"] if not k.startswith("pooler.")):
-        raise UserError(f"{folder} holds no whole BERT: missing {', '.join(missing[:SHOWN])}, expected {FILES}")
-    check_finite(bert.state_dict(), folder)
-    return bert.eval()
-
-
 def last_hidden(bert: nn.Module, tokens: Tensor) -> Tensor:
     """BERT's last hidden state (B, T, H) for tokens (B, 3, T): ids, mask, segments."""
     ids, mask, segments = tokens.unbind(dim=1)
     return bert(input_ids=ids, attention_mask=mask, token_type_ids=segments).last_hidden_state
-
-
-def weights_hash(bert: nn.Module) -> str:
-    """SHA-256 of all names and values of the state dict."""
-    digest = hashlib.sha256()
-    for name, value in sorted(bert.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

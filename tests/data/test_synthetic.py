@@ -14,6 +14,7 @@ from imder_lib import UserError, availability, bayes_prediction, exact_posterior
 from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean
 from imder_lib.data.process import correlation
 from imder_lib.data.synthetic import affect_process
+from imder_runs.describe import describe
 
 SMALL = {"text": 6, "audio": 3, "vision": 4}
 MIDDLE = {"text": 16, "audio": 5, "vision": 20}
@@ -203,8 +204,8 @@ def test_default_shapes():
         data = load_data(name, sizes=sizes)
         assert data.widths == {"text": 768, "audio": 5, "vision": 20}
         assert (data.name, data.steps, data.train.features["text"].shape) == (name, steps, (2, steps, 768))
-        assert "synthetic: drawn" in data.describe()
-        assert ("ironic 0.2" in data.describe()) == (name == "synthetic")
+        assert "synthetic: drawn" in describe(data)
+        assert ("ironic 0.2" in describe(data)) == (name == "synthetic")
     process = affect_process()
     _, _, _, styles = affect_process(SMALL, steps=1).sample(20000, np.random.default_rng(0))
     np.testing.assert_allclose(np.bincount(styles) / 20000, process.prior, atol=0.02)

@@ -1,5 +1,6 @@
 """Text routes: the text features of the file, or BERT features of text_bert, frozen or fine-tuned."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,16 +9,54 @@ import torch
 from torch import nn
 
 from imder_lib.data.schema import MultimodalData, Split
-from imder_lib.errors import UserError, unknown
+from imder_lib.errors import UserError, file_fault, unknown
 from imder_lib.experiment.checkpoint import written_whole
-from imder_lib.model.bert import last_hidden, weights_hash
+from imder_lib.model.bert import SHOWN, check_finite, last_hidden, transformers_library
 
+HUB_NAME = "bert-base-uncased"
+FILES = "config.json and model.safetensors (or pytorch_model.bin)"
 ROUTES = ("features", "bert-frozen", "bert-finetune")
 
 
 def check_route(route: str) -> None:
     if route not in ROUTES:
         raise unknown("unknown text route", route, ROUTES)
+
+
+def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:
+    """Load BERT from a folder as on the model hub (:data:`FILES`), in eval mode.
+
+    Args:
+        folder: of the files.
+        download: if the folder has no BERT, download bert-base-uncased from the hub into it.
+
+    Raises:
+        UserError: no BERT in the folder, or it cannot be read or downloaded.
+    """
+    folder, Bert = Path(folder), transformers_library().BertModel
+    if not (folder / "config.json").is_file():
+        if not download:
+            raise UserError(
+                f"no BERT in {folder}: get {FILES} of {HUB_NAME} from the model hub and put them into {folder}, or ask "
+                "for the download by --download-bert"
+            )
+        try:
+            Bert.from_pretrained(HUB_NAME).save_pretrained(folder)
+        except OSError as error:
+            raise UserError(
+                f"{HUB_NAME} cannot be downloaded ({error!s:.120}): get {FILES} elsewhere and put them into {folder}"
+            ) from None
+    try:
+        bert, found = Bert.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except Exception as error:  # of several libraries, with their own advice
+        weights = [p for p in (folder / "model.safetensors", folder / "pytorch_model.bin") if p.is_file()]
+        known = weights and "config" not in str(error)
+        fault = f"{weights[0].name}: {file_fault(weights[0])}" if known else f"{error!s:.120}"
+        raise UserError(f"{folder} holds no BERT that can be read ({fault}): expected {FILES}") from None
+    if missing := sorted(k for k in found["missing_keys"] if not k.startswith("pooler.")):
+        raise UserError(f"{folder} holds no whole BERT: missing {', '.join(missing[:SHOWN])}, expected {FILES}")
+    check_finite(bert.state_dict(), folder)
+    return bert.eval()
 
 
 def bert_features(data: MultimodalData, bert: nn.Module, cache: str | Path, batch_size: int = 64) -> MultimodalData:
@@ -58,3 +97,12 @@ def _write(path: Path, split: Split, bert: nn.Module, batch_size: int) -> None:
             rows = np.arange(start, min(start + batch_size, len(split)))
             array[rows] = last_hidden(bert, split.tokens(rows).to(device)).float().cpu().numpy()
         array.flush()
+
+
+def weights_hash(bert: nn.Module) -> str:
+    """SHA-256 of all names and values of the state dict."""
+    digest = hashlib.sha256()
+    for name, value in sorted(bert.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
