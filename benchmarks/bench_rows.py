@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Call, Case
 from benchmarks.plain import plain_model
+from imder_course.posterior_check import posterior_check
 from imder_lib.config import RELEASED_SAMPLER, TrainConfig, model_preset, train_preset
 from imder_lib.data.missing import availability, available_columns
 from imder_lib.data.schema import MultimodalData
@@ -17,7 +18,6 @@ from imder_lib.data.synthetic import synthetic
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.experiment.cases import cases
 from imder_lib.experiment.evaluation import evaluate
-from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.experiment.stages import adapt_stage, diffusion_stage, fusion_stage
 from imder_lib.experiment.trainer import Stage
 from imder_lib.model.imder import IMDer

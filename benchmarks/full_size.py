@@ -13,9 +13,9 @@ import torch.nn.functional as F
 
 from imder_lib import IMDer, model_preset, train_preset
 from imder_lib.config import WIDTHS
-from imder_lib.data.fake import SIZES
 from imder_lib.data.missing import available_columns, patterns
 from imder_lib.experiment.recovered_cache import DRAWS
+from imder_runs.fake import SIZES
 from imder_runs.profiles import find_profile
 from imder_runs.setup import default_device
 

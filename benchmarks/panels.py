@@ -14,11 +14,10 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
-from imder_course.decoding import Decoder
+from imder_course.decoding import Decoder, image
 from imder_course.panels import MissingRatePanel, Panel, RecoveryPanel
 from imder_course.style import use_style
 from imder_lib import evaluate
-from imder_lib.data.digits import image
 from imder_lib.model.imder import IMDer
 from imder_runs.setup import Run, start_run
 

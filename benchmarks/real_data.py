@@ -17,10 +17,10 @@ from sklearn.linear_model import RidgeCV
 
 from imder_lib.data.missing import availability
 from imder_lib.data.schema import Split
-from imder_lib.experiment.comparison import COMPARED, train_compared
 from imder_lib.experiment.evaluation import cases, predict
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import MeanFill, ZeroFill, encode_split
+from imder_runs.comparison import COMPARED, train_compared
 from imder_runs.setup import Run, default_device, parse_seeds, start_run
 
 RESAMPLES = 2000

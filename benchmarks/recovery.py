@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from imder_course.posterior_check import posterior_check
 from imder_lib import changed
-from imder_lib.experiment.comparison import COMPARED, train_compared
 from imder_lib.experiment.evaluation import evaluate
-from imder_lib.experiment.posterior_check import posterior_check
+from imder_runs.comparison import COMPARED, train_compared
 from imder_runs.setup import default_device, parse_seeds, start_run
 
 

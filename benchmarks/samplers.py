@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from imder_course.posterior_check import posterior_check
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment.checkpoint import load_model
-from imder_lib.experiment.posterior_check import posterior_check
 from imder_runs.setup import start_run
 
 SAMPLERS = {  # the full SDE (eta 1), except for the kit's default

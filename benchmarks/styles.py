@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from imder_course.c2st import c2st
 from imder_course.decoding import Decoder
+from imder_course.posterior_check import posterior_check
 from imder_lib import bayes_prediction, load_data, patterns
 from imder_lib.data.missing import available_columns
-from imder_lib.data.posterior import exact_draws, style_shares
+from imder_lib.data.posterior import exact_draws
 from imder_lib.diffusion.noise import SampleNoise
-from imder_lib.experiment.c2st import c2st
 from imder_lib.experiment.evaluation import predict
-from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.model.recovery import Regression, encode_split
 from imder_runs.setup import Run, default_device, parse_seeds
 
@@ -68,7 +68,7 @@ def measure(run: Run, seed: int, draws: int, limit: int, network: bool) -> pd.Da
             for k in range(draws):
                 found = {m: x.cpu().numpy() for m, x in decode({m: x[k] for m, x in drawn.items()}).items()}
                 whole = {m: features[m] if m in given else found[m] for m in data.modalities}
-                shares = shares + style_shares(data.process, whole) / draws
+                shares = shares + data.process.style_posterior(whole, data.process.loadings) / draws
             row["shares"] = reliability(data.process.style_posterior(features, given), shares)
             exact, _ = exact_draws(data.process, features, given, 1, np.random.default_rng(seed))
             missing = [m for m in data.modalities if m not in given]

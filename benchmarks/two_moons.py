@@ -12,10 +12,9 @@ import tempfile
 import numpy as np
 import pandas as pd
 
-from imder_course.theta_draws import draws_of_theta
+from imder_course.c2st import c2st
+from imder_course.theta_draws import OBSERVATIONS, draws_of_theta, two_moons_posterior
 from imder_lib import IMDer, fit, load_data, model_preset, train_preset
-from imder_lib.data.two_moons import OBSERVATIONS, two_moons_posterior
-from imder_lib.experiment.c2st import c2st
 from imder_lib.settings import changed
 from imder_runs.profiles import PROFILES, find_profile
 from imder_runs.setup import default_device, parse_seeds

@@ -1,10 +1,13 @@
-"""Decoding: from latents to features. The encoders are linear, so least squares inverts them."""
+"""Decoding: from latents to features, and from features to digits. Encoders are linear: least squares inverts them."""
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from imder_lib.data.digits import ROWS
+from imder_lib.errors import UserError
 from imder_lib.model.imder import IMDer
 
 
@@ -37,3 +40,14 @@ class Decoder:
             else:
                 out[m] = (latents[m].flatten(-2) @ inverse).unflatten(-1, (self.steps, -1))
         return out
+
+
+def image(features: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Images (..., 8, 8) from modality -> (..., T, rows); absent modalities give NaN, unknown ones a UserError."""
+    if not features or set(features) - set(ROWS):
+        raise UserError(f"expected modalities out of {list(ROWS)}, got {list(features)}")
+    first = np.asarray(next(iter(features.values())))
+    out = np.full((*first.shape[:-2], 8, 8), np.nan, dtype=np.float32)
+    for m, x in features.items():
+        out[..., ROWS[m], :] = np.asarray(x).swapaxes(-1, -2)
+    return out

@@ -1,3 +1,6 @@
 """Everything around the library that runs it: the command imder, notebooks without a browser, reports, sweeps."""
 
-import imder_lib  # noqa: F401  first: what it sets must be set before PyTorch is imported
+from imder_runs import interrupts  # noqa: F401  first: the imports below take seconds
+
+# isort: split
+import imder_lib  # noqa: F401  before PyTorch, whose threads it sets

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 import typer
 
 from imder_lib.data import load
-from imder_lib.data.fake import write_fake
 from imder_lib.errors import UserError
-from imder_lib.startup import INTERRUPTED, interrupted, restore_interrupt
 from imder_runs import reproduce as jobs
 from imder_runs import sweep_commands
+from imder_runs.fake import write_fake
+from imder_runs.interrupts import INTERRUPTED, interrupted, restore_interrupt
 from imder_runs.notebook import run_notebook
 from imder_runs.places import HOME, NOTEBOOKS
 

@@ -16,11 +16,11 @@ from imder_lib.data.load import NAMES
 from imder_lib.data.missing import PROTOCOLS, nominal_rate
 from imder_lib.errors import UserError, unknown
 from imder_lib.experiment.cases import Case, cases, rates_of
-from imder_lib.experiment.comparison import COMPARED
 from imder_lib.experiment.training import RECIPES
 from imder_lib.settings import Settings
 from imder_runs.axes import axes, combinations, varied
 from imder_runs.cells import CHANGED, Cell, environment_hash
+from imder_runs.comparison import COMPARED
 from imder_runs.profiles import find_profile
 from imder_runs.setup import Run, check_start, parse_seeds, start_run
 

@@ -24,7 +24,6 @@ from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError, unwritable
 from imder_lib.experiment.cases import rates_of
 from imder_lib.experiment.checkpoint import write_text, written_whole
-from imder_lib.experiment.comparison import train_compared
 from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrained_bert, read_pretrained
 from imder_lib.experiment.text import bert_features, check_route
 from imder_lib.experiment.training import FitResult
@@ -33,6 +32,7 @@ from imder_lib.model.imder import IMDer
 from imder_lib.nets.precision import usable
 from imder_lib.settings import changed
 from imder_lib.startup import WAITING
+from imder_runs.comparison import train_compared
 from imder_runs.places import HOME
 from imder_runs.profiles import Profile, find_profile
 from imder_runs.tables import save_table

@@ -12,10 +12,9 @@ import torch
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 
-from imder_course.decoding import Decoder
+from imder_course.decoding import Decoder, image
 from imder_course.mixture import Mixture
 from imder_course.style import BLUE, SILVER, use_style
-from imder_lib.data.digits import image
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.model.recovery import encode_split

@@ -5,14 +5,12 @@ steps. Pixels 0 to 16 are mapped to -1 (paper) to .88 (ink) without 0, because a
 """
 
 import hashlib
-from collections.abc import Mapping
 
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from imder_lib.data.schema import MultimodalData, Split
-from imder_lib.errors import UserError
 
 ROWS = {"top": slice(0, 3), "middle": slice(3, 5), "bottom": slice(5, 8)}
 SIZES = {"train": 1257, "valid": 180, "test": 360}
@@ -31,14 +29,3 @@ def digits(seed: int = 0) -> MultimodalData:
         splits[name] = Split(features, labels[rows].astype(np.int64), [f"digits/{i}" for i in rows], 8)
     digest = hashlib.sha256(images.tobytes() + labels.tobytes() + repr((SIZES, seed)).encode()).hexdigest()
     return MultimodalData("digits", splits, digest)
-
-
-def image(features: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Images (..., 8, 8) from modality -> (..., T, rows); absent modalities give NaN, unknown ones a UserError."""
-    if not features or set(features) - set(ROWS):
-        raise UserError(f"expected modalities out of {list(ROWS)}, got {list(features)}")
-    first = np.asarray(next(iter(features.values())))
-    out = np.full((*first.shape[:-2], 8, 8), np.nan, dtype=np.float32)
-    for m, x in features.items():
-        out[..., ROWS[m], :] = np.asarray(x).swapaxes(-1, -2)
-    return out

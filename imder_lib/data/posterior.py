@@ -153,11 +153,6 @@ def convolution_matrix(weight: np.ndarray, steps: int) -> np.ndarray:
     return out.reshape(-1, steps * D)
 
 
-def style_shares(process: AffectProcess, features: Features) -> np.ndarray:
-    """(N, R): probabilities of the styles given features of all modalities, measured or recovered."""
-    return process.style_posterior(features, process.loadings)
-
-
 def bayes_prediction(process: AffectProcess, features: Features, available: np.ndarray, loss: str = "l1") -> np.ndarray:
     """The Bayes-optimal prediction of the label (N,), given the available modalities of each sample.
 

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import torch.nn.functional as F
 from scipy.stats import norm
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
 
 from imder_lib.errors import UserError
@@ -85,13 +85,6 @@ def class_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, float
     guess = p.argmax(axis=1)
     f1 = {f"f1_{kind}": f1_score(y, guess, average=kind, zero_division=0) for kind in ("weighted", "macro")}
     return {k: float(v) for k, v in ({"acc": accuracy_score(y, guess)} | f1).items()}
-
-
-def confusion(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Confusion matrix (C, C): rows true classes, columns predicted ones. Arguments as in :func:`class_metrics`."""
-    class_metrics(probability, label)  # checks the arguments
-    classes = np.arange(np.shape(probability)[1])
-    return confusion_matrix(np.reshape(label, -1), np.argmax(probability, axis=1), labels=classes)
 
 
 def coverage(mean: np.ndarray, std: np.ndarray, label: np.ndarray) -> dict[str, float]:

@@ -2,10 +2,9 @@
 
 import torch
 
-from imder_course.decoding import Decoder
+from imder_course.decoding import Decoder, image
 from imder_lib import IMDer, ModelConfig, load_data
 from imder_lib.config import FusionConfig
-from imder_lib.data.digits import image
 from imder_lib.model.recovery import encode_split
 
 

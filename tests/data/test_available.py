@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from imder_lib import UserError, load_data
-from imder_lib.data.fake import write_fake
 from imder_lib.data.load import convert
 from imder_lib.data.missing import restrict
 from imder_runs.cli import main
+from imder_runs.fake import write_fake
 
 N = {"train": 9, "valid": 4, "test": 5}
 WIDTHS = {"text": 8, "audio": 3, "vision": 4}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from imder_course.decoding import image
 from imder_lib import UserError, load_data
-from imder_lib.data.digits import image
 
 
 def test_modalities_reconstruct_the_image():

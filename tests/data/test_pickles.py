@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from imder_lib import UserError, load_data
-from imder_lib.data.fake import SIZES, write_fake
 from imder_lib.data.load import convert
 from imder_lib.data.pickles import read_pickle
 from imder_runs.cli import main
+from imder_runs.fake import SIZES, write_fake
 
 SMALL = {"train": 40, "valid": 8, "test": 9}
 

@@ -11,7 +11,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPClassifier
 
 from imder_lib import UserError, availability, bayes_prediction, exact_posterior, load_data, patterns
-from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean, style_shares
+from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean
 from imder_lib.data.process import correlation
 from imder_lib.data.synthetic import affect_process
 
@@ -68,7 +68,8 @@ def test_text_is_independent_of_the_style():
     process = affect_process({"text": 768, "audio": 3, "vision": 4}, steps=2)
     features, *_ = process.sample(4, np.random.default_rng(1))
     np.testing.assert_allclose(process.style_posterior(features, ["text"]), np.tile(process.prior, (4, 1)), atol=1e-9)
-    np.testing.assert_allclose(style_shares(process, features), brute_weights(process, features, SMALL), atol=1e-5)
+    shares = process.style_posterior(features, process.loadings)
+    np.testing.assert_allclose(shares, brute_weights(process, features, SMALL), atol=1e-5)
 
 
 def test_bayes_predictions_against_the_mixture():
@@ -114,10 +115,10 @@ def test_joint_draws_share_style_and_affect():
     features, *_ = process.sample(200, np.random.default_rng(1))
     drawn, styles = exact_draws(process, features, ["text"], 5, np.random.default_rng(0))
     complete = {m: np.concatenate(list(drawn[m])) if m in drawn else np.tile(x, (5, 1, 1)) for m, x in features.items()}
-    shares = style_shares(process, complete)[np.arange(1000), styles.ravel()]
+    shares = process.style_posterior(complete, process.loadings)[np.arange(1000), styles.ravel()]
     assert shares.mean() > 0.95
     apart = complete | {"vision": np.roll(complete["vision"], 200, axis=0)}  # modalities drawn independently
-    assert style_shares(process, apart)[np.arange(1000), styles.ravel()].mean() < 0.6
+    assert process.style_posterior(apart, process.loadings)[np.arange(1000), styles.ravel()].mean() < 0.6
     z, _ = process.affect_posterior(features, ["text"]).sample(2, np.random.default_rng(0))
     assert z.shape == (2, 200, 16 * 4)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imder_course.c2st import c2st
+from imder_course.theta_draws import OBSERVATIONS, two_moons_posterior
 from imder_lib import UserError, load_data
-from imder_lib.data.two_moons import OBSERVATIONS, simulate, two_moons_posterior
-from imder_lib.experiment.c2st import c2st
+from imder_lib.data.two_moons import simulate
 from imder_runs.setup import start_run
 
 SBIBM = np.load(Path(__file__).with_name("two_moons.npz"))

@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import WIDTHS, tiny_model
 
+from imder_course.posterior_check import posterior_check
 from imder_lib import IMDer, UserError, changed, evaluate, fit, load_data
 from imder_lib.data.missing import availability
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.experiment import stages
-from imder_lib.experiment.posterior_check import posterior_check
 from imder_lib.experiment.recovered_cache import fill_cache
 
 M = list(WIDTHS)

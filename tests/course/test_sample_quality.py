@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import tiny_model
 
+from imder_course.posterior_check import posterior_check
+from imder_course.sample_quality import sample_quality
 from imder_lib import IMDer, ModelConfig, UserError, changed, load_data
 from imder_lib.diffusion.samplers import Sampler
-from imder_lib.experiment.posterior_check import posterior_check
-from imder_lib.experiment.sample_quality import sample_quality
 from imder_lib.model.recovery import encode_split
 
 RHO, K, N = 0.8, 16, 400

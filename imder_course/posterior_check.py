@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from imder_course.sample_quality import sample_quality
 from imder_lib.data.missing import available_columns, patterns
 from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean
 from imder_lib.data.schema import MultimodalData, Split
@@ -14,7 +15,6 @@ from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.experiment.parallel import over_batches
-from imder_lib.experiment.sample_quality import sample_quality
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import ROWS, Latents, Standardizer, encode_split
 
@@ -38,14 +38,6 @@ def latent_posteriors(
     sampled, _ = exact_draws(process, split.features, given, draws, np.random.default_rng(seed), images)
     shape = (len(split), model.config.dim, -1)
     return {m: x.reshape(shape) for m, x in mean.items()}, {m: x.reshape(draws, *shape) for m, x in sampled.items()}
-
-
-def latent_posterior(
-    model: IMDer, split: Split, missing: str, given: Iterable[str], draws: int, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`latent_posteriors` of one missing modality: mean (N, D, T') and draws (K, N, D, T')."""
-    mean, sampled = latent_posteriors(model, split, given, draws, seed)
-    return mean[missing], sampled[missing]
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from imder_course.c2st import c2st
 from imder_lib import UserError
-from imder_lib.experiment.c2st import c2st
 
 N = 200
 
