@@ -16,6 +16,12 @@ from imder_lib.experiment.stages import RECIPES, fusion_stage
 from imder_lib.experiment.trainer import Trainer
 from imder_lib.model.imder import IMDer, check_widths
 
+# The one rule of which weights are kept, for readers; tables of a report show it.
+BEST_EPOCH = (
+    "Each stage of training keeps the epoch with the lowest validation loss, or a start in closed form that no epoch "
+    "beats by two standard errors; the test split chooses nothing."
+)
+
 
 @dataclass
 class FitResult:
