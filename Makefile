@@ -27,8 +27,8 @@ help:  ## list the targets
 test: $(READY)  ## set up and run every test and every notebook
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-fuzz: $(READY)  ## try a hundred thousand odd files and parameters
-	$(BIN)/python -m pytest tests/data/test_fuzz.py --hypothesis-profile fuzz --timeout 0 --numprocesses 2
+fuzz: $(READY)  ## try two hundred thousand odd files, grids, models, runs and parameters
+	$(BIN)/python -m pytest tests/*/test_fuzz*.py --hypothesis-profile fuzz --timeout 0 --numprocesses 2
 
 test-browser: $(READY)  ## run notebooks 00, 03 and 05 in JupyterLab in a headless Chromium
 	.ci/chromium

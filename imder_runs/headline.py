@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from imder_lib.errors import UserError
 from imder_runs.tables import METHOD_NAMES, METRIC_NAMES, interval
 
 TITLES = {"fixed": ("Fixed patterns", "available"), "random": ("Random missing rates", "nominal rate")}
@@ -13,16 +14,31 @@ AVERAGES = {"fixed": "the {} incomplete patterns", "random": "the {} rates above
 
 def read_results(folder: Path) -> pd.DataFrame:
     """Rows of :func:`imder_lib.evaluate`: the grid's, then those of methods that only notebook 05 has; may be empty."""
-    grid, notebook = (
-        pd.read_csv(path, dtype={"case": str}) if path.is_file() else pd.DataFrame(columns=["method", "recipe"])
-        for path in (folder / "tables" / f"05_{name}.csv" for name in ("paper_all", "all_metrics"))
-    )
+    places = {name: folder / "tables" / f"05_{name}.csv" for name in ("paper_all", "all_metrics")}
+    grid, notebook = (_rows(path, ["recipe"] if name == "paper_all" else []) for name, path in places.items())
     released = grid["recipe"] == "released"
     grid.loc[released & (grid["method"] == "imder"), "method"] = "released"
     if not released.all():  # the fills of both recipes' fusions have one name
         grid = grid[~released | (grid["method"] == "released")]
     parts = [part for part in (grid, notebook[~notebook["method"].isin(grid["method"])]) if len(part)]
     return pd.concat(parts) if parts else grid
+
+
+def _rows(path: Path, more: list[str]) -> pd.DataFrame:
+    """Rows of one file, with the columns that a headline needs and ``more``; none if there is no file."""
+    none = pd.DataFrame(columns=["method", "recipe"])
+    if not path.is_file():
+        return none
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(("case", "method", "protocol"), str))
+        table = table.astype({"seed": int} | {m: float for m in METRIC_NAMES if m in table}) if len(table) else none
+        table.loc[table["protocol"] == "random", "case"].astype(float) if len(table) else None
+        damaged = len(table) and table[["case", "method", "protocol", *more]].isna().any(axis=None)
+    except (OSError, KeyError, ValueError, TypeError):
+        damaged = True
+    if damaged:
+        raise UserError(f"{path} is damaged: remove it, and make the tables again")
+    return table
 
 
 def headline(table: pd.DataFrame, protocol: str, metric: str) -> dict[str, object]:
@@ -37,7 +53,7 @@ def headline(table: pd.DataFrame, protocol: str, metric: str) -> dict[str, objec
     cases, size = list(table["case"].unique()), table["case"].str.count(r"\+").max()
     part = [c for c in cases if (c.count("+") < size if protocol == "fixed" else float(c) > 0)]
     methods = sorted((m for m in METHOD_NAMES if (table["method"] == m).any()), key=lambda m: m == "bayes")
-    if not part or methods[0] not in ("imder", "released"):
+    if not part or not methods or methods[0] not in ("imder", "released"):
         return {}
     over, rows = AVERAGES[protocol].format(len(part)), []
     for name, members in {**{c: [c] for c in cases}, f"average of {over}": part}.items():
@@ -46,7 +62,10 @@ def headline(table: pd.DataFrame, protocol: str, metric: str) -> dict[str, objec
         best = best_methods({m: numbers for m, numbers in found.items() if m != "bayes"}, metric == "mae")
         texts = {m: f"{mean:.3f}" + ("" if np.isnan(std) else f" ± {std:.3f}") for m, (mean, std, *_) in found.items()}
         rows.append((name, [(texts.get(m, ""), m in best) for m in methods]))
-    own, (mean, _, low, high) = methods[0], found[methods[0]]  # of the last row, the average
+    own = methods[0]
+    if own not in found:  # it has complete cases alone
+        return {}
+    mean, _, low, high = found[own]  # of the last row, the average
     sentence = f"Averaged over {over}, {METHOD_NAMES[own]} has {METRIC_NAMES[metric]} {mean:.3f}"
     sentence += "" if np.isnan(low) else f" (95 % interval over seeds {low:.3f} to {high:.3f})"
     if others := {m: numbers[0] for m, numbers in found.items() if m not in (own, "bayes")}:

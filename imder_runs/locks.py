@@ -48,9 +48,9 @@ def newest(work: Path) -> int:
 
 def owner(work: Path, n: int) -> dict[str, object]:
     """What lock.N says: host, pid, started; empty if it cannot be read."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         found = json.loads((work / f"lock.{n}").read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        return found if isinstance(found, dict) and type(found.get("pid")) is int else {}
     return {}
 
 
@@ -59,7 +59,7 @@ def gone(work: Path, n: int) -> bool:
     found = owner(work, n)
     if found.get("host") != this_host():
         return False
-    return started(found["pid"]) != found["started"]
+    return started(found["pid"]) != found.get("started")
 
 
 @dataclass

@@ -12,7 +12,7 @@ import pandas as pd
 
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
-from imder_lib.experiment.trainer import BEST_EPOCH
+from imder_lib.experiment.training import BEST_EPOCH
 from imder_runs.attempt import CELLS, ERROR, WORK
 from imder_runs.cells import METRICS, Cell
 from imder_runs.engine import names
@@ -83,7 +83,8 @@ def _seconds(folder: Path, cells: Sequence[Cell], finished: Sequence[Cell]) -> f
     for cell in finished[:SAMPLE]:
         note = _json(folder / CELLS / cell.name / "provenance.json", dict)
         with suppress(TypeError, ValueError, KeyError):  # an earlier version's file, or not ours
-            known[_group(cell)].append(float(note["seconds"]))
+            seconds = float(note["seconds"])
+            known[_group(cell)].append(seconds)
     groups = Counter(map(_group, cells))
     if any(g not in known for g in groups):
         return None
@@ -100,16 +101,40 @@ def estimate(folder: Path, cells: Sequence[Cell], workers: int) -> str:
 
 
 def results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
-    """Tidy rows of all finished cells: those of :func:`imder_lib.evaluate`, and dataset, recipe, recoverer, varied."""
+    """Tidy rows of all finished cells: those of :func:`imder_lib.evaluate`, and dataset, recipe, recoverer, varied.
+
+    The rows of a damaged file are left out, see :func:`write_results`.
+    """
     finished = names(folder / CELLS)
-    found = [_json(folder / CELLS / c.name / METRICS, list) for c in cells if c.name in finished]
+    found = [_rows(folder, c) or [] for c in cells if c.name in finished]
     return pd.DataFrame([row for rows in found for row in rows])
 
 
+def _rows(folder: Path, cell: Cell) -> list[dict[str, Any]] | None:
+    """Rows of a finished cell; None if its file is damaged."""
+    rows = _json(folder / CELLS / cell.name / METRICS, list)
+    own, cases = cell.settings, {(p, str(c)) for p, c in cell.settings.get("cases", ())}
+    given = {"dataset": own.get("data")} | {k: own.get(k) for k in ("recipe", "recoverer", "varied", "seed")}
+    try:
+        sound = {(r["protocol"], r["case"]) for r in rows} == cases
+        for row in rows:
+            numbers = [v for k, v in row.items() if k not in (*KEY, "method")]
+            sound = sound and isinstance(row["method"], str) and {k: row[k] for k in given} == given
+            sound = sound and all(v is None or type(v) in (int, float) for v in (row["realised"], *numbers))
+    except (KeyError, TypeError, AttributeError):
+        return None
+    return rows if sound else None
+
+
 def write_results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
-    """Write results.csv, tables/ beside published results, and tables/missing.csv: cells that are not finished."""
+    """Write results.csv, tables/ beside published results, and tables/missing.csv: cells without results.
+
+    Their state is "running", "failed", "left", or "damaged": remove such a folder, and the next sweep runs it again.
+    """
     table, finished = results(folder, cells), names(folder / CELLS)
-    missing = [{"cell": c.name, "state": state_of(folder, c.name)} for c in cells if c.name not in finished]
+    states = {c.name: state_of(folder, c.name) for c in cells if c.name not in finished}
+    states |= {c.name: "damaged" for c in cells if c.name in finished and _rows(folder, c) is None}
+    missing = [{"cell": name, "state": state} for name, state in states.items()]
     save_table(folder, pd.DataFrame(missing, columns=["cell", "state"]), "missing")
     write_text(folder / "results.csv", table.to_csv(index=False))
     if table.empty or "protocol" not in table:

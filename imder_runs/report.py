@@ -7,8 +7,9 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
+from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import write_text
-from imder_lib.experiment.trainer import BEST_EPOCH
+from imder_lib.experiment.training import BEST_EPOCH
 from imder_runs.headline import headline, read_results
 from imder_runs.tables import METHOD_NAMES, METRIC_NAMES
 
@@ -51,7 +52,11 @@ def _figures(folder: Path, key: str) -> list[dict[str, str]]:
     """Figures of a notebook: name, PNG in base64, and caption."""
     out = []
     for path in sorted((folder / "figures").glob(f"{key}_*.png")):
-        caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
+        note = path.with_suffix(".json")
+        try:
+            caption = str(json.loads(note.read_text(encoding="utf-8"))["caption"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(f"{note} is no caption of {path.name}: remove the figure, or make it again") from None
         out.append({"name": path.stem, "png": base64.b64encode(path.read_bytes()).decode(), "caption": caption})
     return out
 
@@ -66,7 +71,10 @@ def _tables(folder: Path, key: str) -> list[dict[str, object]]:
     out = []
     for path in sorted((folder / "tables").glob(f"{key}_*.csv"), key=place):
         words = [METRIC_NAMES.get(word, word) for word in path.stem.split("_")[1:]]
-        table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=NAMES)
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=NAMES)
+        except (OSError, ValueError):
+            raise UserError(f"{path} is no table that can be read: remove it, or make it again") from None
         table = table.assign(**{c: table[c].replace(NAMES) for c in ("method", "metric") if c in table})
         html = "" if len(table) > SHOWN else table.apply(_short).to_html(index=False, border=0)  # escapes all cells
         out.append({"name": " ".join(words), "file": path.stem, "rows": len(table), "html": html})

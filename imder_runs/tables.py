@@ -80,7 +80,7 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
     kit = table[(table["protocol"] == protocol) & (table["method"] == "imder")]
     if kit.empty:
         return pd.DataFrame()
-    percent = ["acc2", "f1", "acc7"] if sentiment else []
+    percent = [m for m in ("acc2", "f1", "acc7") if sentiment and m in kit]
     kit = kit.assign(case=kit["case"].astype(str), **{metric: 100 * kit[metric] for metric in percent})
     groups: dict[str, list[str]] = {case: [case] for case in kit["case"].unique()}
     if protocol == "fixed":
@@ -92,7 +92,7 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
     paper = paper[(paper["protocol"] == protocol) & paper["method"].str.startswith("IMDer")]
     paper = paper.assign(key=paper["case"] if protocol == "fixed" else paper["case"].astype(float))
     rows = []
-    for metric in (*percent, "mae", "corr"):
+    for metric in (m for m in (*percent, "mae", "corr") if m in kit):
         for case, members in groups.items():
             part = kit[kit["case"].isin(members)].groupby("seed")[[metric, "realised"]].mean()
             head = {

@@ -15,7 +15,7 @@ from imder_lib.settings import changed
 
 WIDTHS = {"text": 12, "audio": 5, "vision": 8}
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # not in the checkout
-# tests/data/test_fuzz.py: a fixed share in the tests, other cases each time in make fuzz
+# test_fuzz*.py: a fixed share in the tests, other cases each time in make fuzz
 _common = {"deadline": 10_000, "database": None, "print_blob": True}
 _common["suppress_health_check"] = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 settings.register_profile("tests", max_examples=150, derandomize=True, **_common)

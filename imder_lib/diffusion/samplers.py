@@ -191,9 +191,10 @@ class Sampler:
         """
         run, sde, args = SAMPLERS[self.name], sde or VESDE(), (condition, noise, callback)
         calls = (self.steps + 1) // 2 if run is heun else self.steps
-        path = levels(self.schedule, calls, sde).to(like)
+        # On the host: a GPU need not be waited for at each step.
+        path = levels(self.schedule, calls, sde).to(like.dtype)
         x = normal(like, noise) * path[0]
         if run is not em:
             return run(denoise, path, x, *args, **self.settings)
-        times = released_times(calls).to(like) if self.schedule == "released" else sde.time(path[:-1])
+        times = released_times(calls).to(like.dtype) if self.schedule == "released" else sde.time(path[:-1])
         return em(denoise, times, x, *args, sde)

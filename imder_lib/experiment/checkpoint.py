@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from imder_lib.config import ModelConfig
 from imder_lib.errors import UserError, file_fault, unwritable
-from imder_lib.model.bert import check_finite
+from imder_lib.model.bert import check_finite, check_fit
 from imder_lib.model.imder import IMDer
 from imder_lib.settings import changed
 
 CHECKPOINT = "checkpoint.pt"  # of a training run, in its folder
+PLAIN = str | int | float | None
+MOST = 1000  # layers and blocks of a model in a file, so that a damaged file does not fill the memory
 
 
 @contextmanager
@@ -68,17 +70,35 @@ def read_checkpoint(folder: Path, model: nn.Module) -> dict[str, Any]:
     """Read the checkpoint in a folder and load its weights into the model."""
     try:
         state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-        weights = state["model"]
+        _check_state(state)
     except Exception:  # missing, truncated or another format: the same remedy
         raise UserError(
             f"no checkpoint can be read in {folder} ({file_fault(folder / CHECKPOINT)}), or name another folder"
         ) from None
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:  # other settings, or another version of the kit
+        model.load_state_dict(state["model"])
+    except (RuntimeError, TypeError, AttributeError) as error:  # other settings, or another version of the kit
         short = " ".join(str(error).split())
         raise UserError(f"the checkpoint in {folder} is of another model ({short:.160}): name another folder") from None
     return state
+
+
+def _check_state(state: dict[str, Any]) -> None:
+    """Raise any error unless a checkpoint has the parts that a :class:`~.trainer.Trainer` has written."""
+    config, rows = state["config"], state["history"]
+    names = [*state["done"], *state.get("limits", {}), *config, *(row["stage"] for row in rows)]
+    sound = all(isinstance(x, list) for x in (state["done"], rows)) and isinstance(state.get("stage", {}), dict)
+    sound = sound and "model" in state and all(isinstance(x, str) for x in names)
+    if not sound or not all(isinstance(x, PLAIN) for part in (config, *rows) for x in part.values()):
+        raise TypeError("parts of other types")
+
+
+def check_like(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise a TypeError unless a state has the types of ``own``, and in lists of tensors also the shapes."""
+    for k, v in own.items():
+        tensors = isinstance(v, list) and v and isinstance(v[0], Tensor)
+        if type(state[k]) is not type(v) or (tensors and [x.shape for x in state[k]] != [x.shape for x in v]):
+            raise TypeError(f"{k} of another type or shape")
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
@@ -108,8 +128,15 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> IMDer:
     state = read_tensors(path, "model")
     try:
         config = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        model = IMDer(changed(ModelConfig(config["widths"]), **config))
+        config = changed(ModelConfig(config["widths"]), **config)
+        sizes = (config.fusion.layers, config.joint.blocks, config.unet.refiner_blocks, len(config.unet.channels))
+        if max(sizes) > MOST:
+            raise ValueError(f"more than {MOST} layers or blocks")
+        with torch.device("meta"):  # costs no memory, whatever the sizes
+            shapes = {k: tuple(v.shape) for k, v in IMDer(config).state_dict().items()}
+        check_fit(state, shapes, path.name)
+        model = IMDer(config)
         model.load_state_dict(state)
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+    except Exception as error:  # odd settings can raise nearly anything
         raise UserError(f"no model can be read from {path} ({error!s:.200})") from None
     return model.to(device).eval()

@@ -16,15 +16,10 @@ from tqdm import tqdm
 from imder_lib.config import StageConfig, TrainConfig
 from imder_lib.diffusion.noise import derive_seed, seeded
 from imder_lib.errors import UserError, unwritable
-from imder_lib.experiment.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint, write_text
+from imder_lib.experiment.checkpoint import CHECKPOINT, check_like, read_checkpoint, write_checkpoint, write_text
 from imder_lib.experiment.parallel import progress_bar
 
 WARM_UP = 100  # steps, or a tenth of all steps if that is fewer
-# The one rule of which weights are kept, for readers; tables of a report show it.
-BEST_EPOCH = (
-    "Each stage of training keeps the epoch with the lowest validation loss, or a start in closed form that no epoch "
-    "beats by two standard errors; the test split chooses nothing."
-)
 SAVED = ("epoch", "best_epoch", "best", "kept", "average", "initial")  # of a Learner, in the checkpoint
 
 
@@ -90,6 +85,8 @@ class Learner:
         return plain | {"optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; raises nearly anything if it is damaged."""
+        check_like(state, {k: getattr(self, k) for k in SAVED})
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         for k in SAVED:
@@ -227,7 +224,11 @@ class Trainer:
         if epochs and stage.groups():
             learner = Learner(stage, self.model, self.config)
             if self.cut:
-                learner.load_state_dict(self.cut)
+                try:
+                    learner.load_state_dict(self.cut)
+                except Exception:
+                    fault = f"the checkpoint in {self.folder} does not fit stage {stage.name}: name another folder"
+                    raise UserError(fault) from None
             elif stage.keep_initial:
                 self.history.append(learner.validate_initial())
             self.limits[stage.name] = epochs

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from imder_lib.experiment.trainer import BEST_EPOCH
+from imder_lib.experiment.training import BEST_EPOCH
 from imder_runs.headline import best_methods, headline, read_results
 from imder_runs.report import write_report
 from imder_runs.setup import Run

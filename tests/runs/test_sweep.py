@@ -14,7 +14,7 @@ from scipy import stats
 
 from imder_lib import UserError
 from imder_lib.data.missing import RATES
-from imder_lib.experiment.trainer import BEST_EPOCH
+from imder_lib.experiment.training import BEST_EPOCH
 from imder_runs import reproduce as reproduce_module
 from imder_runs.cli import main
 from imder_runs.fake import write_fake
