@@ -1,18 +1,24 @@
 """Text routes: the text features of the file, or BERT features of text_bert, frozen or fine-tuned."""
 
 import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.errors import UserError, file_fault, unknown
 from imder_lib.experiment.checkpoint import written_whole
-from imder_lib.model.bert import SHOWN, check_finite, last_hidden, transformers_library
+from imder_lib.model.bert import last_hidden
+from imder_lib.model.weights import SHOWN, check_finite, check_fit
 
+HEAD_WIDTH = 64  # of all published BERTs; a checkpoint does not store the number of heads
 HUB_NAME = "bert-base-uncased"
 FILES = "config.json and model.safetensors (or pytorch_model.bin)"
 ROUTES = ("features", "bert-frozen", "bert-finetune")
@@ -21,6 +27,52 @@ ROUTES = ("features", "bert-frozen", "bert-finetune")
 def check_route(route: str) -> None:
     if route not in ROUTES:
         raise unknown("unknown text route", route, ROUTES)
+
+
+def bert_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Sizes of a BERT from the shapes of its state dict; a size is 1 if its tensor is missing.
+
+    A width that several tensors share is the most frequent value, so :func:`check_fit` can report a single wrong one.
+    """
+
+    def rows(pattern: str) -> int:
+        found = Counter(v.shape[0] for k, v in state.items() if re.fullmatch(pattern, k) and v.ndim)
+        return found.most_common(1)[0][0] if found else 1
+
+    hidden = rows(r".*LayerNorm\.(weight|bias)")
+    layers = [int(m[1]) for k in state if (m := re.match(r"encoder\.layer\.(\d+)\.", k))]
+    return {
+        "vocab_size": rows(r"embeddings\.word_embeddings\.weight"),
+        "hidden_size": hidden,
+        "num_hidden_layers": max(layers, default=-1) + 1,
+        "num_attention_heads": max(1, hidden // HEAD_WIDTH),
+        "intermediate_size": rows(r".*\.intermediate\.dense\.(weight|bias)"),
+        "max_position_embeddings": rows(r"embeddings\.position_embeddings\.weight"),
+        "type_vocab_size": rows(r"embeddings\.token_type_embeddings\.weight"),
+    }
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise UserError(
+            "transformers is not installed and BERT needs it: pip install 'imder-kit[bert]', or use text 'features'"
+        ) from None
+    return transformers
+
+
+def build_bert(state: Mapping[str, Tensor]) -> nn.Module:
+    """Build a BERT in eval mode from a state dict with standard names, without a download.
+
+    Raises:
+        UserError: missing or extra names, or wrong shapes. The pooler may be absent, but not in part.
+    """
+    library, pooler = _transformers(), any(k.startswith("pooler.") for k in state)
+    bert = library.BertModel(library.BertConfig(**bert_sizes(state)), add_pooling_layer=pooler)
+    check_fit(state, {k: tuple(v.shape) for k, v in bert.named_parameters()}, "the BERT of the checkpoint")
+    bert.load_state_dict(dict(state), strict=False)  # it holds no buffers
+    return bert.eval()
 
 
 def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:
@@ -33,7 +85,7 @@ def local_bert(folder: str | Path, *, download: bool = False) -> nn.Module:
     Raises:
         UserError: no BERT in the folder, or it cannot be read or downloaded.
     """
-    folder, Bert = Path(folder), transformers_library().BertModel
+    folder, Bert = Path(folder), _transformers().BertModel
     if not (folder / "config.json").is_file():
         if not download:
             raise UserError(

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from imder_lib.config import ModelConfig
 from imder_lib.errors import UserError, file_fault, unwritable
-from imder_lib.model.bert import check_finite, check_fit
 from imder_lib.model.imder import IMDer
+from imder_lib.model.weights import check_finite, check_fit
 from imder_lib.settings import changed
 
 CHECKPOINT = "checkpoint.pt"  # of a training run, in its folder

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from imder_lib.config import ModelConfig, model_preset
 from imder_lib.errors import UserError, file_fault
-from imder_lib.model.bert import check_finite, check_fit
 from imder_lib.model.imder import IMDer
+from imder_lib.model.weights import check_finite, check_fit
 
 LETTER = {"text": "l", "audio": "a", "vision": "v"}
 IGNORED = re.compile(r"(\.version|\._float_tensor|\.position_ids)$")  # buffers of fairseq and of BERT
