@@ -89,7 +89,8 @@ def _check_state(state: dict[str, Any]) -> None:
     names = [*state["done"], *state.get("limits", {}), *config, *(row["stage"] for row in rows)]
     sound = all(isinstance(x, list) for x in (state["done"], rows)) and isinstance(state.get("stage", {}), dict)
     sound = sound and "model" in state and all(isinstance(x, str) for x in names)
-    if not sound or not all(isinstance(x, PLAIN) for part in (config, *rows) for x in part.values()):
+    values = [x for row in rows for x in row.values()] + [x for x in config.values() if not isinstance(x, dict)]
+    if not sound or not all(isinstance(x, PLAIN) for x in values):
         raise TypeError("parts of other types")
 
 
