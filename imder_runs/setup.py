@@ -23,8 +23,8 @@ from imder_lib.data.load import NAMES, load_data
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError, unwritable
 from imder_lib.experiment.cases import rates_of
-from imder_lib.experiment.checkpoint import write_text, written_whole
 from imder_lib.experiment.training import FitResult
+from imder_lib.files import write_text, written_whole
 from imder_lib.model.imder import IMDer
 from imder_lib.nets.precision import usable
 from imder_lib.settings import changed

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.errors import UserError, file_fault, unknown
-from imder_lib.experiment.checkpoint import written_whole
+from imder_lib.files import written_whole
 from imder_lib.model.bert import last_hidden
 from imder_lib.model.weights import SHOWN, check_finite, check_fit
 

@@ -111,11 +111,7 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_released(path: str | Path, preset: str = "mosi") -> IMDer:
-    """Load the released model from the authors' checkpoint, in eval mode, on the CPU.
-
-    Args:
-        path: checkpoint written by torch.save.
-        preset: "mosi" or "mosei".
+    """Load the released model for preset "mosi" or "mosei" from the authors' checkpoint, in eval mode, on the CPU.
 
     Raises:
         UserError: no such file, not a state dict, or names and shapes that do not fit.
