@@ -215,10 +215,8 @@ def model_preset(
 ) -> ModelConfig:
     """Sizes of the released model for "mosi" or "mosei" (any other data: "mosi" with its own widths).
 
-    Args:
-        widths: replaces the data set's own feature widths.
-        preset: "kit" or "released": rules, sampler, encoders, readout and padding.
-        changes: any field of :class:`ModelConfig`, see :func:`changed`.
+    ``preset``, "kit" or "released", gives rules, sampler, encoders, readout and padding; ``changes`` as in
+    :func:`changed`.
     """
     if name not in SIZES:
         raise unknown("unknown preset", name, SIZES)

@@ -31,15 +31,10 @@ class ScoreDenoiser:
 
 @dataclass(frozen=True)
 class EDMDenoiser:
-    """Preconditioning of Karras et al. (2022), table 1: D = c_skip x + c_out F(c_in x, c_noise, condition).
+    """Preconditioning of Karras et al. (2022), table 1: D = c_skip x + c_out F(c_in x, c_noise, condition)."""
 
-    Attributes:
-        net: F, callable (x (B, ...), c_noise (B,), condition) -> (B, ...).
-        sigma_data: standard deviation of clean data; 1 for standardised latents.
-    """
-
-    net: Callable[[Tensor, Tensor, Any], Tensor]
-    sigma_data: float = 1.0
+    net: Callable[[Tensor, Tensor, Any], Tensor]  # F: (x (B, ...), c_noise (B,), condition) -> (B, ...)
+    sigma_data: float = 1.0  # standard deviation of clean data; 1 for standardised latents
 
     def __call__(self, x: Tensor, sigma: Tensor, condition: Any) -> Tensor:
         s, d = per_sample(sigma, x), self.sigma_data
@@ -58,12 +53,9 @@ def score_of(denoise: Denoiser, sde: VESDE, x: Tensor, t: Tensor, condition: Any
 
 
 class NoisyCondition:
-    """A denoiser that adds noise at the level of x to its condition.
+    """A denoiser that adds noise at the level of x to its condition, a tensor.
 
-    Args:
-        denoise: denoiser whose condition is a tensor.
-        mode: "fresh": new noise at every call, as in the release. "frozen": the same noise, scaled at every call.
-        noise: noise source.
+    ``mode`` "fresh": new noise at every call, as in the release. "frozen": the same noise, scaled at every call.
     """
 
     def __init__(self, denoise: Denoiser, mode: str, noise: Noise = None) -> None:

@@ -17,17 +17,12 @@ LEVELS = (50, 80, 95)  # of central intervals, in percent
 
 
 def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """All metrics of one set of predictions.
+    """All metrics of finite predictions and labels (N,).
 
     acc2, f1: classes > 0 and <= 0, on samples whose label is not 0. acc2_has0, f1_has0: classes >= 0 and < 0, on all
     samples. F1 is weighted by class support. acc5, acc7: accuracy after clipping to [-2, 2] or [-3, 3] and rounding.
-    mae: in units of the label. corr: Pearson correlation, 0 if predictions or labels are constant.
-
-    Args:
-        prediction, label: (N,), finite.
-
-    Returns:
-        name -> value; NaN for acc2 and f1 if every label is 0.
+    mae: in units of the label. corr: Pearson correlation, 0 if predictions or labels are constant. acc2 and f1 are NaN
+    if every label is 0.
     """
     p, y = np.asarray(prediction, float).reshape(-1), np.asarray(label, float).reshape(-1)
     if p.shape != y.shape or not len(y):
@@ -50,13 +45,7 @@ def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
 
 
 def task_loss(prediction: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    """Training loss of the fusion: L1 for numbers, cross-entropy for int64 classes.
-
-    Args:
-        prediction: (B, 1), or logits (B, C).
-        labels: (B, 1).
-        reduction: "mean" over samples, or "none".
-    """
+    """Training loss of the fusion for labels (B, 1): L1 for numbers (B, 1), cross-entropy for logits (B, C)."""
     if labels.is_floating_point():
         return F.l1_loss(prediction, labels, reduction=reduction)
     return F.cross_entropy(prediction, labels[:, 0], reduction=reduction)

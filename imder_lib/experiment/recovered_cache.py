@@ -18,15 +18,10 @@ DRAWS = 2  # per sample and pattern: fusion is trained on the mean prediction ov
 
 @dataclass
 class RecoveredCache:
-    """Recovered latents of a split, for some incomplete patterns of each sample.
+    """Recovered latents of a split, for some incomplete patterns of each sample."""
 
-    Attributes:
-        available: bool (N, P, M), the P patterns of each sample.
-        recovered: modality -> (K, N, P, D, T), K draws; zero where the modality is available.
-    """
-
-    available: Tensor
-    recovered: Latents
+    available: Tensor  # bool (N, P, M), the P patterns of each sample
+    recovered: Latents  # modality -> (K, N, P, D, T), K draws; zero where the modality is available
 
     @property
     def patterns(self) -> int:

@@ -48,13 +48,16 @@ def _observed(model: IMDer, data: MultimodalData, config: TrainConfig) -> dict[s
     return {k: x.to(next(model.parameters()).device) for k, x in observed.items()}
 
 
-def _latents(model: IMDer, split: Split, observed: Tensor) -> Latents:
-    """Latents of a split, zero where ``observed`` (N, M) does not let them be read.
+def _latents(model: IMDer, data: MultimodalData, observed: dict[str, Tensor]) -> dict[str, Latents]:
+    """Latents of "train" and "valid", zero where ``observed`` does not let them be read.
 
     The joint net then reads noise around 0 for a modality whose truth is unknown, as in MissDiff (Ouyang et al., 2023).
     """
-    latents = encode_split(model, split)
-    return {m: latents[m] * observed[:, c, None, None] for c, m in enumerate(model.modalities)}
+    out = {}
+    for name, seen in observed.items():
+        latents = encode_split(model, data.splits[name])
+        out[name] = {m: latents[m] * seen[:, c, None, None] for c, m in enumerate(model.modalities)}
+    return out
 
 
 def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: nn.Module | None = None) -> Stage:
@@ -108,7 +111,7 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: 
 def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
     """Train the recoverer with its own loss on latents of fixed encoders, with a random pattern per sample."""
     observed = _observed(model, data, config)
-    latents = {name: _latents(model, data.splits[name], seen) for name, seen in observed.items()}
+    latents = _latents(model, data, observed)
     device = next(model.parameters()).device
     table = available_columns(patterns(model.modalities, complete=False), model.modalities).to(device)
 
@@ -149,7 +152,7 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     """
     device = next(model.parameters()).device
     observed = _observed(model, data, config)
-    latents = {name: _latents(model, data.splits[name], seen) for name, seen in observed.items()}
+    latents = _latents(model, data, observed)
     labels = {name: torch.from_numpy(data.splits[name].labels.copy())[:, None].to(device) for name in observed}
     caches, most = {}, {}
     for name, each in (("train", config.adapt.patterns), ("valid", 0)):  # all patterns in validation: less variance

@@ -26,20 +26,14 @@ BEST_EPOCH = (
 
 @dataclass
 class FitResult:
-    """Result of training.
+    """Result of training."""
 
-    Attributes:
-        model: model with the weights of the best epochs, in eval mode.
-        history: one row per stage and epoch: train and valid loss, lr, kept, seconds. Epoch 0 is the initial weights.
-            The model has the weights of the last kept row of each stage.
-        path: of model.safetensors; None if a stage is left, see ``until``.
-        seconds: duration of this call.
-    """
-
-    model: IMDer
+    model: IMDer  # with the weights of the best epochs, in eval mode
+    # One row per stage and epoch: train and valid loss, lr, kept, seconds. Epoch 0 is the initial weights. The model
+    # has the weights of the last kept row of each stage.
     history: pd.DataFrame
-    path: Path | None
-    seconds: float
+    path: Path | None  # of model.safetensors; None if a stage is left
+    seconds: float  # of this call
 
 
 def fit(

@@ -1,6 +1,7 @@
 """The IMDer model: encode, recover missing latents, refine, fuse, predict."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imder_lib.config import ModelConfig
-from imder_lib.diffusion.noise import Noise
+from imder_lib.diffusion.noise import Noise, seeded
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.model.recoverers import make_recoverer
@@ -33,20 +34,13 @@ def check_widths(expected: Mapping[str, int], found: Mapping[str, int]) -> None:
 
 @dataclass
 class Output:
-    """Result of a forward pass.
+    """Result of a forward pass."""
 
-    Attributes:
-        prediction: (B, outputs), in units of the label, or logits of classes.
-        latents: modality -> (B, D, T), inputs of the fusion: true where available, refined where missing.
-        recovered: modality -> (B, D, T), the same before the refiner.
-        vectors: modality -> (B, (M-1) D), last time step of the fusion.
-        losses: "score.<modality>" and "refine.<modality>", scalars; 0 for a modality that is available in all samples.
-    """
-
-    prediction: Tensor
-    latents: dict[str, Tensor]
-    recovered: dict[str, Tensor]
-    vectors: dict[str, Tensor]
+    prediction: Tensor  # (B, outputs), in units of the label, or logits of classes
+    latents: Latents  # modality -> (B, D, T), inputs of the fusion: true where available, refined where missing
+    recovered: Latents  # modality -> (B, D, T), the same before the refiner
+    vectors: dict[str, Tensor]  # modality -> (B, (M-1) D), last time step of the fusion
+    # "score.<modality>" and "refine.<modality>", scalars; 0 for a modality that is available in all samples
     losses: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -60,11 +54,7 @@ class IMDer(nn.Module):
 
     def __init__(self, config: ModelConfig, seed: int | None = None) -> None:
         super().__init__()
-        if seed is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self._build(config)
-        else:
+        with nullcontext() if seed is None else seeded(seed):
             self._build(config)
 
     def _build(self, config: ModelConfig) -> None:

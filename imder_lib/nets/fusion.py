@@ -30,14 +30,9 @@ class Readout(nn.Module):
 class Fusion(nn.Module):
     """Cross-modal encoders for every pair of modalities, then a memory encoder for each target modality.
 
-    The prediction is computed from the last time step of each target.
-
-    Args:
-        modalities: names in canonical order, at least two.
-        dim: channels D of the latents.
-        config: sizes; with a readout, that of the latents' time averages is added to the prediction.
-        mask_padding: do not attend to padding (zero latents at the end, see :func:`lengths_of`), and use the last valid
-            step. False: use the last of all steps, as in the release.
+    The prediction is computed from the last time step of each target; a readout of time averages is added to it. With
+    ``mask_padding`` padding (zero latents at the end, see :func:`lengths_of`) is not attended to, and the last step is
+    the last valid one; otherwise it is the last of all, as in the release.
     """
 
     def __init__(self, modalities: Sequence[str], dim: int, config: FusionConfig, mask_padding: bool = False) -> None:

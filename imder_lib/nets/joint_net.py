@@ -43,16 +43,12 @@ class JointNet(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, level: Tensor, known: Tensor, available: Tensor) -> Tensor:
-        """Raw output F.
+        """Raw output F (B, M, D, T).
 
         Args:
-            x: (B, M, D, T), scaled noisy latents where missing; not read where available.
+            x: (B, M, D, T), scaled noisy latents where missing; not read where available (B, M).
             level: (B,), a quarter of the logarithm of the noise level.
             known: (B, M, D, T), clean latents where available, zero where missing.
-            available: bool (B, M).
-
-        Returns:
-            (B, M, D, T)
         """
         B, M, D, T = x.shape
         flags, angle = available.to(x), 2 * math.pi * level[:, None] * self.W
