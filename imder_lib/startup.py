@@ -13,9 +13,7 @@ def set_waiting(environment: MutableMapping[str, str], loaded: bool) -> str:
     By default they spin and keep their cores busy. If other processes use the machine, threads with work then wait for
     these cores, and a training step can take many times as long (see benchmarks/threads.py).
 
-    Args:
-        environment: of this process, or of a process to be started.
-        loaded: PyTorch is imported there, so OpenMP has read the variables already.
+    ``environment`` is that of this process or of one to be started; where PyTorch is ``loaded``, OpenMP has read it.
     """
     if own := [f"{k}={environment[k]}" for k in VARIABLES if k in environment]:
         return ", ".join(own)

@@ -152,9 +152,8 @@ def bayes_prediction(process: AffectProcess, features: Features, available: np.n
     Before it is clipped, the label has the posterior sum_r w_r N(v_r . mu_r, v_r^T C_r v_r + s_y^2), where v_r are the
     label weights. Its median is optimal for MAE and for ACC2.
 
-    Args:
-        available: bool (N, M), columns in the order of the process.
-        loss: "l1" for the median, "squared" for the mean, both clipped to [-3, 3]; "positive" for P(label > 0).
+    ``available``: bool (N, M), in the order of the process. ``loss``: "l1" for the median, "squared" for the mean, both
+    clipped to [-3, 3]; "positive" for P(label > 0).
     """
     if loss not in ("l1", "squared", "positive"):
         raise UserError(f"unknown loss {loss!r}: expected 'l1', 'squared' or 'positive'")

@@ -136,25 +136,15 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
 
 @dataclass(frozen=True)
 class Sampler:
-    """Sampler, schedule and settings of one draw.
+    """Sampler, schedule and settings of one draw. An unknown name or setting is a UserError, as is a bad value."""
 
-    Attributes:
-        name: one of :data:`SAMPLERS`.
-        steps: network calls >= 1; "heun" uses an odd number, so it rounds an even one down.
-        schedule: noise schedule: "released", "karras" or "geometric".
-        settings: keywords of the sampler, such as {"eta": 0.5}.
-        guidance: classifier-free guidance weight w (Ho & Salimans, 2022): D0 + w (D - D0), where D0 is the denoiser
-            without condition. 0: no condition; 1: the trained denoiser; above 1: a stronger condition. Values other
-            than 1 need net "joint" and two network calls per step.
-
-    Raises:
-        UserError: an unknown name or setting, or a value out of range.
-    """
-
-    name: str = "dpmpp_3m_sde"
-    steps: int = 20
-    schedule: str = "geometric"
-    settings: Mapping[str, float] = field(default_factory=dict)
+    name: str = "dpmpp_3m_sde"  # one of SAMPLERS
+    steps: int = 20  # network calls >= 1; "heun" uses an odd number, so it rounds an even one down
+    schedule: str = "geometric"  # one of SCHEDULES
+    settings: Mapping[str, float] = field(default_factory=dict)  # keywords of the sampler, such as {"eta": 0.5}
+    # Classifier-free guidance weight w (Ho & Salimans, 2022): D0 + w (D - D0), where D0 is the denoiser without
+    # condition. 0: no condition; 1: the trained denoiser; above 1: a stronger condition. Values other than 1 need net
+    # "joint" and two network calls per step.
     guidance: float = 1.0
 
     def __post_init__(self) -> None:

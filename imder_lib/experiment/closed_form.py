@@ -26,13 +26,7 @@ def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: i
     information. For a wider one, the first channels (one, or one per class) are its part of the ridge regression of the
     label on all time averages, because the label may depend on directions of small variance. Components fill the rest.
 
-    Args:
-        model: model with encoders "components"; changed in place.
-        data: data with the model's modalities.
-        rows: (n,) training samples whose modalities are all observed.
-
-    Returns:
-        the ridge regression
+    ``rows`` (n,) are training samples whose modalities are all observed. Returns the ridge regression.
     """
     labels, D = data.train.labels[rows.numpy()], model.config.dim
     labels = np.eye(data.classes)[labels] if data.classes else labels[:, None]
@@ -89,8 +83,7 @@ def fit_readout(
     fusion is initialised to zero, so the untrained model predicts the output of the readout.
 
     Args:
-        model: model with a readout, whose encoders :func:`fit_encoders` has set; changed in place.
-        ridge: return value of :func:`fit_encoders`.
+        ridge: of :func:`fit_encoders`, which has set the encoders.
         train, valid: time averages of the latents (n, M D), see :func:`Fusion.averages`, and labels (n,).
     """
     (x, y), readout, mean = train, model.fusion.readout, train[0].mean(0)

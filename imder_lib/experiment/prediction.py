@@ -47,11 +47,9 @@ def predict(
 
 
 class Predictor:
-    """Predictions of one method, computed once per sample and pattern and shared by all protocols.
+    """Predictions of one method for n samples, computed once per sample and pattern and shared by all protocols.
 
-    Args:
-        predict: (rows (n,), available bool (n, M)) -> predictions of K draws, (K, n) or (K, n, C).
-        n: number of samples.
+    ``predict``: (rows (r,), available bool (r, M)) -> predictions of K draws, (K, r) or (K, r, C).
     """
 
     def __init__(self, predict: Callable[[np.ndarray, np.ndarray], np.ndarray], n: int) -> None:

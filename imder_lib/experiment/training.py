@@ -50,8 +50,6 @@ def fit(
 
     Args:
         model: changed in place; training uses its device.
-        data: data with the model's modalities and widths.
-        config: recipe and hyper-parameters.
         out_dir: folder of checkpoint.pt and history.csv; at the end also model.safetensors and model.json.
         resume: continue after the last finished epoch in ``out_dir``, if there is one.
         until: stop after this stage.

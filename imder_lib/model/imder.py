@@ -47,9 +47,7 @@ class Output:
 class IMDer(nn.Module):
     """Incomplete multimodality-diffused emotion recognition (Wang, Li & Cui, NeurIPS 2023).
 
-    Args:
-        config: sizes and rules.
-        seed: of the initial weights; None: torch's default generator.
+    ``seed`` is that of the initial weights; None: torch's default generator.
     """
 
     def __init__(self, config: ModelConfig, seed: int | None = None) -> None:
@@ -76,7 +74,6 @@ class IMDer(nn.Module):
         T' = T for encoders "components". T' = T - 2 for "learned" ones, except that T < 3 is zero-padded and kept.
 
         Args:
-            features: modality -> (B, T, D_m).
             lengths: modality -> (B,), number of valid steps; ignored unless config.mask_padding. Latents of other steps
                 are set to exactly zero, which marks them as padding. A latent step is valid if the encoder read no
                 padding for it; the first step always is.

@@ -25,10 +25,7 @@ class TimeEmbedding(nn.Module):
 class Level(nn.Module):
     """One level: (transposed) convolution, cross-attention to the condition, time embedding, GroupNorm, SiLU.
 
-    Args:
-        conv: convolution of the main path.
-        conv_cond: convolution of the condition; None: the condition is unchanged.
-        groups: GroupNorm groups; 0 leaves out time embedding, norm and activation (the output level).
+    Without ``conv_cond`` the condition is unchanged. 0 ``groups`` leave out time, norm and SiLU (the output level).
     """
 
     def __init__(self, conv: nn.Module, conv_cond: nn.Module | None, dim: int, time_dim: int, heads: int, groups: int):
