@@ -16,6 +16,7 @@ from torch import Tensor
 
 from imder_course import panel_plots as plots
 from imder_course.style import METHODS, METRIC_NAMES
+from imder_course.trajectory import trajectory
 from imder_lib.data.schema import Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import SAMPLERS, Sampler
@@ -170,7 +171,7 @@ class RecoveryPanel(Panel):
         own, name = self.model.config.sampler, self.value("sampler")
         settings = own.settings if name == own.name else {}
         sampler = Sampler(name, self.value("steps"), own.schedule, settings, self.value("guidance"))
-        return self.model.recoverer.trajectory(latents, available, noise, sampler)
+        return trajectory(self.model.recoverer, latents, available, noise, sampler)
 
     def _scaled(self, latents: Latents, i: int) -> np.ndarray:
         """Standardised latents of modality i, (B, D, T), without constant channels."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imder_course.sample_quality import sample_quality
 from imder_lib.data.missing import available_columns, patterns
-from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean
+from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_posterior
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import Sampler
@@ -34,7 +34,7 @@ def latent_posteriors(
         if m in model.encoders:
             weight = model.encoders[m].weight.detach().cpu().double().numpy()  # (D, D_m, k)
         images[m] = convolution_matrix(weight, process.steps)
-    mean = {m: exact_mean(process, split.features, m, given, image) for m, image in images.items()}
+    mean = {m: exact_posterior(process, split.features, m, given, image).mean for m, image in images.items()}
     sampled, _ = exact_draws(process, split.features, given, draws, np.random.default_rng(seed), images)
     shape = (len(split), model.config.dim, -1)
     return {m: x.reshape(shape) for m, x in mean.items()}, {m: x.reshape(draws, *shape) for m, x in sampled.items()}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.parallel import own_cores
+from imder_lib.files import write_text
 from imder_runs.cell_child import Server
 from imder_runs.cells import METRICS
 from imder_runs.locks import BEAT, STALE, Lock, acquire, newest

@@ -15,11 +15,11 @@ import pandas as pd
 from packaging.requirements import Requirement
 
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.evaluation import evaluate
-from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrain, read_pretrained
 from imder_lib.experiment.training import FitResult, fit
+from imder_lib.files import write_text
 from imder_lib.model.imder import IMDer
+from imder_runs.pretrain import like_pretrained, load_pretrained, pretrain, read_pretrained
 from imder_runs.setup import Run, default_device, start_run
 
 CHANGED = ("model", "train", "sampler")  # groups of settings, see Run.changes

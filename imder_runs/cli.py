@@ -17,6 +17,7 @@ from imder_lib.data import load
 from imder_lib.errors import UserError
 from imder_runs import reproduce as jobs
 from imder_runs import sweep_commands
+from imder_runs.describe import describe
 from imder_runs.fake import write_fake
 from imder_runs.interrupts import INTERRUPTED, interrupted, restore_interrupt
 from imder_runs.notebook import run_notebook
@@ -71,7 +72,7 @@ def run(
 @app.command()
 def convert(path: Path, folder: Path) -> None:
     """Convert a data file to a folder of memory-mapped arrays."""
-    print(load.convert(path, folder).describe())
+    print(describe(load.convert(path, folder)))
 
 
 @app.command()
@@ -88,7 +89,7 @@ def fake(
 @app.command()
 def check(path: str) -> None:
     """Check a data file and print a summary."""
-    print(load.load_data(path, root=HOME / "data").describe())
+    print(describe(load.load_data(path, root=HOME / "data")))
     print("it fits")
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from imder_lib.config import KIT, RELEASED, RELEASED_SAMPLER, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import unknown
-from imder_lib.experiment.pretrain import load_pretrained
 from imder_lib.experiment.training import FitResult, fit
 from imder_lib.model.imder import IMDer
 from imder_lib.settings import changed
+from imder_runs.pretrain import load_pretrained
 
 # Name in the table -> changes to the model configuration.
 COMPARED: Mapping[str, Mapping[str, object]] = {

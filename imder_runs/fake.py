@@ -9,9 +9,9 @@ import numpy as np
 from imder_lib.config import WIDTHS
 from imder_lib.data.missing import availability
 from imder_lib.data.mmsa import SIZES
-from imder_lib.data.pickles import new_path
 from imder_lib.data.schema import FAKE, Counts
 from imder_lib.errors import UserError
+from imder_lib.files import written_whole
 
 WORDS, CLS, SEP = 30522, 101, 102  # the vocabulary of BERT-base-uncased, and the ids of [CLS] and [SEP]
 
@@ -28,14 +28,13 @@ def write_fake(
     if name not in SIZES:
         raise UserError(f"unknown data set {name!r}: expected one of {sorted(SIZES)}")
     path, content = Path(path), {}
-    with new_path(path) as part:
+    with written_whole(path, new=True) as part:
         for i, (split, n) in enumerate((SIZES[name] | dict(sizes or {})).items()):
             made = content[split] = _split(name, split, n, steps, np.random.default_rng([seed, i]))
             if missing:
                 made["available"] = availability("random", n, list(WIDTHS[name]), missing, seed, made["id"]).numpy()
                 for m, has in zip(WIDTHS[name], made["available"].T, strict=True):
                     made[m][~has] = np.nan
-        part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             pickle.dump(content, file, protocol=5)  # protocol 5 writes arrays without copying them first
     return path

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import BEST_EPOCH
+from imder_lib.files import write_text
 from imder_runs.attempt import CELLS, ERROR, WORK
 from imder_runs.cells import METRICS, Cell
 from imder_runs.engine import names

@@ -8,8 +8,8 @@ import jinja2
 import pandas as pd
 
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import BEST_EPOCH
+from imder_lib.files import write_text
 from imder_runs.headline import headline, read_results
 from imder_runs.tables import METHOD_NAMES, METRIC_NAMES
 

@@ -14,8 +14,8 @@ from typer import Argument, Option
 
 from imder_lib.data.load import NAMES
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
+from imder_lib.files import write_text
 from imder_runs.attempt import CELLS
 from imder_runs.cells import PRETRAINED, Cell, copy_folder, pretrain_run
 from imder_runs.grid import Grid

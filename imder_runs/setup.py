@@ -23,19 +23,18 @@ from imder_lib.data.load import NAMES, load_data
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError, unwritable
 from imder_lib.experiment.cases import rates_of
-from imder_lib.experiment.checkpoint import write_text, written_whole
-from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrained_bert, read_pretrained
-from imder_lib.experiment.text import bert_features, check_route
 from imder_lib.experiment.training import FitResult
-from imder_lib.model.bert import HUB_NAME, build_bert, local_bert
+from imder_lib.files import write_text, written_whole
 from imder_lib.model.imder import IMDer
 from imder_lib.nets.precision import usable
 from imder_lib.settings import changed
 from imder_lib.startup import WAITING
 from imder_runs.comparison import train_compared
 from imder_runs.places import HOME
+from imder_runs.pretrain import like_pretrained, load_pretrained, pretrained_bert, read_pretrained
 from imder_runs.profiles import Profile, find_profile
 from imder_runs.tables import save_table
+from imder_runs.text import HUB_NAME, bert_features, build_bert, check_route, local_bert
 
 BERT_FOLDER, BERT_CACHE = HOME / "pt" / HUB_NAME, HOME / "data" / "bert"
 FILE_DPI, SHOWN_DPI = 130, 85  # resolution of saved figures, and of their size in a notebook
@@ -67,7 +66,7 @@ class Run:
     profile: str
     seeds: list[int]  # one model is trained per seed
     folder: Path  # of all output
-    text: str = "features"  # or "bert-frozen" or "bert-finetune", see imder_lib/experiment/text.py
+    text: str = "features"  # or "bert-frozen" or "bert-finetune", see imder_runs/text.py
     pretrained: str = ""  # path of a pretrained model that replaces the fusion stage; empty: none
     epochs: int = 0  # at most, for every stage; 0: the profile's
     steps: int = 0  # network calls of the sampler, in training and evaluation; 0: the profile's

@@ -10,8 +10,8 @@ from typer import Argument, Option
 
 from imder_lib.data.missing import RATES
 from imder_lib.errors import UserError
-from imder_lib.experiment.checkpoint import write_text
 from imder_lib.experiment.training import RECIPES
+from imder_lib.files import write_text
 from imder_runs.grid import read_grid
 from imder_runs.outcome import compare, status
 from imder_runs.reproduce import Folder, ProfileName, Settings, grid_of, open_run

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from imder_lib.experiment.checkpoint import write_text
+from imder_lib.files import write_text
 
 LONGEST = 2000  # rows of a table in Markdown, which is slow to write and to read
 PUBLISHED = Path(__file__).with_name("published_results.csv")

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from imder_course.decoding import Decoder, image
 from imder_course.mixture import Mixture
 from imder_course.style import BLUE, SILVER, use_style
+from imder_course.trajectory import trajectory
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.model.recovery import encode_split
@@ -89,11 +90,11 @@ def main(folder: Path) -> None:
     few = run.data.test.first(8)
     codes, decoder = encode_split(model, few), Decoder(model, run.data.steps)
     available = torch.tensor([[m != "bottom" for m in run.data.modalities]] * len(few))
-    trajectory = model.recoverer.trajectory(
-        codes, available.to(codes["top"].device), SampleNoise(1, few.ids, "gif"), Sampler(steps=30)
+    states = trajectory(
+        model.recoverer, codes, available.to(codes["top"].device), SampleNoise(1, few.ids, "gif"), Sampler(steps=30)
     )
-    pictures = [image({m: z.cpu().numpy() for m, z in decoder(noisy).items()}) for _, noisy, _ in trajectory]
-    digits_gif(pictures, [s for s, *_ in trajectory], image(few.features), folder / "digits_from_noise.gif")
+    pictures = [image({m: z.cpu().numpy() for m, z in decoder(noisy).items()}) for _, noisy, _ in states]
+    digits_gif(pictures, [s for s, *_ in states], image(few.features), folder / "digits_from_noise.gif")
 
 
 if __name__ == "__main__":

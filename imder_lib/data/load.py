@@ -13,11 +13,12 @@ import numpy as np
 from imder_lib.config import WIDTHS
 from imder_lib.data.digits import digits
 from imder_lib.data.mmsa import LABELS, check_content, did_you_mean
-from imder_lib.data.pickles import new_path, read_pickle
+from imder_lib.data.pickles import read_pickle
 from imder_lib.data.schema import SPLITS, Counts, MultimodalData, checked_sizes
 from imder_lib.data.synthetic import RECIPES, synthetic
 from imder_lib.data.two_moons import two_moons
 from imder_lib.errors import UserError
+from imder_lib.files import written_whole
 
 MANIFEST = "manifest.json"
 MAKERS = {name: (partial(synthetic, name=name), {"sizes", "widths", "steps", "seed"}) for name in RECIPES}
@@ -136,9 +137,9 @@ def convert(path: str | Path, folder: str | Path) -> MultimodalData:
     path, folder = Path(path), Path(folder)
     if not path.is_file():
         raise UserError(f"no file at {path}")
-    with new_path(folder) as part:
+    with written_whole(folder, new=True) as part:
         data = _read(path)
-        part.mkdir(parents=True)
+        part.mkdir()
         manifest = {"source": path.name, "sha256": data.sha256, "notes": data.notes, "splits": {}}
         for name, s in data.splits.items():
             arrays = s.features | {LABELS[0]: s.labels} | {f"lengths.{m}": n for m, n in s.lengths.items()}

@@ -1,16 +1,12 @@
-"""Files: safe reading of pickles, and writing that leaves no partial output."""
+"""Safe reading of pickles."""
 
-import os
 import pickle
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imder_lib.errors import UserError, unwritable
+from imder_lib.errors import UserError
 
 ALLOWED = {
     ("builtins", "set"), ("builtins", "frozenset"), ("builtins", "bytearray"), ("builtins", "complex"),
@@ -74,23 +70,3 @@ def read_pickle(path: Path) -> Any:
     except Exception as error:  # a broken pickle can raise nearly anything
         why = f"{type(error).__name__}: {error!s:.120}, it begins with {start[:16]!r}"
         raise UserError(f"{path} is truncated or not a pickle: {why}; download or copy it again") from None
-
-
-@contextmanager
-def new_path(path: Path) -> Iterator[Path]:
-    """A temporary path for a new file or folder: renamed to ``path`` if the block succeeds, removed if it fails.
-
-    A UserError if ``path`` exists or cannot be written; a RuntimeError if the disk is full or broken.
-    """
-    if path.exists():
-        raise UserError(f"{path} exists already: choose a new name, or remove it first")
-    part = path.with_name(f".{path.name}.part{os.getpid()}")
-    try:
-        yield part
-        part.rename(path)
-    except OSError as error:
-        raise unwritable(path, error) from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        with suppress(OSError):
-            part.unlink()

@@ -112,13 +112,6 @@ def exact_posterior(
     return _posteriors(process, features, [modality], list(given), {modality: image})[modality]
 
 
-def exact_mean(
-    process: AffectProcess, features: Features, modality: str, given: Iterable[str], image: np.ndarray | None = None
-) -> np.ndarray:
-    """The conditional mean of :func:`exact_posterior`: (N, T, D), or (N, K) with an image."""
-    return exact_posterior(process, features, modality, given, image).mean
-
-
 def exact_draws(
     process: AffectProcess,
     features: Features,

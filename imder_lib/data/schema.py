@@ -1,6 +1,5 @@
 """Data in memory: data sets, their splits (NumPy arrays) and batches (tensors)."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,14 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imder_lib.data.checks import check_numbers, check_tokens
 from imder_lib.data.process import AffectProcess
 from imder_lib.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 Counts = Mapping[str, int] | None  # split -> N, or modality -> D_m; None: the defaults
 FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
-UNUSUAL = 1e6  # times the median over training rows of the largest number in a row
 
 
 @dataclass
@@ -160,65 +157,6 @@ class MultimodalData:
         y = np.concatenate([s.labels for s in self.splits.values()])
         minority = min((y > 0).mean(), (y < 0).mean())
         return bool(np.abs(y).max() <= 3 and min(y.max(), -y.min()) > 1.01 and minority >= 0.1)
-
-    def describe(self) -> str:
-        """A summary in a few lines: shapes, labels, origin; of a file also what is odd in its contents.
-
-        Of a converted folder, a number that is not finite or too large raises a UserError with split, key and row.
-        """
-        lines = [f"data set {self.name}, sha256 {self.sha256[:16]}..., common T {self.steps}"]
-        for name, s in self.splits.items():
-            shapes = ", ".join(f"{m} {'x'.join(map(str, x.shape))}" for m, x in s.features.items())
-            y = s.labels
-            label = f"label {y.min():.2f}..{y.max():.2f}, mean {y.mean():.2f}"
-            label = f"classes {y.min()} to {y.max()}" if self.classes else label
-            counts = zip(s.features, (~s.given(s.features)).sum(dim=0).tolist(), strict=True)
-            lacking = ", ".join(f"{n} lack {m}" for m, n in counts if n)
-            lines.append(f"{name:5} N {len(s):5}: {shapes}; {label}" + (lacking and f"; {lacking}"))
-        if self.process is not None:
-            styles = ", ".join(f"{s} {p:g}" for s, p in zip(self.process.styles, self.process.prior, strict=True))
-            styles = f"; hidden styles: {styles}" if len(self.process.styles) > 1 else ""
-            lines.append(f"synthetic: drawn from a known process, not measured on people{styles}")
-        if self.fake:
-            lines.append("fake: random numbers in the shape of the original, for rehearsals only")
-        if not self.classes and not self.sentiment_scale:
-            lines.append("labels are no sentiments in [-3, 3]: read MAE and correlation, not ACC2, F1, ACC5, ACC7")
-        return "\n  ".join([*lines, *self.notes, *(self._oddities() if self.path else ())])
-
-    def _oddities(self) -> list[str]:
-        """One line for each oddity that training can stand, a UserError for one that it cannot; reads all features."""
-        lines, usual = [], {}
-        for name in ("train", "valid"):
-            available = self.splits[name].available
-            if available is not None and not available.all(axis=1).any():
-                lines.append(f"split {name!r}: no sample has all modalities, so the kit cannot train on this file")
-        seen: dict[bytes, str] = {}  # hash of a row's features -> the first split that has it
-        for name, split in self.splits.items():
-            if split.text_bert is not None:
-                check_tokens(split.text_bert, f"{self.path}: split {name!r}")
-            for m, x, has in zip(split.features, split.features.values(), split.given(split.features).T, strict=True):
-                where = f"split {name!r}, key {m!r}"
-                check_numbers(x, f"{self.path}: {where}")
-                reach = np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2)).astype(np.float64))
-                if zero := int((has.numpy() & (reach == 0)).sum()):
-                    hint = f"if they have no {m}, say so in key 'available' (docs/your_data.md)"
-                    lines.append(f"{where}: {zero} of {len(x)} rows are all zero: {hint}")
-                if name == "train":
-                    usual[m] = np.median(reach[reach > 0]) if reach.any() else np.inf
-                    own = x if has.all() else x[has.numpy()]  # the zeros of absent rows are no data
-                    if len(own) and (constant := int((own.min(axis=(0, 1)) == own.max(axis=(0, 1))).sum())):
-                        lines.append(f"{where}: {constant} of {x.shape[2]} columns are constant")
-                if len(rows := np.flatnonzero(reach > UNUSUAL * usual[m])):
-                    much = f"reaches {reach[rows[0]]:.3g}, in a usual row {usual[m]:.3g}"
-                    lines.append(f"{where}, row {rows[0]}: {much}; {len(rows)} such rows")
-            rows = zip(*split.features.values(), strict=True)
-            row_bytes = (b"".join(np.asarray(x, np.float32).tobytes() for x in row) for row in rows)
-            found = [hashlib.blake2b(row).digest() for row in row_bytes]
-            if same := [i for i, h in enumerate(found) if h in seen]:
-                first = f"the first is row {same[0]}, id {split.ids[same[0]]!r}, as in {seen[found[same[0]]]!r}"
-                lines.append(f"split {name!r}: {len(same)} rows have the features of a row in another split; {first}")
-            seen = dict.fromkeys(found, name) | seen
-        return lines
 
 
 def align(x: Tensor, steps: int) -> Tensor:

@@ -17,15 +17,10 @@ P_MEAN, P_STD = -0.5, 1.7
 
 
 def train_condition(condition: Any, std: Tensor, z: Tensor, mode: str, generator: torch.Generator | None = None) -> Any:
-    """The condition with its training noise.
+    """A clean condition (B, D, T) with its training noise at level ``std``, which broadcasts.
 
-    Args:
-        condition: clean (B, D, T); of any type if ``mode`` is "clean".
-        std: noise level, broadcastable to the condition.
-        z: the noise that is added to the target.
-        mode: "shared": the condition gets the same z as the target (the release's rule); "independent": its own noise;
-            "clean": no noise.
-        generator: of independent noise.
+    ``mode`` "shared": the condition gets the target's noise z (the release's rule). "independent": its own. "clean":
+    none, for a condition of any type.
     """
     if mode not in ("shared", "independent", "clean"):
         raise UserError(f"train_condition must be 'shared', 'independent' or 'clean', got {mode!r}")
@@ -48,16 +43,9 @@ def dsm_loss(
     Random numbers are drawn in this order: t, z, independent condition noise.
 
     Args:
-        score: callable (x (B, D, T), t (B,), condition) -> (B, D, T).
-        sde: gives std(t).
         x0: (B, D, T) clean latents.
-        condition: (B, D, T) clean, or None.
-        generator: of all random numbers.
+        condition, mode: clean (B, D, T) or None, see :func:`train_condition`.
         valid: (B, 1, T), 1 at valid steps and 0 at padding; None: all steps are valid.
-        mode: condition noise, see :func:`train_condition`.
-
-    Returns:
-        scalar
     """
     t = uniform(x0, generator) * (1.0 - T_MIN) + T_MIN  # (B,)
     z = normal(x0, generator)
@@ -80,10 +68,8 @@ def edm_error(
     Random numbers are drawn in this order: noise level, z, independent condition noise.
 
     Args:
-        denoise: (x (B, ...), sigma (B,), condition) -> x0.
         x0: (B, ...) clean.
         condition, mode: see :func:`train_condition`.
-        generator: of all random numbers.
         sigma_data: standard deviation of clean data.
 
     Returns:

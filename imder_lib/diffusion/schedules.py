@@ -7,6 +7,7 @@ from torch import Tensor
 
 from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError
+from imder_lib.settings import whole_number
 
 T_END = 1e-3  # last time of the release, where std = 0.0317
 SIGMA_MIN, SIGMA_MAX, RHO = 0.005, 40.0, 7.0  # defaults for standardised latents
@@ -14,7 +15,7 @@ SIGMA_MIN, SIGMA_MAX, RHO = 0.005, 40.0, 7.0  # defaults for standardised latent
 
 def released_times(steps: int) -> Tensor:
     """The release's times: (steps,), evenly spaced from 1 to 1e-3."""
-    _check(steps)
+    whole_number("steps", steps)
     return torch.linspace(1.0, T_END, steps)
 
 
@@ -25,7 +26,7 @@ def released(steps: int, sde: VESDE) -> Tensor:
 
 def karras(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = RHO) -> Tensor:
     """Levels of Karras et al. (2022), eq. 5, from sigma_max to sigma_min, then 0: (steps + 1,)."""
-    _check(steps)
+    whole_number("steps", steps)
     check_sigma(torch.tensor([sigma_min, sigma_max]))
     if sigma_min >= sigma_max:
         raise UserError(f"sigma: expected sigma_min < sigma_max, got {sigma_min:g} and {sigma_max:g}")
@@ -35,25 +36,19 @@ def karras(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MA
 
 def geometric(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX) -> Tensor:
     """Levels evenly spaced in log sigma, then 0: (steps + 1,). As in Song et al. (2021), section 3.4."""
-    _check(steps)
+    whole_number("steps", steps)
     check_sigma(torch.tensor([sigma_min, sigma_max]))
     levels = torch.linspace(math.log(sigma_max), math.log(sigma_min), steps).exp()
     return torch.cat([levels, torch.zeros(1)])
 
 
-SCHEDULES = ("released", "karras", "geometric")
+SCHEDULES = {"released": released, "karras": lambda steps, sde: karras(steps),
+             "geometric": lambda steps, sde: geometric(steps)}  # fmt: skip
 
 
 def sigmas(schedule: str, steps: int, sde: VESDE) -> Tensor:
     """Levels of the named schedule, decreasing to 0: (steps + 1,)."""
-    return (
-        released(steps, sde) if schedule == "released" else {"karras": karras, "geometric": geometric}[schedule](steps)
-    )
-
-
-def _check(steps: int) -> None:
-    if steps < 1:
-        raise UserError(f"steps must be at least 1, got {steps}")
+    return SCHEDULES[schedule](steps, sde)
 
 
 def check_sigma(sigma: Tensor, low: float = 0.0, high: float = 1e4) -> None:

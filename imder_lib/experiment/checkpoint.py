@@ -1,57 +1,25 @@
-"""Atomic writing of text files, models (safetensors and JSON) and training checkpoints."""
+"""Models (safetensors and JSON) and training checkpoints in files."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from imder_lib.config import ModelConfig
-from imder_lib.errors import UserError, file_fault, unwritable
-from imder_lib.model.bert import check_finite, check_fit
+from imder_lib.errors import UserError, file_fault
+from imder_lib.files import write_text, written_whole
 from imder_lib.model.imder import IMDer
+from imder_lib.model.weights import check_finite, check_fit
 from imder_lib.settings import changed
 
 CHECKPOINT = "checkpoint.pt"  # of a training run, in its folder
 PLAIN = str | int | float | None
 MOST = 1000  # layers and blocks of a model in a file, so that a damaged file does not fill the memory
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path that replaces ``path`` at the end of the block, so ``path`` is never incomplete.
-
-    Raises:
-        UserError: the file cannot be written; ``path`` is unchanged.
-        RuntimeError: the same, because the disk is full or broken.
-    """
-    part, new = path.with_name(f".{path.name}.part"), not path.parent.exists()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
-        raise unwritable(path, error) from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-            if new and not path.exists():
-                path.parent.rmdir()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, UTF-8."""
-    with written_whole(path) as part:
-        part.write_text(text, encoding="utf-8", errors="surrogateescape")  # paths of a locale without UTF-8
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -27,15 +27,11 @@ def predict(
     """Predictions of the model's fusion for K draws of a recoverer: (K, N), or class probabilities (K, N, C).
 
     Args:
-        model: model whose fusion predicts.
-        recoverer: replaces the latents of missing modalities.
         latents: modality -> (N, D, T), true; those of missing modalities are not read.
-        ids: sample ids.
         available: bool (N, M).
         seed: of the noise, which depends on (seed, id) alone.
         draws: K; 1 is used if the draws would be equal.
         sampler: None: the configured one.
-        batch_size: samples per batch.
     """
     draws = draws if recoverer.stochastic and not available.all() else 1
 

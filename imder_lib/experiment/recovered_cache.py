@@ -69,13 +69,10 @@ def fill_cache(
     """Recover each sample under its patterns: DRAWS times if the recoverer is stochastic, otherwise once.
 
     Args:
-        model: the trained model.
         latents: modality -> (N, D, T), true.
-        ids: sample ids.
         patterns: number of patterns per sample; 0: all incomplete ones.
         seed: of patterns and noise.
         observed: bool (N, M), modalities that may be read; None: all.
-        batch_size: samples per batch.
     """
     available = choose_patterns(ids, model.modalities, patterns, seed, observed)
     device, P = next(iter(latents.values())).device, available.shape[1]

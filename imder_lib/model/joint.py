@@ -6,8 +6,7 @@ from torch import Tensor
 from imder_lib.config import ModelConfig
 from imder_lib.diffusion.denoiser import Denoiser, EDMDenoiser
 from imder_lib.diffusion.losses import edm_error
-from imder_lib.diffusion.noise import Noise, SampleNoise, uniform
-from imder_lib.diffusion.samplers import Sampler
+from imder_lib.diffusion.noise import SampleNoise, uniform
 from imder_lib.errors import UserError
 from imder_lib.model.recovery import Latents, Standardised
 from imder_lib.nets.joint_net import JointNet
@@ -78,28 +77,3 @@ class JointDiffusion(Standardised):
         drawn = sampler.draw(self.guided(sampler.guidance, a, valid), x, self.known(x, a), own, callback)
         drawn = self.fill(part, a, self.standardizer.inverse(drawn))
         return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}
-
-    @torch.no_grad()
-    def trajectory(
-        self, latents: Latents, available: Tensor, noise: Noise = None, sampler: Sampler | None = None
-    ) -> list[tuple[float, Latents, Latents]]:
-        """One draw, step by step.
-
-        Args:
-            latents, available, noise, sampler: see :meth:`forward`; every sample misses at least one modality.
-
-        Returns:
-            (sigma, noisy latents, denoised latents) of each network call, sigma falling; last (0, drawn, drawn)
-        """
-        if available.all(dim=1).any():
-            raise UserError(
-                "expected samples that miss at least one modality, got a complete one: it has no trajectory"
-            )
-        path = []
-
-        def keep(step: int, sigma: Tensor, x: Tensor, denoised: Tensor) -> None:
-            seen = (self.fill(latents, available, self.standardizer.inverse(v)) for v in (x, denoised))
-            path.append((sigma.item(), *seen))
-
-        drawn = self(latents, available, noise, sampler, keep)
-        return [*path, (0.0, drawn, drawn)]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from imder_lib.config import ModelConfig, model_preset
 from imder_lib.errors import UserError, file_fault
-from imder_lib.model.bert import check_finite, check_fit
 from imder_lib.model.imder import IMDer
+from imder_lib.model.weights import check_finite, check_fit
 
 LETTER = {"text": "l", "audio": "a", "vision": "v"}
 IGNORED = re.compile(r"(\.version|\._float_tensor|\.position_ids)$")  # buffers of fairseq and of BERT
@@ -111,11 +111,7 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_released(path: str | Path, preset: str = "mosi") -> IMDer:
-    """Load the released model from the authors' checkpoint, in eval mode, on the CPU.
-
-    Args:
-        path: checkpoint written by torch.save.
-        preset: "mosi" or "mosei".
+    """Load the released model for preset "mosi" or "mosei" from the authors' checkpoint, in eval mode, on the CPU.
 
     Raises:
         UserError: no such file, not a state dict, or names and shapes that do not fit.

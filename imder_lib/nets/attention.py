@@ -47,15 +47,7 @@ class Attention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor | None, valid: Tensor | None = None, steps: Tensor | None = None
     ) -> Tensor:
-        """Attend from query (B, T, D) to key (B, T, D); self-attention if key is None.
-
-        Args:
-            valid: bool (B, T), the key steps to attend to, including the first; None: all.
-            steps: (B,), the only step of each query to compute; None: all.
-
-        Returns:
-            (B, T, D), or (B, 1, D) with ``steps``
-        """
+        """Attend from query (B, T, D) to key, with arguments and result as in :meth:`Encoder.forward`."""
         T, D = query.shape[1:]
         if key is None and steps is None:
             q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
@@ -102,12 +94,7 @@ class EncoderLayer(nn.Module):
 class Encoder(nn.Module):
     """Layers over scaled inputs with position vectors, followed by a LayerNorm.
 
-    Args:
-        dim: channels D (even, divisible by ``heads``).
-        heads: attention heads.
-        layers: number of layers.
-        attention_dropout: dropout of the attention weights.
-        embed_dropout: dropout of the query and key inputs.
+    ``heads`` divides D = ``dim``, which is even. Dropout is that of the attention weights, and of the inputs.
     """
 
     def __init__(self, dim: int, heads: int, layers: int, attention_dropout: float = 0.0, embed_dropout: float = 0.0):

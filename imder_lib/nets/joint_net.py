@@ -25,13 +25,9 @@ class Block(nn.Module):
 
 
 class JointNet(nn.Module):
-    """Dilated residual convolutions over M modalities of D channels; any T >= 1.
+    """Dilated residual convolutions over M = ``modalities`` of D = ``dim`` channels; any T >= 1.
 
-    Args:
-        modalities: M.
-        dim: D.
-        channels: hidden width.
-        blocks: residual blocks; dilations 1, 2, 4, 8 in turn.
+    ``channels`` is the hidden width; the dilations of the ``blocks`` are 1, 2, 4, 8 in turn.
     """
 
     def __init__(self, modalities: int, dim: int, channels: int = 128, blocks: int = 8) -> None:

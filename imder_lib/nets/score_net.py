@@ -60,12 +60,8 @@ def _up(a: int, b: int) -> nn.ConvTranspose1d:
 class ScoreNet(nn.Module):
     """U-Net over (B, D, T); a condition of the same shape has its own convolutions at every level.
 
-    The output is the scaled score std(t) * score(x, t | condition), so the network needs no SDE.
-
-    Args:
-        channels: widths of the levels; the first is D.
-        heads: attention heads; must divide every width.
-        time_dim: width of the time embedding.
+    The output is the scaled score std(t) * score(x, t | condition), so the network needs no SDE. ``channels`` are the
+    widths of the levels, the first is D; ``heads`` divides each of them.
     """
 
     def __init__(self, channels: tuple[int, ...] = (32, 64, 128, 256), heads: int = 8, time_dim: int = 256) -> None:
@@ -83,25 +79,11 @@ class ScoreNet(nn.Module):
             wide = c[i] if i == len(c) - 1 else 2 * c[i]  # all but the first also take a skip connection
             conv, conv_cond = _up(wide, c[i - 1]), _up(c[i], c[i - 1])
             self.up.append(Level(conv, conv_cond, c[i - 1], time_dim, heads, math.gcd(32, c[i - 1])))
-        self.up.append(
-            Level(
-                nn.ConvTranspose1d(2 * c[0], c[0], 3, padding=1),
-                nn.ConvTranspose1d(c[0], c[0], 3, padding=1),
-                c[0],
-                time_dim,
-                heads,
-                groups=0,
-            )
-        )
+        conv, conv_cond = (nn.ConvTranspose1d(width, c[0], 3, padding=1) for width in (2 * c[0], c[0]))
+        self.up.append(Level(conv, conv_cond, c[0], time_dim, heads, groups=0))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Scaled score (B, D, T).
-
-        Args:
-            x: (B, D, T) noisy latents, any T >= 1 (padded to a multiple of 8 and cropped).
-            t: (B,) diffusion times.
-            condition: (B, D, T); None: no cross-attention.
-        """
+        """Scaled score (B, D, T) of noisy x at times t (B,), any T >= 1; condition None: no cross-attention."""
         T = x.shape[-1]
         pad = (0, -T % self.multiple)
         h = F.pad(x, pad)

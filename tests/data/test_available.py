@@ -12,6 +12,7 @@ from imder_lib import UserError, load_data
 from imder_lib.data.load import convert
 from imder_lib.data.missing import restrict
 from imder_runs.cli import main
+from imder_runs.describe import describe
 from imder_runs.fake import write_fake
 
 N = {"train": 9, "valid": 4, "test": 5}
@@ -80,7 +81,7 @@ def test_a_file_and_its_folder_say_what_is_there(save, tmp_path, kind):
         assert not batch.features["text"][0].any()
         assert not batch.features["audio"][0].any()
         assert all(x[1].any() for x in batch.features.values())
-        text = data.describe()
+        text = describe(data)
         assert "1 lack text, 3 lack vision" in text
         assert "2 lack text, 1 lack audio" in text
         assert "all zero" not in text
@@ -155,7 +156,7 @@ def test_a_fake_file_may_lack_modalities(tmp_path, monkeypatch):
     path = write_fake("mosi", tmp_path / "fake.pkl", sizes=sizes, steps=4, missing=0.3)
     data = load_data(path)
     assert all((~s.available).mean() == pytest.approx(0.3, abs=0.02) for s in data.splits.values())
-    assert "lack vision" in data.describe()
+    assert "lack vision" in describe(data)
     monkeypatch.setattr(sys, "argv", ["imder", "fake", "mosi", str(tmp_path / "x.pkl"), "--missing", "0.9"])
     with pytest.raises(SystemExit, match="2"):
         main()
@@ -178,6 +179,6 @@ def test_marks_beside_the_splits_are_refused(tmp_path):
 def test_a_file_without_complete_samples_says_so(tmp_path):
     path, none = tmp_path / "mine.pkl", {split: lacking(n, vision=range(n)) for split, n in N.items()}
     path.write_bytes(pickle.dumps(content(none)))
-    text = load_data(path).describe()
+    text = describe(load_data(path))
     assert "split 'train': no sample has all modalities, so the kit cannot train on this file" in text
     assert "columns are constant" not in text  # what stands behind the marks is not looked at

@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 
 from imder_course.decoding import image
 from imder_lib import UserError, load_data
+from imder_runs.describe import describe
 
 
 def test_modalities_reconstruct_the_image():
@@ -19,7 +20,7 @@ def test_modalities_reconstruct_the_image():
     np.testing.assert_allclose((whole + 1) * 8.5, raw.images[row], atol=1e-5)
     assert data.test.labels[7] == raw.target[row]
     assert not any((x == 0).all(axis=-1).any() for s in data.splits.values() for x in s.features.values())  # no padding
-    assert "classes 0 to 9" in data.describe()
+    assert "classes 0 to 9" in describe(data)
 
 
 def test_splits_share_no_image_and_follow_the_seed():

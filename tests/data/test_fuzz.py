@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imder_lib import UserError, load_data
+from imder_runs.describe import describe
 from imder_runs.notebook import Parameter, parse_value
 
 SPLITS = ("train", "valid", "test")
@@ -61,7 +62,7 @@ def load(path, content: bytes) -> None:
         warnings.simplefilter("ignore")
         try:
             data = load_data(path)
-            data.describe()
+            describe(data)
             data.train.batch([0])
         except UserError as error:
             assert str(path) in str(error) and len(str(error)) < 2000

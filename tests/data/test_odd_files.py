@@ -18,6 +18,7 @@ import torch
 from imder_lib import UserError, load_data
 from imder_lib.data.load import convert
 from imder_lib.data.pickles import read_pickle
+from imder_runs.describe import describe
 
 N = {"train": 12, "valid": 6, "test": 6}
 SHAPES = {"text": (4, 6), "audio": (4, 2), "vision": (4, 3)}
@@ -83,7 +84,7 @@ def test_numbers_that_overflow_in_training_are_refused(save, split, number):
 
 def test_unusual_numbers_and_other_oddities_are_described(save, tmp_path):
     value = content()
-    assert load_data(save(value)).describe().count("\n") == 3
+    assert describe(load_data(save(value))).count("\n") == 3
     value["valid"]["audio"][3, 1, 0] = 1e8
     value["train"]["vision"][:5] = 0
     value["train"]["text"][..., 2:4] = 7
@@ -91,7 +92,7 @@ def test_unusual_numbers_and_other_oddities_are_described(save, tmp_path):
         value["test"][m][4] = value["train"][m][9]
     path = save(value)
     for data in (load_data(path), convert(path, tmp_path / "set")):
-        lines = data.describe().splitlines()[4:]
+        lines = describe(data).splitlines()[4:]
         assert len(lines) == 4
         assert lines[0] == "  split 'train', key 'text': 2 of 6 columns are constant"
         hint = "if they have no vision, say so in key 'available' (docs/your_data.md)"
@@ -115,7 +116,7 @@ def test_unusual_numbers_and_other_oddities_are_described(save, tmp_path):
 def test_labels_within_1_are_no_sentiments(save, labels, sentiment):
     data = load_data(save(content(labels)))
     assert data.sentiment_scale == sentiment
-    assert ("labels are no sentiments" in data.describe()) != sentiment
+    assert ("labels are no sentiments" in describe(data)) != sentiment
 
 
 @pytest.mark.parametrize("split", N)
@@ -224,7 +225,7 @@ def test_numbers_of_a_folder_are_read_by_describe(save, tmp_path):
     array("valid.text.npy", lambda x: np.where(np.arange(len(x))[:, None, None] == 4, np.nan, x))(tmp_path / "set")
     data = load_data(tmp_path / "set")
     with pytest.raises(UserError, match="set: split 'valid', key 'text', row 4: nan"):
-        data.describe()
+        describe(data)
 
 
 def test_texts_and_tokens(save):
@@ -322,7 +323,7 @@ def test_dev_and_val_are_taken_for_valid(save, tmp_path, name):
     path = save(value)
     for data in (load_data(path), convert(path, tmp_path / "set")):
         assert data.valid.ids == [f"valid{i}" for i in range(6)]
-        assert f"split '{name}' of the file is read as 'valid'" in data.describe()
+        assert f"split '{name}' of the file is read as 'valid'" in describe(data)
     value["validation"] = value[name]
     with pytest.raises(UserError, match="split 'valid' is missing"):
         load_data(save(value))
@@ -415,8 +416,8 @@ def test_any_odd_file_gives_no_error_but_a_user_error(save, tmp_path, seed):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             try:
-                load_data(path, standardise=True).describe()
-                convert(path, tmp_path / "set").describe()
+                describe(load_data(path, standardise=True))
+                describe(convert(path, tmp_path / "set"))
             except UserError as error:
                 assert "mine.pkl" in str(error)
         shutil.rmtree(tmp_path / "set", ignore_errors=True)

@@ -9,6 +9,7 @@ from imder_lib import UserError, load_data
 from imder_lib.data.load import convert
 from imder_lib.data.pickles import read_pickle
 from imder_runs.cli import main
+from imder_runs.describe import describe
 from imder_runs.fake import SIZES, write_fake
 
 SMALL = {"train": 40, "valid": 8, "test": 9}
@@ -39,7 +40,7 @@ def test_a_fake_file_passes_the_checks_and_is_labelled(name, tmp_path):
         data = load_data(name, root=tmp_path)
     assert {k: len(s) for k, s in data.splits.items()} == SMALL
     assert data.fake
-    assert "fake" in data.describe()
+    assert "fake" in describe(data)
     assert data.train.features["audio"][0, 0, 0] == 0  # -inf in the file
     converted = convert(path, tmp_path / "set")
     for split, s in data.splits.items():

@@ -11,9 +11,10 @@ from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPClassifier
 
 from imder_lib import UserError, availability, bayes_prediction, exact_posterior, load_data, patterns
-from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_mean
+from imder_lib.data.posterior import convolution_matrix, exact_draws
 from imder_lib.data.process import correlation
 from imder_lib.data.synthetic import affect_process
+from imder_runs.describe import describe
 
 SMALL = {"text": 6, "audio": 3, "vision": 4}
 MIDDLE = {"text": 16, "audio": 5, "vision": 20}
@@ -60,8 +61,8 @@ def test_posterior_is_the_mixture_of_the_joint_gaussians(given):
     mean = np.einsum("nr,rnk->nk", weights, np.array(means))
     np.testing.assert_allclose(posterior.mean.reshape(3, -1), mean, atol=1e-6)
     np.testing.assert_allclose(of_image.mean, mean @ image.T, atol=1e-5)
-    np.testing.assert_allclose(exact_mean(process, features, "text", given), posterior.mean, atol=1e-9)
-    np.testing.assert_allclose(exact_mean(process, features, "text", given, image), of_image.mean, atol=1e-9)
+    np.testing.assert_allclose(exact_posterior(process, features, "text", given).mean, posterior.mean, atol=1e-9)
+    np.testing.assert_allclose(exact_posterior(process, features, "text", given, image).mean, of_image.mean, atol=1e-9)
 
 
 def test_text_is_independent_of_the_style():
@@ -188,7 +189,7 @@ def test_predictions_from_the_conditional_mean_are_worse_than_from_exact_draws(s
         available = availability("fixed", len(y), styled.modalities, pattern).numpy()
         best = right(bayes_prediction(process, x, available, "positive"))
         missing = [m for m in styled.modalities if m not in pattern]
-        filled = x | {m: exact_mean(process, x, m, pattern) for m in missing}
+        filled = x | {m: exact_posterior(process, x, m, pattern).mean for m in missing}
         lost += best - right(bayes_prediction(process, filled, complete, "positive")) >= 0.05
         drawn, _ = exact_draws(process, x, pattern, 16, rng)
         each = [x | {m: v[k] for m, v in drawn.items()} for k in range(16)]
@@ -203,8 +204,8 @@ def test_default_shapes():
         data = load_data(name, sizes=sizes)
         assert data.widths == {"text": 768, "audio": 5, "vision": 20}
         assert (data.name, data.steps, data.train.features["text"].shape) == (name, steps, (2, steps, 768))
-        assert "synthetic: drawn" in data.describe()
-        assert ("ironic 0.2" in data.describe()) == (name == "synthetic")
+        assert "synthetic: drawn" in describe(data)
+        assert ("ironic 0.2" in describe(data)) == (name == "synthetic")
     process = affect_process()
     _, _, _, styles = affect_process(SMALL, steps=1).sample(20000, np.random.default_rng(0))
     np.testing.assert_allclose(np.bincount(styles) / 20000, process.prior, atol=0.02)

@@ -15,8 +15,8 @@ from odd import CHANGES, CUT, FEW, JSON, damaged, tried
 from imder_lib import IMDer, ModelConfig, TrainConfig
 from imder_lib.config import FusionConfig, StageConfig
 from imder_lib.experiment.checkpoint import CHECKPOINT, load_model, save_model, write_checkpoint
-from imder_lib.experiment.pretrain import load_pretrained, read_pretrained
 from imder_lib.experiment.trainer import Learner, Stage, Trainer
+from imder_runs.pretrain import load_pretrained, read_pretrained
 
 SMALL = ModelConfig({"a": 2, "b": 2}, dim=8, fusion=FusionConfig(layers=1), recoverer="zero")
 

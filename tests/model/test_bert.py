@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 from imder_lib import UserError, load_released
-from imder_lib.model.bert import build_bert, last_hidden, local_bert
+from imder_lib.model.bert import last_hidden
 from imder_lib.model.released import read_released, released_bert
+from imder_runs.text import build_bert, local_bert
 
 SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 1}
 SIZES |= {"intermediate_size": 24, "max_position_embeddings": 12}

@@ -18,8 +18,8 @@ from imder_lib.diffusion.losses import dsm_loss
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import read_checkpoint
-from imder_lib.experiment.pretrain import read_pretrained
 from imder_lib.model.released import LETTER, released_name
+from imder_runs.pretrain import read_pretrained
 
 GOLDEN = dict(np.load(DATA / "golden_mosi.npz"))
 MODALITIES = ("text", "audio", "vision")

@@ -11,7 +11,7 @@ import pytest
 
 from imder_lib import UserError
 from imder_lib.diffusion.samplers import Sampler
-from imder_lib.experiment.checkpoint import write_text
+from imder_lib.files import write_text
 from imder_runs import setup
 from imder_runs.notebook import check_parameters
 from imder_runs.reproduce import NOTEBOOKS

@@ -12,9 +12,9 @@ from imder_lib.config import RELEASED, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.experiment.checkpoint import read_tensors, write_tensors, write_text
 from imder_lib.experiment.training import fit
-from imder_lib.model.bert import check_fit
 from imder_lib.model.imder import KERNELS, IMDer
 from imder_lib.model.released import fill_released, read_released, released_bert
+from imder_lib.model.weights import check_fit
 from imder_lib.settings import changed
 
 BERT, READOUT = "bert.", "fusion.readout."

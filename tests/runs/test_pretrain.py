@@ -11,12 +11,12 @@ from transformers import BertConfig, BertModel
 
 from imder_lib import IMDer, UserError, availability, changed, fit, load_data, load_released, model_preset
 from imder_lib.diffusion.noise import derive_seed
-from imder_lib.experiment import text as text_module
 from imder_lib.experiment import trainer as trainer_module
-from imder_lib.experiment.pretrain import like_pretrained, load_pretrained, pretrain, pretrained_bert, read_pretrained
-from imder_lib.experiment.text import bert_features
-from imder_lib.model.bert import build_bert, last_hidden
+from imder_lib.model.bert import last_hidden
+from imder_runs import text as text_module
 from imder_runs.fake import write_fake
+from imder_runs.pretrain import like_pretrained, load_pretrained, pretrain, pretrained_bert, read_pretrained
+from imder_runs.text import bert_features, build_bert
 
 WIDTHS = {"text": 12, "audio": 5, "vision": 20}
 
