@@ -21,7 +21,7 @@ from imder_runs.tables import beside_published, interval, save_table
 
 PLAN = "plan.json"  # of the last grid that was swept in a folder
 SAMPLE = 200  # finished cells whose seconds give an estimate
-COMPARED_METRICS = ("acc2", "f1", "acc7", "mae", "corr")
+COMPARED_METRICS = ("acc2", "f1", "acc7", "mae", "corr", "acc", "f1_weighted", "f1_macro")
 T = TypeVar("T")
 KEY = ("dataset", "recipe", "recoverer", "varied", "protocol", "case")  # of a row, beside seed and method
 

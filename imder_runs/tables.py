@@ -70,7 +70,7 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
     Columns: metric, case, over (the patterns of an average), realised, seeds, ours, std, low, high (95 % interval over
     seeds), method, published, difference (ours - published), source; unknown values are blank. ACC2, F1 and ACC7 in
     percent. Fixed tables end with the averages over the incomplete patterns and over all. Empty if the table has no
-    rows of the method and protocol.
+    rows of the method and protocol. Data with classes have accuracy and F1, as shares.
 
     Args:
         table: rows of :func:`imder_lib.evaluate` for one recipe and any number of seeds.
@@ -92,7 +92,7 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
     paper = paper[(paper["protocol"] == protocol) & paper["method"].str.startswith("IMDer")]
     paper = paper.assign(key=paper["case"] if protocol == "fixed" else paper["case"].astype(float))
     rows = []
-    for metric in (m for m in (*percent, "mae", "corr") if m in kit):
+    for metric in (m for m in (*percent, "mae", "corr", "acc", "f1_weighted", "f1_macro") if m in kit):
         for case, members in groups.items():
             part = kit[kit["case"].isin(members)].groupby("seed")[[metric, "realised"]].mean()
             head = {
@@ -110,6 +110,8 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
                     source = f"mean of {len(group)}: {source}" if len(group) > 1 else source
                     known.append({"method": method, "published": value, "source": source})
             rows += [head | found for found in known or [{"method": "", "published": np.nan, "source": ""}]]
+    if not rows:
+        return pd.DataFrame()
     out = pd.DataFrame(rows)
     out.insert(out.columns.get_loc("source"), "difference", out["ours"] - out["published"])
     return out

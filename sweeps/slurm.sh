@@ -22,4 +22,12 @@ gpu=()
 [ -z "${SLURM_GPUS_PER_TASK:-}" ] || gpu=(--resources GPU=1)
 srun "$bin/dask" worker --protocol tls --scheduler-file "$keys/scheduler.json" --nthreads 1 --memory-limit 0 \
     --no-dashboard --local-directory "${TMPDIR:-/tmp}" "${gpu[@]}" &
-"$bin/imder" sweep "$grid" --out "$out" --scheduler-file "$keys/scheduler.json"
+workers=$!
+"$bin/imder" sweep "$grid" --out "$out" --scheduler-file "$keys/scheduler.json" &
+sweep=$!
+wait -n "$workers" "$sweep" || true
+if kill -0 "$sweep" 2>/dev/null && ! kill -0 "$workers" 2>/dev/null; then
+    echo "all workers are gone: submit the same line again" >&2  # the sweep would wait for new ones
+    exit 1
+fi
+wait "$sweep"

@@ -266,6 +266,14 @@ def test_other_data_have_no_published_results():
     assert (table["source"] == "").all()
 
 
+def test_data_with_classes_have_their_own_metrics():
+    table = rows(PATTERNS, [0.5] * 7).drop(columns=["acc2", "f1", "acc7", "mae", "corr"])
+    assert beside_published(table, "digits", "fixed", sentiment=False).empty
+    shown = beside_published(table.assign(acc=0.25), "digits", "fixed", sentiment=False)
+    assert set(shown["metric"]) == {"acc"}
+    assert set(shown["ours"]) == {0.25}
+
+
 def test_bad_settings_raise(data, tmp_path):
     for bad in ({"text": "bert"}, {"epochs": -1}, {"steps": 1}, {"pretrained": str(tmp_path / "none.pth")}):
         with pytest.raises(UserError):
