@@ -3,10 +3,11 @@
 import errno
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from shutil import disk_usage
-from zipfile import is_zipfile
+from zipfile import BadZipFile, is_zipfile
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # faults of a disk, not of its user
 LEAST = 1 << 20  # bytes; torch.save does not say that a disk is full, but leaves less than this
@@ -38,8 +39,9 @@ def file_fault(path: str | Path) -> str:
         return "it is a git-lfs pointer, not the file itself: run git lfs pull, or download the file"
     if not head.strip(b"\0"):
         return f"it {'holds only zeros' if head else 'is empty'}: copy or download it again"
-    if is_zipfile(path):  # written by torch.save
-        return "it is damaged, or holds objects other than tensors: save the state dict alone"
+    with suppress(BadZipFile):  # Python 3.11 raises it where a damaged file seems to span several disks
+        if is_zipfile(path):  # written by torch.save
+            return "it is damaged, or holds objects other than tensors: save the state dict alone"
     return "it is damaged or of another format: copy or download it again"
 
 

@@ -24,6 +24,7 @@ SAMPLE = 200  # finished cells whose seconds give an estimate
 COMPARED_METRICS = ("acc2", "f1", "acc7", "mae", "corr", "acc", "f1_weighted", "f1_macro")
 T = TypeVar("T")
 KEY = ("dataset", "recipe", "recoverer", "varied", "protocol", "case")  # of a row, beside seed and method
+TEXTS = {*KEY, "method"}  # its columns that are no numbers
 
 
 def read_plan(folder: Path) -> list[Cell]:
@@ -105,23 +106,26 @@ def results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
 
     The rows of a damaged file are left out, see :func:`write_results`.
     """
+    return pd.DataFrame([row for rows in _found(folder, cells).values() for row in rows or ()])
+
+
+def _found(folder: Path, cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]] | None]:
+    """Name -> rows of all finished cells; None where the file is damaged."""
     finished = names(folder / CELLS)
-    found = [_rows(folder, c) or [] for c in cells if c.name in finished]
-    return pd.DataFrame([row for rows in found for row in rows])
+    return {c.name: _rows(folder, c) for c in cells if c.name in finished}
 
 
 def _rows(folder: Path, cell: Cell) -> list[dict[str, Any]] | None:
     """Rows of a finished cell; None if its file is damaged."""
     rows = _json(folder / CELLS / cell.name / METRICS, list)
-    own, cases = cell.settings, {(p, str(c)) for p, c in cell.settings.get("cases", ())}
+    own = cell.settings
     given = {"dataset": own.get("data")} | {k: own.get(k) for k in ("recipe", "recoverer", "varied", "seed")}
     try:
-        sound = {(r["protocol"], r["case"]) for r in rows} == cases
+        sound = {(r["protocol"], r["case"]) for r in rows} == {(p, str(c)) for p, c in own.get("cases", ())}
         for row in rows:
-            numbers = [v for k, v in row.items() if k not in (*KEY, "method")]
             sound = sound and isinstance(row["method"], str) and {k: row[k] for k in given} == given
-            sound = sound and all(v is None or type(v) in (int, float) for v in (row["realised"], *numbers))
-    except (KeyError, TypeError, AttributeError):
+            sound = sound and {type(row[k]) for k in {*row, "realised"} - TEXTS} <= {int, float, type(None)}
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
     return rows if sound else None
 
@@ -131,15 +135,17 @@ def write_results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
 
     Their state is "running", "failed", "left", or "damaged": remove such a folder, and the next sweep runs it again.
     """
-    table, finished = results(folder, cells), names(folder / CELLS)
-    states = {c.name: state_of(folder, c.name) for c in cells if c.name not in finished}
-    states |= {c.name: "damaged" for c in cells if c.name in finished and _rows(folder, c) is None}
+    found = _found(folder, cells)
+    table = pd.DataFrame([row for rows in found.values() for row in rows or ()])
+    states = {c.name: state_of(folder, c.name) for c in cells if c.name not in found}
+    states |= {name: "damaged" for name, rows in found.items() if rows is None}
     missing = [{"cell": name, "state": state} for name, state in states.items()]
     save_table(folder, pd.DataFrame(missing, columns=["cell", "state"]), "missing")
-    write_text(folder / "results.csv", table.to_csv(index=False))
+    text = table.to_csv(index=False)
+    write_text(folder / "results.csv", text)
     if table.empty or "protocol" not in table:
         return table
-    save_table(folder, table, "05_paper_all", BEST_EPOCH)
+    save_table(folder, table, "05_paper_all", BEST_EPOCH, text)
     several = table["dataset"].nunique() > 1
     scale = {c.settings["data"]: c.settings["sentiment"] for c in cells}
     for (dataset, recipe, recoverer, varied), part in table.groupby(["dataset", "recipe", "recoverer", "varied"]):

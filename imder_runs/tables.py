@@ -37,9 +37,12 @@ METRIC_NAMES = {
 LETTERS = {"text": "l", "vision": "v", "audio": "a"}  # pattern letters of the published tables, in their order
 
 
-def save_table(folder: Path, table: pd.DataFrame, name: str, note: str = "") -> None:
-    """Write tables/NAME.csv and .md in a folder; the latter has the first LONGEST rows, and ends with the note."""
-    write_text(folder / "tables" / f"{name}.csv", table.to_csv(index=False))
+def save_table(folder: Path, table: pd.DataFrame, name: str, note: str = "", csv: str | None = None) -> None:
+    """Write tables/NAME.csv and .md in a folder; the latter has the first LONGEST rows, and ends with the note.
+
+    ``csv``: content of the former, if it is known.
+    """
+    write_text(folder / "tables" / f"{name}.csv", table.to_csv(index=False) if csv is None else csv)
     text = table[:LONGEST].to_markdown(index=False, floatfmt=".4g")
     text += f"\n\nThe first {LONGEST} of {len(table)} rows; {name}.csv has all." if len(table) > LONGEST else ""
     text += note and f"\n\n{note}"

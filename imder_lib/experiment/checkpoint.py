@@ -63,10 +63,14 @@ def _check_state(state: dict[str, Any]) -> None:
 
 
 def check_like(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Raise a TypeError unless a state has the types of ``own``, and in lists of tensors also the shapes."""
+    """Raise nearly anything unless a state has the types of ``own``: in lists tensors of its shapes, or else floats."""
     for k, v in own.items():
-        tensors = isinstance(v, list) and v and isinstance(v[0], Tensor)
-        if type(state[k]) is not type(v) or (tensors and [x.shape for x in state[k]] != [x.shape for x in v]):
+        sound = type(state[k]) is type(v)
+        if isinstance(v, list) and v and isinstance(v[0], Tensor):
+            sound = sound and [x.shape for x in state[k]] == [x.shape for x in v]
+        elif isinstance(v, list):
+            sound = sound and all(isinstance(x, float) for x in state[k])
+        if not sound:
             raise TypeError(f"{k} of another type or shape")
 
 

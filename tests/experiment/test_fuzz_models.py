@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from odd import CHANGES, CUT, FEW, JSON, damaged, tried
 
@@ -71,6 +71,7 @@ TENSORS = JSON | st.sampled_from([torch.zeros(()), torch.ones(2), torch.zeros(2,
 
 @FEW
 @given(value=TENSORS, inside=st.sampled_from(["", "model", "state_dict"]), changes=CHANGES, cut=CUT)
+@example(value=[], inside="", changes=[(65535, 2)], cut=0)
 def test_another_pretrained_model(tmp_path, saved, value, inside, changes, cut):
     path, model = tmp_path / "odd.pt", load_model(saved / "model.safetensors")
     torch.save({inside: value} if inside else value, path)
@@ -104,6 +105,7 @@ def test_a_damaged_checkpoint(tmp_path, saved, changes, cut):
 @FEW
 @given(key=st.sampled_from(["model", "config", "done", "history", "limits", "stage"]), inner=st.integers(0, 9),
        value=TENSORS, gone=st.booleans())  # fmt: skip
+@example(key="stage", inner=4, value=[None], gone=False)
 def test_an_odd_checkpoint(tmp_path, saved, key, inner, value, gone):
     state = torch.load(saved / CHECKPOINT, weights_only=True)
     place = state[key] if isinstance(state[key], dict) and state[key] and inner else state
