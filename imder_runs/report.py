@@ -55,6 +55,7 @@ def _figures(folder: Path, key: str) -> list[dict[str, str]]:
         note = path.with_suffix(".json")
         try:
             caption = str(json.loads(note.read_text(encoding="utf-8"))["caption"])
+            caption = caption.encode(errors="replace").decode()  # JSON can hold halves of characters
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{note} is no caption of {path.name}: remove the figure, or make it again") from None
         out.append({"name": path.stem, "png": base64.b64encode(path.read_bytes()).decode(), "caption": caption})

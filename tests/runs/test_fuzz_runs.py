@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from odd import CHANGES, CUT, FEW, JSON, damaged, tried
 
@@ -145,6 +145,7 @@ TABLE = st.lists(st.lists(st.sampled_from(WORDS), max_size=6), max_size=4)
 
 @given(lines=TABLE, name=st.sampled_from(["05_paper_all", "05_all_metrics", "05_fixed_mae"]), caption=JSON,
        changes=CHANGES, cut=CUT)  # fmt: skip
+@example(lines=[["case"]], name="05_all_metrics", caption="\ud800", changes=[], cut=0)
 def test_the_files_of_a_report(tmp_path, lines, name, caption, changes, cut):
     for part in ("tables", "figures", "notebooks"):
         (tmp_path / part).mkdir(exist_ok=True)
