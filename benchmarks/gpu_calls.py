@@ -89,7 +89,8 @@ def calls(device: torch.device, quick: bool) -> list[dict[str, object]]:
                 with computing("float32", device):
                     row["plain_ms"] = 1e3 * timed(lambda plain=plain, x=x: plain(*x))
                     row["plain_error"] = float((first(plain(*x)) - exact).abs().max())
-            row["peak_mb"] = peak_memory(lambda net=net, x=x: net(*x))
+            with computing("float32", device):
+                row["peak_mb"] = peak_memory(lambda net=net, x=x: net(*x))
             rows.append(row)
     return rows
 

@@ -12,7 +12,6 @@ import torch
 
 from benchmarks.bench_rows import stage_of, training_step
 from benchmarks.measure import peak_memory, seconds
-from imder_lib import changed
 from imder_lib.config import WIDTHS, model_preset, train_preset
 from imder_lib.data.missing import available_columns, patterns
 from imder_lib.data.mmsa import SIZES
@@ -24,6 +23,7 @@ from imder_lib.experiment.stages import adapt_stage, diffusion_stage, fusion_sta
 from imder_lib.experiment.training import fit
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import encode_split
+from imder_lib.settings import changed
 from imder_runs.profiles import find_profile
 
 STEPS = 50
@@ -100,7 +100,7 @@ def recovery(setup: Setup, known: dict) -> dict[str, object]:
         "one_draw_in_one_batch_of_all_draws": batched,
         "one_draw_two_cores": cores,
         "times_two_cores": cores / own,
-        "peak_mb": peak_memory(lambda: draw(table[0], setup.draws)),
+        "peak_mb": peak_memory(lambda: draw(table[0], setup.draws, SampleNoise(1, ids, "gpu"))),
     }
 
 

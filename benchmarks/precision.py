@@ -1,4 +1,4 @@
-"""What a lower precision costs: python benchmarks/precision.py results/reproduce/models/synthetic/seed1/kit.
+"""What a lower precision costs: python benchmarks/precision.py results/quick/models/synthetic/seed1/kit.
 
 Evaluates a trained model (the folder of a run, here of `make reproduce`) on the synthetic test split in each precision:
 all patterns, the same noise. Prints the largest differences to float32, and the time of each.

@@ -63,7 +63,8 @@ def measure(run: Run, seed: int, draws: int, limit: int, network: bool) -> pd.Da
         if len(pattern) < len(data.modalities):
             for name, recoverer in others.items():
                 row[name] = acc(predict(model, recoverer, latents, split.ids, mask, seed)[0])
-            drawn = model.recover(latents, torch.from_numpy(mask), SampleNoise(seed, split.ids, "styles"), draws=draws)
+            where = torch.from_numpy(mask).to(default_device())
+            drawn = model.recover(latents, where, SampleNoise(seed, split.ids, "styles"), draws=draws)
             shares = 0.0
             for k in range(draws):
                 found = {m: x.cpu().numpy() for m, x in decode({m: x[k] for m, x in drawn.items()}).items()}

@@ -21,6 +21,7 @@ from imder_lib.experiment.metrics import class_metrics, coverage, metrics
 from imder_lib.experiment.prediction import Predictor, predict
 from imder_lib.model.imder import IMDer, check_widths
 from imder_lib.model.recovery import Latents, MeanFill, Recoverer, ZeroFill, encode_split
+from imder_lib.nets.precision import computing
 from imder_lib.settings import whole_number
 
 BASELINES = ("zero", "mean", "constant", "bayes")
@@ -186,5 +187,7 @@ def _residual(model: IMDer, data: MultimodalData | None) -> float:
     complete = None if data is None else data.valid.given(model.modalities).all(dim=1).numpy()
     if complete is None or not complete.any() or model.config.fusion.outputs > 1:
         return float("nan")
-    prediction = model.fusion(encode_split(model, data.valid))[0][:, 0].cpu().numpy()
+    latents = encode_split(model, data.valid)
+    with computing(model.config.precision, latents[model.modalities[0]].device):
+        prediction = model.fusion(latents)[0][:, 0].cpu().numpy()
     return float(np.sqrt(np.mean((prediction - data.valid.labels)[complete] ** 2)))

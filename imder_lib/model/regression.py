@@ -35,7 +35,7 @@ class LinearMean(nn.Module):
         out = seen.new_zeros(*seen.shape[:2], self.M * self.D)
         for c in code.unique():
             rows = (code == c).nonzero()[:, 0]
-            out[rows] = seen[rows] @ self.weight[c]
+            out[rows] = (seen[rows] @ self.weight[c]).to(out)  # under autocast it is bfloat16
         return out.transpose(1, 2).unflatten(1, (self.M, self.D))
 
     @torch.no_grad()

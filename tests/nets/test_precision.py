@@ -32,6 +32,14 @@ def test_bfloat16_trains_and_predicts_close_to_float32(data, preset, tmp_path):
     assert 0 < apart.max() < 0.1
 
 
+@pytest.mark.parametrize("recoverer", ["regression", "network", "mean", "zero"])
+def test_every_recoverer_computes_in_bfloat16(data, recoverer):
+    rules = {"rules": {"net": "unet", "condition_dropout": 0.0}} if recoverer == "network" else {}
+    config = model_preset("mosi", data.widths, **SMALL, recoverer=recoverer, precision="bfloat16", **rules)
+    table = evaluate(IMDer(config, seed=1).eval(), data.test, ["fixed"], baselines=False)
+    assert table["mae"].notna().all()
+
+
 def test_encoders_always_compute_in_float32(data):
     models = [IMDer(model_preset("mosi", data.widths, **SMALL, precision=p), seed=1) for p in ("float32", "bfloat16")]
     with computing("bfloat16", torch.device("cpu")):
