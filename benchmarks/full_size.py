@@ -82,9 +82,8 @@ def main(name: str) -> None:
             print(f"    {'one epoch of ' if k in epoch else ''}{k}: {v:.0f} s")
         first = config.fusion.epochs * epoch["fusion"]
         if preset == "kit":
-            cells = SEEDS * (
-                config.diffusion.epochs * epoch["diffusion"] + cache + config.adapt.epochs * refined + test
-            )
+            epochs = config.diffusion.epochs_of(-(-sizes["train"] // config.diffusion.batch_size))
+            cells = SEEDS * (epochs * epoch["diffusion"] + cache + config.adapt.epochs * refined + test)
         else:  # the sampler runs for incomplete samples, about two of three, in every epoch
             joint = epoch["diffusion"] + epoch["adapt"] + 2 / 3 * samples * draw
             cells = SEEDS * (RATES * config.joint.epochs * joint + test)
