@@ -10,17 +10,18 @@ from torch import Tensor
 
 from imder_lib.config import KIT, RELEASED, RELEASED_SAMPLER, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import unknown
 from imder_lib.experiment.training import FitResult, fit
 from imder_lib.model.imder import IMDer
 from imder_lib.settings import changed
 from imder_runs.pretrain import load_pretrained
 
-# Name in the table -> changes to the model configuration.
+# Name in the table -> changes to the model configuration. The network draws nothing: guidance is the kit's alone.
 COMPARED: Mapping[str, Mapping[str, object]] = {
     "dropout": {"recoverer": "zero"},
     "regression": {"recoverer": "regression"},
-    "network": {"recoverer": "network", "rules": replace(RELEASED, latents="standardised")},
+    "network": {"recoverer": "network", "rules": replace(RELEASED, latents="standardised"), "sampler": Sampler()},
     "released": {"recoverer": "diffusion", "rules": RELEASED, "sampler": RELEASED_SAMPLER, "mask_padding": False},
     "kit": {"recoverer": "diffusion", "rules": KIT},
 }

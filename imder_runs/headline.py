@@ -32,8 +32,9 @@ def _rows(path: Path, more: list[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(("case", "method", "protocol"), str))
         table = table.astype({"seed": int} | {m: float for m in METRIC_NAMES if m in table}) if len(table) else none
-        table.loc[table["protocol"] == "random", "case"].astype(float) if len(table) else None
         damaged = len(table) and table[["case", "method", "protocol", *more]].isna().any(axis=None)
+        if len(table):
+            pd.to_numeric(table.loc[table["protocol"] == "random", "case"])  # raises if a rate is no number
     except (OSError, KeyError, ValueError, TypeError):
         damaged = True
     if damaged:

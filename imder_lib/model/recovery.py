@@ -16,7 +16,7 @@ from imder_lib.nets.precision import computing
 from imder_lib.settings import whole_number
 
 Latents = dict[str, Tensor]
-ROWS, GPU_ROWS = 256, 4096  # of a pass; more are no faster: they exceed a CPU's caches, or the GPU is busy
+ROWS, GPU_ROWS = 256, 4096  # of a pass; more are no faster on a CPU, whose caches they exceed. On GPUs not measured.
 
 
 def passes(draws: int, size: int, device: torch.device) -> list[range]:

@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from imder_lib import UserError
+from imder_lib import UserError, load_data, model_preset, train_preset
 from imder_lib.data.missing import RATES
 from imder_lib.experiment.training import BEST_EPOCH
 from imder_runs import reproduce as reproduce_module
 from imder_runs.cli import main
+from imder_runs.comparison import COMPARED, train_compared
 from imder_runs.fake import write_fake
 from imder_runs.grid import Grid, cases_of, plan, read_grid
 from imder_runs.notebook import check_parameters
@@ -320,3 +321,15 @@ def test_the_released_recipe_refuses_samples_that_lack_a_modality(tmp_path, monk
         main()
     assert "recipe 'released' needs samples with all modalities" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_guidance_is_the_kits_alone(tmp_path):
+    """A grid may set it although its other recoverers have no use for it."""
+    data = load_data("synthetic", sizes={"train": 24, "valid": 8, "test": 8}, widths=dict.fromkeys("abc", 4), steps=4)
+    sizes = {"dim": 8, "fusion": {"layers": 1, "heads": 2}, "unet": {"channels": (8,), "heads": 2, "refiner_blocks": 1},
+             "joint": {"channels": 8, "blocks": 1}}  # fmt: skip
+    model = model_preset("mosi", data.widths, **sizes, sampler={"guidance": 2.0, "steps": 2})
+    train = train_preset("mosi", **{stage: {"epochs": 1} for stage in ("fusion", "diffusion", "adapt")})
+    found = {name: train_compared(name, data, model, train, tmp_path).model.config.sampler for name in COMPARED}
+    assert {name for name, sampler in found.items() if sampler.guidance == 2 and name in ("network", "kit")} == {"kit"}
+    assert {sampler.steps for sampler in found.values()} == {2}
