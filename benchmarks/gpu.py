@@ -105,6 +105,8 @@ def main() -> None:
         print(f"missing packages: {' '.join(lacking)}. Where there is a network: python3 -m pip download -d wheels "
               f"{' '.join(lacking)}; then benchmarks/gpu.sh wheels", file=sys.stderr)  # fmt: skip
         only_submodules()
+    from imder_lib.nets.precision import computing  # after only_submodules
+
     head = settings(device) | {"missing_packages": lacking, "quick": args.quick}
     if device.type == "cuda":
         query = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
@@ -118,7 +120,8 @@ def main() -> None:
         try:
             if started - began > args.limit - 5:
                 raise TimeoutError(f"not started: {args.limit:.0f} s are over")
-            result = ROWS[name](device, args.quick, found)
+            with computing("float32", device):  # where a row does not say otherwise
+                result = ROWS[name](device, args.quick, found)
             found[name] = result if isinstance(result, dict) else {"rows": result}
         except Exception as error:
             found[name] = {"error": f"{type(error).__name__}: {error}"}

@@ -17,7 +17,8 @@ from sklearn.linear_model import RidgeCV
 
 from imder_lib.data.missing import availability
 from imder_lib.data.schema import Split
-from imder_lib.experiment.evaluation import cases, predict
+from imder_lib.experiment.cases import cases
+from imder_lib.experiment.prediction import predict
 from imder_lib.model.imder import IMDer
 from imder_lib.model.recovery import MeanFill, ZeroFill, encode_split
 from imder_runs.comparison import COMPARED, train_compared

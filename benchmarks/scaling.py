@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.measure import peak_memory, seconds, slope
 from imder_lib import IMDer, model_preset
-from imder_lib.experiment.evaluation import predict
+from imder_lib.experiment.prediction import predict
 
 BASE = {"T": 48, "N": 64, "M": 3, "draws": 1, "steps": 10}
 NAMES = {"T": "time steps T", "N": "samples N", "M": "modalities M", "draws": "draws K", "steps": "sampler steps"}

@@ -21,7 +21,7 @@ from imder_lib import bayes_prediction, load_data, patterns
 from imder_lib.data.missing import available_columns
 from imder_lib.data.posterior import exact_draws
 from imder_lib.diffusion.noise import SampleNoise
-from imder_lib.experiment.evaluation import predict
+from imder_lib.experiment.prediction import predict
 from imder_lib.model.recovery import Regression, encode_split
 from imder_runs.setup import Run, default_device, parse_seeds
 
