@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from imder_course.style import BLUE, BROWN, GOLD, MARKERS, SILVER, TRUTH, legend_above, row
+from imder_course.style import BESIDE, BLUE, BROWN, GOLD, MARKERS, SILVER, TRUTH, legend_above, row
 
 Curves = Mapping[str, np.ndarray]  # name -> values on a grid
 FILLED = {"density": True, "histtype": "stepfilled", "color": BLUE, "alpha": 0.35, "lw": 0}
@@ -217,5 +217,5 @@ def quality_against_calls(
         axis.set(xticks=ticks, ylim=(limits or {}).get(metric))
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.xaxis.set_minor_locator(plt.NullLocator())
-    axes[0].legend(fontsize="small")
+    axes[-1].legend(fontsize="small", **BESIDE)
     return figure

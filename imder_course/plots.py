@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from imder_course.style import (
+    BESIDE,
     BLUE,
     BROWN,
     GOLD,
@@ -27,7 +28,6 @@ from imder_course.style import (
     row,
 )
 
-BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # legend to the right of the axis
 RIGHT, WRONG = "#00664B", "#A03A00"  # they also differ in lightness; wrong answers have a cross
 
 
@@ -200,9 +200,9 @@ def training_curves(history: pd.DataFrame) -> Figure:
 
 def metric_against_rate(table: pd.DataFrame, metric: str) -> Figure:
     """A metric against the realised missing rate, one line per method; the band is the range over seeds."""
-    figure, axis = plt.subplots(figsize=(6.4, 4))
+    figure, axis = plt.subplots(figsize=(7.5, 3.8))
     method_lines(axis, table, metric)
-    axis.legend()
+    axis.legend(**BESIDE)
     return figure
 
 

@@ -15,6 +15,7 @@ from imder_runs.tables import METHOD_NAMES, METRIC_NAMES
 BLUE, GOLD, MAROON, SKY, BROWN = "#2166AC", "#B8860B", "#661100", "#5B8FF9", "#8C510A"
 INDIGO, GREY, SILVER, BLACK = "#332288", "#555555", "#8A8A8A", "#000000"
 MARKERS = "osD^vP*X"
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # legend to the right of the axis
 
 
 class Method(NamedTuple):
