@@ -1,6 +1,7 @@
 """The posterior check: sample quality of recovered latents and of exact posterior draws, by pattern."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from imder_course.sample_quality import sample_quality
 from imder_lib.data.missing import available_columns, patterns
-from imder_lib.data.posterior import convolution_matrix, exact_draws, exact_posterior
+from imder_lib.data.posterior import exact_draws, exact_posterior
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import Sampler
@@ -28,16 +29,20 @@ def latent_posteriors(
         mean: modality -> (N, D, T')
         draws: modality -> (K, N, D, T'); the modalities of a draw share style and affect
     """
-    process, given, images = split.data.process, list(given), {}
-    for m in (m for m in model.modalities if m not in given):
-        weight = np.eye(model.config.dim)[:, :, None]  # of a modality without encoder: its latents are its features
-        if m in model.encoders:
-            weight = model.encoders[m].weight.detach().cpu().double().numpy()  # (D, D_m, k)
-        images[m] = convolution_matrix(weight, process.steps)
-    mean = {m: exact_posterior(process, split.features, m, given, image).mean for m, image in images.items()}
-    sampled, _ = exact_draws(process, split.features, given, draws, np.random.default_rng(seed), images)
-    shape = (len(split), model.config.dim, -1)
-    return {m: x.reshape(shape) for m, x in mean.items()}, {m: x.reshape(draws, *shape) for m, x in sampled.items()}
+    process, given, rng = split.data.process, list(given), np.random.default_rng(seed)
+    missing = [m for m in model.modalities if m not in given]
+
+    def encoded(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        latents = encode_split(model, replace(split, features={**split.features, **features}))
+        return {m: latents[m].cpu().numpy() for m in missing}
+
+    # Encoders are linear, so the latents of the mean are the mean of the latents.
+    mean = encoded({m: exact_posterior(process, split.features, m, given).mean for m in missing})
+    drawn = []
+    for _ in range(draws):  # one by one, since features need much more memory than latents
+        features, _ = exact_draws(process, split.features, given, 1, rng)
+        drawn.append(encoded({m: x[0] for m, x in features.items()}))
+    return mean, {m: np.stack([x[m] for x in drawn]) for m in missing}
 
 
 @torch.no_grad()
