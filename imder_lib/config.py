@@ -1,15 +1,26 @@
 """Configuration: frozen dataclasses, one for each reader, and presets by data set."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
+
+from torch import nn
 
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError, unknown
 from imder_lib.settings import Settings, changed
 
 MORE_EPOCHS = 3  # at most, of the diffusion on a small data set: every epoch validates and writes a checkpoint
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Raise a UserError for a modality name that cannot be part of a pattern, a parameter name or a file name."""
+    for m in names:
+        bad = not 0 < len(m) <= 60 or not m.isprintable() or set(m) & set(".+</\\") or m.endswith("_lengths")
+        if bad or hasattr(nn.ModuleDict, m) or m == "training":  # the last two are PyTorch's
+            rule = "1 to 60 printable characters, without . + < / \\, no ending '_lengths', no name that PyTorch uses"
+            raise UserError(f"{where}: a modality cannot have the name {m!r:.80}; expected {rule}: rename it")
 
 
 @dataclass(frozen=True)
@@ -104,8 +115,7 @@ class ModelConfig(Settings):
         super().__post_init__()
         if len(self.widths) < 2:
             raise UserError(f"a model needs at least two modalities, got {list(self.widths)}")
-        if bad := [m for m in self.widths if not m or set(m) & set(".+<")]:
-            raise UserError(f"modality names may not be empty or hold '.', '+' or '<': {bad}")
+        check_names(self.widths, "widths")
         if self.sampler.guidance != 1 and (self.rules.net != "joint" or not self.rules.condition_dropout):
             raise UserError("guidance other than 1 needs net 'joint' and condition_dropout > 0")
 

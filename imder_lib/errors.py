@@ -22,10 +22,14 @@ def unknown(
 ) -> UserError:
     """The error for a name that is not known: "WHAT 'NAME': did you mean X? expected one of ..."."""
     known = list(known)
+    return UserError(f"{what} {name!r}: {did_you_mean(name, known)}{expected} {known}{end}")
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """A hint for a message: the nearest of the known names, or nothing."""
     names = {str(k).lower(): k for k in known}
     near = get_close_matches(str(name).lower(), names, n=1)
-    hint = f"did you mean {names[near[0]]}? " if near else ""
-    return UserError(f"{what} {name!r}: {hint}{expected} {known}{end}")
+    return f"did you mean {names[near[0]]}? " if near else ""
 
 
 def file_fault(path: str | Path) -> str:

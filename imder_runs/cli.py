@@ -13,10 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
-from imder_lib.data import load
+from imder_lib.data.load import load_data
 from imder_lib.errors import UserError
 from imder_runs import reproduce as jobs
 from imder_runs import sweep_commands
+from imder_runs.convert import convert as convert_file
 from imder_runs.describe import describe
 from imder_runs.fake import write_fake
 from imder_runs.interrupts import INTERRUPTED, interrupted, restore_interrupt
@@ -72,7 +73,7 @@ def run(
 @app.command()
 def convert(path: Path, folder: Path) -> None:
     """Convert a data file to a folder of memory-mapped arrays."""
-    print(describe(load.convert(path, folder)))
+    print(describe(convert_file(path, folder)))
 
 
 @app.command()
@@ -89,7 +90,7 @@ def fake(
 @app.command()
 def check(path: str) -> None:
     """Check a data file and print a summary."""
-    print(describe(load.load_data(path, root=HOME / "data")))
+    print(describe(load_data(path, root=HOME / "data")))
     print("it fits")
 
 

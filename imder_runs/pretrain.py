@@ -13,7 +13,8 @@ from imder_lib.data.schema import MultimodalData
 from imder_lib.experiment.checkpoint import read_tensors, write_tensors, write_text
 from imder_lib.experiment.training import fit
 from imder_lib.model.imder import KERNELS, IMDer
-from imder_lib.model.released import fill_released, read_released, released_bert
+from imder_lib.model.released import BERT as RELEASED_BERT
+from imder_lib.model.released import fill_released, read_released
 from imder_lib.model.weights import check_fit
 from imder_lib.settings import changed
 
@@ -66,7 +67,7 @@ def read_pretrained(path: str | Path) -> dict[str, Tensor]:
 def pretrained_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """BERT's part of a pretrained model, with standard names; empty if there is none."""
     own = {k.removeprefix(BERT): v for k, v in state.items() if k.startswith(BERT)}
-    return own or released_bert(state)
+    return own or {RELEASED_BERT.sub("", k): v for k, v in state.items() if RELEASED_BERT.match(k)}
 
 
 def like_pretrained(config: ModelConfig, state: Mapping[str, Tensor]) -> ModelConfig:

@@ -12,13 +12,12 @@ import numpy as np
 
 from imder_lib.config import WIDTHS
 from imder_lib.data.digits import digits
-from imder_lib.data.mmsa import LABELS, check_content, did_you_mean
+from imder_lib.data.mmsa import LABELS, check_content
 from imder_lib.data.pickles import read_pickle
 from imder_lib.data.schema import SPLITS, Counts, MultimodalData, checked_sizes
 from imder_lib.data.synthetic import RECIPES, synthetic
 from imder_lib.data.two_moons import two_moons
-from imder_lib.errors import UserError
-from imder_lib.files import written_whole
+from imder_lib.errors import UserError, unknown
 
 MANIFEST = "manifest.json"
 MAKERS = {name: (partial(synthetic, name=name), {"sizes", "widths", "steps", "seed"}) for name in RECIPES}
@@ -104,9 +103,8 @@ def _load_file(source: str | Path, root: Path) -> MultimodalData:
         if path is None:
             raise UserError(f"{name} not found: put its aligned_50.pkl at {places[1]} (see docs/mosi_mosei.md)")
     elif not path.exists():
-        known = f"expected one of {NAMES} or the path of a file or converted folder"
-        raise UserError(f"no data at {name!r}{did_you_mean(name, NAMES)}: {known}")
-    data = open_converted(path) if path.is_dir() else _read(path)
+        raise unknown("no data at", name, NAMES, end=" or the path of a file or converted folder")
+    data = open_converted(path) if path.is_dir() else read_file(path)
     if name not in WIDTHS:
         data.name = f"{path.stem} (file)" if path.stem in NAMES else path.stem
         return data
@@ -120,42 +118,16 @@ def _load_file(source: str | Path, root: Path) -> MultimodalData:
     return data
 
 
-def _read(path: Path) -> MultimodalData:
+def read_file(path: Path) -> MultimodalData:
+    """Read and check a pickle in the MMSA schema."""
     splits, notes = check_content(read_pickle(path), path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     return MultimodalData(path.stem, splits, digest.hexdigest(), path=path, notes=notes)
 
 
-def convert(path: str | Path, folder: str | Path) -> MultimodalData:
-    """Write the arrays of a pickle to a new folder that is memory-mapped when opened, and open it.
-
-    The folder holds SPLIT.KEY.npy (float32 features, labels, lengths, text_bert, available), SPLIT.json (ids and
-    texts) and a manifest with the shapes and the SHA-256 of the pickle. A UserError, as in
-    :func:`load_data` or for a folder that exists or cannot be written, leaves nothing behind.
-    """
-    path, folder = Path(path), Path(folder)
-    if not path.is_file():
-        raise UserError(f"no file at {path}")
-    with written_whole(folder, new=True) as part:
-        data = _read(path)
-        part.mkdir()
-        manifest = {"source": path.name, "sha256": data.sha256, "notes": data.notes, "splits": {}}
-        for name, s in data.splits.items():
-            arrays = s.features | {LABELS[0]: s.labels} | {f"lengths.{m}": n for m, n in s.lengths.items()}
-            arrays |= {k: x for k, x in (("text_bert", s.text_bert), ("available", s.available)) if x is not None}
-            for key, x in arrays.items():
-                dtype = np.float32 if key in s.features else np.int32 if key == "text_bert" else x.dtype
-                np.save(part / f"{name}.{key}.npy", np.ascontiguousarray(x, dtype))
-            (part / f"{name}.json").write_text(json.dumps({"ids": s.ids, "texts": s.texts}))
-            shapes = {key: x.shape for key, x in arrays.items()}
-            manifest["splits"][name] = {"shapes": shapes, "modalities": list(s.features), "steps": s.steps}
-        (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    return open_converted(folder)
-
-
 def open_converted(folder: Path) -> MultimodalData:
-    """Open a folder written by :func:`convert`; features and text_bert stay on disk, memory-mapped and unread.
+    """Open a folder written by `imder convert`; features and text_bert stay on disk, memory-mapped and unread.
 
     A UserError if it is incomplete, or shapes, types, labels, lengths, ids or texts do not fit.
     """

@@ -4,17 +4,15 @@ A file with other modalities has a key "modalities" beside the splits, the list 
 """
 
 import warnings
-from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
+from imder_lib.config import check_names
 from imder_lib.data.checks import check_available, check_numbers, check_tokens
 from imder_lib.data.schema import SPLITS, Split
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, did_you_mean, unknown
 
 MODALITIES = ("text", "audio", "vision")
 LABELS = ("regression_labels", "classification_labels")  # the second is read only if the first is absent
@@ -25,21 +23,6 @@ SIZES = {  # of the published files
     "mosi": {"train": 1284, "valid": 229, "test": 686},
     "mosei": {"train": 16326, "valid": 1871, "test": 4659},
 }
-
-
-def did_you_mean(name: str, names: Iterable[object]) -> str:
-    """A hint for a message: the nearest of ``names``, or nothing."""
-    near = get_close_matches(name, list(map(str, names)), 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def check_names(names: Iterable[str], where: str) -> None:
-    """Raise a UserError for a modality name that cannot be part of a pattern, a parameter name or a file name."""
-    for m in names:
-        bad = not 0 < len(m) <= 60 or not m.isprintable() or set(m) & set(".+</\\") or m.endswith("_lengths")
-        if bad or hasattr(nn.ModuleDict, m) or m == "training":  # the last two are PyTorch's
-            rule = "1 to 60 printable characters, without . + < / \\, no ending '_lengths', no name that PyTorch uses"
-            raise UserError(f"{where}: a modality cannot have the name {m!r:.80}; expected {rule}: rename it")
 
 
 def check_content(content: Any, path: Path, whole: bool = True) -> tuple[dict[str, Split], list[str]]:
@@ -54,8 +37,7 @@ def check_content(content: Any, path: Path, whole: bool = True) -> tuple[dict[st
     if "valid" not in content and len(other) == 1:
         content, notes = content | {"valid": content[other[0]]}, [f"split {other[0]!r} of the file is read as 'valid'"]
     if absent := [s for s in SPLITS if s not in content]:
-        hint = did_you_mean(absent[0], content)
-        raise UserError(f"{path}: split {absent[0]!r} is missing{hint}; found {[str(k) for k in content]}")
+        raise unknown(f"{path}: there is no split", absent[0], map(str, content), "found")
     if wrong := [(s, type(content[s]).__name__) for s in SPLITS if not isinstance(content[s], dict)]:
         raise UserError(f"{path}: split {wrong[0][0]!r} must be a dict of arrays, got {wrong[0][1]}")
     if "available" in content:
@@ -101,12 +83,12 @@ def _check_classes(splits: dict[str, Split], path: Path) -> None:
 
 def _split(part: dict, where: str, modalities: list[str], target: str, whole: bool) -> Split:
     known = KNOWN | set(modalities) | {f"{m}_lengths" for m in modalities}
-    unknown = sorted(str(k) for k in part if k not in known)
+    others = sorted(str(k) for k in part if k not in known)
     if absent := [k for k in (*modalities, target, "id") if k not in part]:
         found = f"all splits need it: add it; found {sorted(map(str, part))}"
-        raise UserError(f"{where}: key {absent[0]!r} is missing{did_you_mean(absent[0], unknown)}, {found}")
-    if unknown:
-        warnings.warn(f"{where}: unknown keys are left out: {unknown}", stacklevel=2)
+        raise UserError(f"{where}: key {absent[0]!r} is missing: {did_you_mean(absent[0], others)}{found}")
+    if others:
+        warnings.warn(f"{where}: unknown keys are left out: {others}", stacklevel=2)
     ids, texts = (_strings(part.get(key, []), f"{where}, key {key!r}") for key in ("id", "raw_text"))
     n, features = len(ids), {}
     if not n:

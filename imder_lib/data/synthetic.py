@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imder_lib.config import WIDTHS
-from imder_lib.data.mmsa import SIZES, check_names
+from imder_lib.config import WIDTHS, check_names
+from imder_lib.data.mmsa import SIZES
 from imder_lib.data.process import AFFECT, EXPLAINABLE, LABEL_STD, PHI, AffectProcess, correlation
 from imder_lib.data.schema import Counts, MultimodalData, Split, checked_sizes
 from imder_lib.errors import UserError

@@ -22,14 +22,7 @@ class RecoveredCache:
 
     available: Tensor  # bool (N, P, M), the P patterns of each sample
     recovered: Latents  # modality -> (K, N, P, D, T), K draws; zero where the modality is available
-
-    @property
-    def patterns(self) -> int:
-        return self.available.shape[1]
-
-    @property
-    def draws(self) -> int:
-        return len(next(iter(self.recovered.values())))
+    draws: int  # K
 
 
 def choose_patterns(
@@ -40,15 +33,11 @@ def choose_patterns(
     ``observed``: bool (N, M); patterns are restricted to observed modalities, and an empty one becomes all of them.
     """
     table = available_columns(patterns(modalities, complete=False), modalities)  # (P, M)
-    picks = []
-    for i in ids:
-        generator = torch.Generator().manual_seed(derive_seed(seed, i, "cache"))
-        order = torch.randperm(len(table), generator=generator)
-        picks.append(order[:count] if count else torch.arange(len(table)))
-    chosen = table[torch.stack(picks)]
-    if observed is None:
-        return chosen
-    return restrict(chosen, observed[:, None].cpu())
+    chosen = table.repeat(len(ids), 1, 1)
+    if count:
+        generators = (torch.Generator().manual_seed(derive_seed(seed, i, "cache")) for i in ids)
+        chosen = table[torch.stack([torch.randperm(len(table), generator=g)[:count] for g in generators])]
+    return chosen if observed is None else restrict(chosen, observed[:, None].cpu())
 
 
 @torch.no_grad()
@@ -84,4 +73,4 @@ def fill_cache(
 
     for p in range(P):
         over_batches(len(ids), batch_size, partial(run, p=p), device)
-    return RecoveredCache(available.to(device), recovered)
+    return RecoveredCache(available.to(device), recovered, draws)

@@ -182,7 +182,7 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         return task_loss(mean, labels[name][rows], "none").flatten(), sum(refine) / len(refine)
 
     def train_loss(rows: Tensor, generator: torch.Generator, mask: None) -> Tensor:
-        pattern = torch.randint(caches["train"].patterns, (len(rows),), generator=generator)
+        pattern = torch.randint(caches["train"].available.shape[1], (len(rows),), generator=generator)
         pattern[torch.rand(len(rows), generator=generator) < complete] = -1
         error, refine = losses("train", rows, pattern)
         return error.mean() + (LOSS_WEIGHT * refine if config.supervision == "full" else 0)  # needs targets
@@ -192,7 +192,7 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
             full = lambda rows: torch.full((len(rows),), pattern)  # noqa: E731
             return _in_batches(len(data.valid), 256, lambda rows: losses("valid", rows, full(rows))[0])
 
-        P = caches["valid"].patterns
+        P = caches["valid"].available.shape[1]
         return complete * error(-1) + (1 - complete) * sum(error(p) for p in range(P)) / P
 
     return Stage(

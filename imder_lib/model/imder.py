@@ -52,21 +52,16 @@ class IMDer(nn.Module):
 
     def __init__(self, config: ModelConfig, seed: int | None = None) -> None:
         super().__init__()
-        with nullcontext() if seed is None else seeded(seed):
-            self._build(config)
-
-    def _build(self, config: ModelConfig) -> None:
         self.config, self.modalities = config, config.modalities
-        D = config.dim
-        # A modality of width D needs no encoder.
-        self.kernel = KERNELS[config.encoders]
-        self.encoders = nn.ModuleDict(
-            {m: nn.Conv1d(w, D, self.kernel, bias=False) for m, w in config.widths.items() if w != D}
-        )
-        self.recoverer = make_recoverer(config)
-        refine = config.rules.refine and config.recoverer == "diffusion"
-        self.refiners = nn.ModuleDict({m: Refiner(D, config.unet.refiner_blocks) for m in self.modalities if refine})
-        self.fusion = Fusion(self.modalities, D, config.fusion, config.mask_padding)
+        self.kernel, D = KERNELS[config.encoders], config.dim
+        refined = self.modalities if config.rules.refine and config.recoverer == "diffusion" else ()
+        with nullcontext() if seed is None else seeded(seed):
+            self.encoders = nn.ModuleDict(  # a modality of width D needs no encoder
+                {m: nn.Conv1d(w, D, self.kernel, bias=False) for m, w in config.widths.items() if w != D}
+            )
+            self.recoverer = make_recoverer(config)
+            self.refiners = nn.ModuleDict({m: Refiner(D, config.unet.refiner_blocks) for m in refined})
+            self.fusion = Fusion(self.modalities, D, config.fusion, config.mask_padding)
 
     def encode(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Encode features, modality -> (B, T, D_m), to latents, modality -> (B, D, T').
@@ -163,10 +158,8 @@ class IMDer(nn.Module):
             recovered = {m: x[0] for m, x in self.recover(latents, available, generator, sampler=sampler).items()}
             refined = self.refined(recovered, available)
             if with_losses:
-                for i, m in enumerate(self.modalities):
-                    missing = ~available[:, i]
-                    zero = latents[m].new_zeros(())
-                    error = F.mse_loss(refined[m][missing], latents[m][missing]) if missing.any() else zero
+                for m, rows in self.recoverer.missing_rows(available).items():
+                    error = F.mse_loss(refined[m][rows], latents[m][rows]) if len(rows) else latents[m].new_zeros(())
                     losses[f"refine.{m}"] = error
             prediction, vectors = self.fusion(refined)
         return Output(prediction, refined, recovered, vectors, losses)

@@ -83,11 +83,6 @@ def fill_released(model: IMDer, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict({own[k][0]: v for k, v in given.items()}, strict=False)  # buffers are not in it
 
 
-def released_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """BERT's part of a released state dict, with standard names; empty if there is none."""
-    return {BERT.sub("", k): v for k, v in state.items() if BERT.match(k)}
-
-
 def read_released(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict written by torch.save, alone or in a training checkpoint, without prefixes and old buffers.
 

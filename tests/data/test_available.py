@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from imder_lib import UserError, load_data
-from imder_lib.data.load import convert
 from imder_lib.data.missing import restrict
 from imder_runs.cli import main
+from imder_runs.convert import convert
 from imder_runs.describe import describe
 from imder_runs.fake import write_fake
 

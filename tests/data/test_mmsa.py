@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from imder_lib import UserError, load_data
-from imder_lib.data.load import PUBLISHED_SHA256, convert
+from imder_lib.data.load import PUBLISHED_SHA256
 from imder_lib.data.schema import align
+from imder_runs.convert import convert
 
 N = {"train": 9, "valid": 4, "test": 5}
 
@@ -79,7 +80,7 @@ BAD = {
     "inf in text": (lambda v: change(v, "test", "text", put((1, 0, 0), -np.inf)), "test.*text.*row 1"),
     "+inf audio": (lambda v: change(v, "test", "audio", put((1, 0, 0), np.inf)), "test.*audio.*row 1"),
     "nan label": (lambda v: change(v, "train", "regression_labels", put(3, np.nan)), "train.*regression_labels.*row 3"),
-    "missing split": (lambda v: {k: v[k] for k in ("train", "test")}, "'valid' is missing"),
+    "missing split": (lambda v: {k: v[k] for k in ("train", "test")}, "no split 'valid'"),
     "missing key": (lambda v: v["test"].pop("audio") is None or v, "test.*'audio' is missing"),
     "empty split": (lambda v: v | {"valid": {k: x[:0] for k, x in v["valid"].items()}}, "valid.*empty"),
     "unequal N": (lambda v: change(v, "train", "audio", lambda x: x[:-1]), "train.*audio.*8 rows.*9 ids"),

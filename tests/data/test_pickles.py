@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from imder_lib import UserError, load_data
-from imder_lib.data.load import convert
 from imder_lib.data.pickles import read_pickle
 from imder_runs.cli import main
+from imder_runs.convert import convert
 from imder_runs.describe import describe
 from imder_runs.fake import SIZES, write_fake
 

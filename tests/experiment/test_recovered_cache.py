@@ -21,7 +21,7 @@ def filled(data, recoverer="diffusion", **switches):
 
 def test_stochastic_recoverers_have_two_draws_per_pattern(data):
     latents, cache = filled(data)
-    assert (cache.draws, cache.patterns) == (2, 2)
+    assert (cache.draws, cache.available.shape[1]) == (2, 2)
     for i, m in enumerate(latents):
         available = cache.available[..., i]
         assert cache.recovered[m].shape == (2, len(data.train), 2, *latents[m].shape[1:])
@@ -43,9 +43,8 @@ def test_adapt_uses_the_mean_prediction_over_draws(tiny_config, monkeypatch):
     def truth_and_noise(model, latents, ids, *_):
         pattern = torch.tensor([False, True, True]).expand(len(ids), 1, 3)
         noise = {m: 5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) for m, x in latents.items()}
-        return RecoveredCache(
-            pattern, {m: torch.stack([x + noise[m], x - noise[m]])[:, :, None] for m, x in latents.items()}
-        )
+        recovered = {m: torch.stack([x + noise[m], x - noise[m]])[:, :, None] for m, x in latents.items()}
+        return RecoveredCache(pattern, recovered, 2)
 
     monkeypatch.setattr(stages, "fill_cache", truth_and_noise)
     stage = adapt_stage(model, data, tiny_config)

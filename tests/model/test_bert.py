@@ -11,7 +11,8 @@ from transformers import BertConfig, BertModel
 
 from imder_lib import UserError, load_released
 from imder_lib.model.bert import last_hidden
-from imder_lib.model.released import read_released, released_bert
+from imder_lib.model.released import read_released
+from imder_runs.pretrain import pretrained_bert
 from imder_runs.text import build_bert, local_bert
 
 SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 1}
@@ -40,7 +41,7 @@ def test_bert_from_a_checkpoint_gives_the_same_output(prefix, name, tmp_path):
     bert = tiny_bert()
     torch.save(checkpoint(bert, prefix, name), tmp_path / "x.pth")
     assert load_released(tmp_path / "x.pth").config.fusion.layers == 4
-    built = build_bert(released_bert(read_released(tmp_path / "x.pth")))
+    built = build_bert(pretrained_bert(read_released(tmp_path / "x.pth")))
     torch.testing.assert_close(last_hidden(built, TOKENS), last_hidden(bert, TOKENS), rtol=0, atol=0)
 
 

@@ -43,7 +43,7 @@ def swapped_axes(value):
             part[m] = part[m].swapaxes(1, 2)
 
 
-BAD = {nan: "'valid', key 'vision', row 2", missing_split: "'test' is missing", swapped_axes: "swap the last two axes"}
+BAD = {nan: "'valid', key 'vision', row 2", missing_split: "no split 'test'", swapped_axes: "swap the last two axes"}
 
 
 @pytest.fixture
