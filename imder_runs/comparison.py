@@ -15,6 +15,7 @@ from imder_lib.errors import unknown
 from imder_lib.experiment.training import FitResult, fit
 from imder_lib.model.imder import IMDer
 from imder_lib.settings import changed
+from imder_runs.locks import held
 from imder_runs.pretrain import load_pretrained
 
 # Name in the table -> changes to the model configuration. The network draws nothing: guidance is the kit's alone.
@@ -55,13 +56,15 @@ def train_compared(
     first = IMDer(replace(model, recoverer="zero"), seed=train.seed)
     if pretrained is not None:
         load_pretrained(first, pretrained)
-    shared = fit(first.to(device), data, train, folder / "fusion", resume=True, until="fusion")
+    with held(folder / "fusion"):
+        shared = fit(first.to(device), data, train, folder / "fusion", resume=True, until="fusion")
     if until == "fusion":
         return shared
     config = changed(changed(model, **COMPARED[name]), sampler={"steps": model.sampler.steps})  # the same budget
     own = IMDer(config, seed=train.seed).to(device)
     own.encoders.load_state_dict(first.encoders.state_dict())
     own.fusion.load_state_dict(first.fusion.state_dict())
-    result = fit(own, data, changed(train, fusion={"epochs": 0}), folder / name, resume=True, until=until)
+    with held(folder / name):  # two notebooks may want the same model
+        result = fit(own, data, changed(train, fusion={"epochs": 0}), folder / name, resume=True, until=until)
     history = pd.concat([shared.history, result.history], ignore_index=True)
     return replace(result, history=history, seconds=shared.seconds + result.seconds)

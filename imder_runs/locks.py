@@ -1,6 +1,6 @@
-"""The right to run one cell, held by one process at a time, on one machine or on several with a shared folder.
+"""The right to run one cell or training, held by one process at a time, on one machine or on several.
 
-A lock is a file lock.N in the cell's folder of unfinished work, made with O_EXCL. Its holder is the owner of the
+A lock is a file lock.N in the folder of unfinished work, made with O_EXCL. Its holder is the owner of the
 highest N. A holder that is gone is replaced by making lock.N+1, which only one process can do. No lock of the file
 system is used, and no clocks are compared: a holder on another machine is gone if its file's time does not change
 while the observer's own clock counts STALE seconds.
@@ -9,12 +9,16 @@ while the observer's own clock counts STALE seconds.
 import json
 import os
 import platform
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from imder_lib.errors import unwritable
 
 BEAT = 10.0  # seconds between two signs of life
 STALE = 180.0  # ... without one until a holder counts as gone; NFS may show a file's time a minute late
@@ -129,3 +133,32 @@ def acquire(work: Path, replaceable: int = -1) -> Lock | None:
     finally:
         os.close(file)
     return Lock(work, n + 1)
+
+
+@contextmanager
+def held(folder: Path, every: float = 1.0) -> Iterator[None]:
+    """Hold the lock of a folder inside the block; while another process holds it, wait and look every few seconds."""
+    watch, lock, told = Watch(), None, False
+    while lock is None:
+        try:
+            lock = None if (free := watch.free(folder)) == -2 else acquire(folder, free)
+        except OSError as error:
+            raise unwritable(folder, error) from None
+        if lock is None:
+            if not told:
+                print(f"another process trains in {folder}: waiting for it", flush=True)
+            told = True
+            time.sleep(every)
+    over = threading.Event()
+
+    def live() -> None:
+        while not over.wait(BEAT):
+            lock.beat()
+
+    thread = threading.Thread(target=live, daemon=True)
+    try:
+        thread.start()
+        yield
+    finally:
+        over.set()
+        lock.release()

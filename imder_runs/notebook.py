@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ PORT_CLASH = ("Address already in use", "ZMQError", "Kernel died before replying
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a traceback
 CHILD = Path(__file__).with_name("child.py")  # a process, which can be killed and shares no sockets with other runs
 LONGEST = 2e6  # seconds that a process can be waited for
+_running: dict[str, int] = {}  # mark -> pid of the processes that execute notebooks
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,12 @@ def check_timeout(seconds: float) -> None:
 
 
 def run_notebook(
-    path: str | Path, out: str | Path, parameters: dict[str, Any] | None = None, *, timeout: float = 3600
+    path: str | Path,
+    out: str | Path,
+    parameters: dict[str, Any] | None = None,
+    *,
+    timeout: float = 3600,
+    shown: bool = True,
 ) -> None:
     """Execute a notebook without a browser and show its progress; the executed notebook is written on failure too.
 
@@ -112,6 +118,7 @@ def run_notebook(
         out: path of the executed notebook.
         parameters: name -> value, as text or typed.
         timeout: seconds for the whole run, not per cell.
+        shown: show its progress here.
 
     Raises:
         UserError: bad parameters, ``out`` cannot be written, or the notebook raised a UserError.
@@ -137,7 +144,7 @@ def run_notebook(
     job = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
     job |= {"parameters": values, "cwd": str(folder), "parent": os.getpid()}
     models = folder / str(values.get("out", defaults["out"].default if "out" in defaults else "")) / "models"
-    with progress_shown(out, models):
+    with progress_shown([out], models) if shown else nullcontext():
         code, error = _child(json.dumps(job, ensure_ascii=False), timeout)
         if code and any(sign in error for sign in PORT_CLASH):
             print(f"{path.name}: the kernel's port was in use, trying once more", flush=True)
@@ -168,6 +175,7 @@ def _child(job: str, timeout: float) -> tuple[int | None, str]:
     pipes |= {"encoding": "utf-8", "errors": "surrogateescape"}  # the bytes of a path, in any locale
     command = [sys.executable, "-P", str(CHILD)]  # -P: the modules beside the script are no top-level modules
     process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+    _running[mark] = process.pid
     try:
         _, error = process.communicate(job, timeout=min(timeout, LONGEST))
         return process.returncode, error
@@ -177,3 +185,10 @@ def _child(job: str, timeout: float) -> tuple[int | None, str]:
         if process.poll() is None:
             end_all(process.pid, mark)
             process.wait()
+        del _running[mark]
+
+
+def end_running() -> None:
+    """End the notebooks that other threads of this process execute; they fail."""
+    for mark, pid in list(_running.items()):
+        end_all(pid, mark)

@@ -4,7 +4,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import get_terminal_size
@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 
 @contextmanager
-def progress_shown(executed: Path, models: Path, every: float = 2.0) -> Iterator[None]:
-    """Inside the block, show the running cell and the newest epoch of each training, looked up every few seconds.
+def progress_shown(executed: Sequence[Path], models: Path, every: float = 2.0) -> Iterator[None]:
+    """Inside the block, show the running cells and the newest epoch of each training, looked up every few seconds.
 
-    ``executed`` is written by papermill at the start of each cell, ``models`` is the folder of trainings.
+    ``executed`` are written by papermill at the start of each cell, ``models`` is the folder of trainings.
     """
     begun, done, seen = time.time(), threading.Event(), newest_epochs(models)  # those of before are not repeated
     width = get_terminal_size().columns  # 80 where a terminal does not know its size
@@ -25,10 +25,11 @@ def progress_shown(executed: Path, models: Path, every: float = 2.0) -> Iterator
 
     def watch() -> None:
         while not done.wait(every):
-            lines = newest_epochs(models)
-            if cell := running_cell(executed, begun):
-                bar.n, bar.total = cell[0] - 1, cell[1]
-                lines.insert(0, "  cell {} of {}: {}".format(*cell))
+            cells = {path.stem: cell for path in executed if (cell := running_cell(path, begun))}
+            bar.n, bar.total = sum(n - 1 for n, *_ in cells.values()), sum(of for _, of, _ in cells.values()) or None
+            names = {name: f"{name}, " if len(executed) > 1 else "" for name in cells}
+            lines = [f"  {names[name]}cell {n} of {of}: {text}" for name, (n, of, text) in cells.items()]
+            lines += newest_epochs(models)
             for line in [line for line in lines if line not in seen]:
                 seen.append(line)
                 bar.set_description_str(line.strip(), refresh=False)

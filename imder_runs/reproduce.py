@@ -6,30 +6,38 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
+from tqdm import tqdm
 from typer import Argument, Option
 
 from imder_lib.data.load import NAMES
 from imder_lib.errors import UserError
+from imder_lib.experiment.parallel import idle_cores
 from imder_lib.experiment.training import RECIPES
 from imder_lib.files import write_text
+from imder_lib.settings import whole_number
 from imder_runs.attempt import CELLS
 from imder_runs.cells import PRETRAINED, Cell, copy_folder, pretrain_run
 from imder_runs.grid import Grid
 from imder_runs.notebook import check_parameters, check_timeout, run_notebook
+from imder_runs.parallel_notebooks import run_jobs
 from imder_runs.places import NOTEBOOKS
 from imder_runs.profiles import PROFILES, find_profile
+from imder_runs.progress import progress_shown
 from imder_runs.report import write_report
-from imder_runs.setup import Run, check_start, parse_seeds, start_run
+from imder_runs.setup import Run, check_start, default_device, parse_seeds, start_run
 from imder_runs.sweep import parse_list, sweep
 
-ORDER = ("01_data", "03_recovery", "04_training", "05_missing_rate_tables")
+# Notebooks in the order in which they are started: if two run at once, each trains what the other needs later.
+ORDER = ("03_recovery", "01_data", "05_missing_rate_tables", "04_training")
+AT_ONCE = 2  # more would wait for each other's models
 PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings passed to the notebooks
 RUNNING = ("only", "dry_run", "workers", "scheduler", "scheduler_file", "memory")  # how a sweep runs, not what
-NOT_KEPT = ("out", "resume", "download_bert", "timeout", *RUNNING)  # settings that a resumed run may change
+NOT_KEPT = ("out", "resume", "download_bert", "timeout", "at_once", *RUNNING)  # settings that a resumed run may change
 
 DATASETS = f"{', '.join(NAMES)} or a path"
 ProfileName = Annotated[str, Option(help=", ".join(PROFILES))]
@@ -65,6 +73,7 @@ class Settings:
 @dataclass
 class ReproduceSettings(Settings):
     timeout: Annotated[float, Option(help="seconds for each notebook")] = 172800.0
+    at_once: Annotated[int, Option(help="notebooks at once; 0: two on a CPU with idle cores, else one")] = 0
 
 
 @dataclass
@@ -83,6 +92,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
     """Run the notebooks 01, 03, 04, 05 (profile full: first the whole grid) and write OUT/index.html."""
     started = time.perf_counter()
     check_timeout(settings.timeout)
+    at_once = whole_number("at_once", settings.at_once, 0) or min(AT_ONCE, idle_cores(default_device()))
     grid, recipes = find_profile(settings.profile).grid, parse_list(settings.recipe, list(RECIPES), "recipe")
     if not grid and recipes != ["staged"]:
         raise UserError(f"recipe {settings.recipe!r} needs the grid: choose profile full, or imder sweep")
@@ -99,15 +109,21 @@ def reproduce(settings: ReproduceSettings) -> Path:
         seconds["sweep"] = round(time.perf_counter() - begun, 1)
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     provenance = run.provenance() | {"command": command, "parameters": asdict(settings), "notes": _notes(run)}
-    for name in ORDER if "staged" in recipes else ORDER[:1]:  # 03 to 05 show the model of recipe "staged"
-        begun, executed = time.perf_counter(), run.folder / "notebooks" / f"{name}.ipynb"
-        done = executed.with_name(f".{name}.done")
-        if not done.exists():
-            print(f"{name} ...", flush=True)
-            run_notebook(NOTEBOOKS / executed.name, executed, parameters, timeout=settings.timeout)
-            write_text(done, "")
-        seconds[name] = round(time.perf_counter() - begun, 1)
-        print(f"{name} done, {seconds[name]:.0f} s", flush=True)
+    shown = ORDER if "staged" in recipes else ("01_data",)  # the others show the model of recipe "staged"
+    executed = {name: run.folder / "notebooks" / f"{name}.ipynb" for name in shown}
+    mark = {name: path.with_name(f".{name}.done") for name, path in executed.items()}
+
+    def execute(name: str) -> None:
+        tqdm.write(f"{name} ...")
+        path = executed[name]
+        run_notebook(NOTEBOOKS / path.name, path, parameters, timeout=settings.timeout, shown=False)
+        write_text(mark[name], "")
+
+    jobs = {name: partial(execute, name) for name in shown if not mark[name].exists()}
+    with progress_shown(list(executed.values()), run.folder / "models"):
+        for name, took in run_jobs(jobs, at_once):
+            seconds[name] = round(took, 1)
+            tqdm.write(f"{name} done, {took:.0f} s")
     provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
     metric = "acc" if run.data.classes else "acc2" if run.data.sentiment_scale else "mae"
     return write_report(run.folder, provenance, metric)

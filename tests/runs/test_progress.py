@@ -29,7 +29,7 @@ def test_the_newest_epoch_of_each_training_is_a_line(tmp_path):
 def test_epochs_are_printed_once_and_those_of_before_are_not_repeated(tmp_path, capsys):
     path = tmp_path / "history.csv"
     path.write_text(HEAD + "fusion,1,1.0,0.9,0.004,True,2.5,4\n")
-    with progress_shown(tmp_path / "none.ipynb", tmp_path, every=0.02):
+    with progress_shown([tmp_path / "none.ipynb"], tmp_path, every=0.02):
         time.sleep(0.2)
         assert "fusion" not in capsys.readouterr().out
         path.write_text(HEAD + "fusion,1,1.0,0.9,0.004,True,2.5,4\nfusion,2,0.8,0.7,0.004,True,2.4,4\n")
@@ -52,12 +52,19 @@ def test_the_running_cell_is_shown_with_its_heading(tmp_path, capsys):
         assert running_cell(path) == found
         assert running_cell(path, since=time.time() + 10) is None
     os.utime(path, (1, 1))  # of an earlier run
-    with progress_shown(path, tmp_path, every=0.02):
+    with progress_shown([path], tmp_path, every=0.02):
         time.sleep(0.2)
         assert capsys.readouterr().out == ""
         path.write_text(cells(1))
         time.sleep(0.5)
     assert capsys.readouterr().out == "  cell 2 of 3: Random rates\n"
+    with progress_shown([path, tmp_path / "other.ipynb"], tmp_path, every=0.02):
+        (tmp_path / "other.ipynb").write_text(cells(0))
+        path.write_text(cells(2))
+        time.sleep(0.5)
+    shown = capsys.readouterr().out
+    assert "  executed, cell 3 of 3: Random rates\n" in shown
+    assert "  other, cell 1 of 3: \n" in shown
 
 
 BAR = """from contextlib import redirect_stdout
