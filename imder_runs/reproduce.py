@@ -16,7 +16,6 @@ from typer import Argument, Option
 
 from imder_lib.data.load import NAMES
 from imder_lib.errors import UserError
-from imder_lib.experiment.parallel import idle_cores
 from imder_lib.experiment.training import RECIPES
 from imder_lib.files import write_text
 from imder_lib.settings import whole_number
@@ -29,12 +28,11 @@ from imder_runs.places import NOTEBOOKS
 from imder_runs.profiles import PROFILES, find_profile
 from imder_runs.progress import progress_shown
 from imder_runs.report import write_report
-from imder_runs.setup import Run, check_start, default_device, parse_seeds, start_run
+from imder_runs.setup import Run, check_start, parse_seeds, start_run
 from imder_runs.sweep import parse_list, sweep
 
 # Notebooks in the order in which they are started: if two run at once, each trains what the other needs later.
 ORDER = ("03_recovery", "01_data", "05_missing_rate_tables", "04_training")
-AT_ONCE = 2  # more would wait for each other's models
 PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings passed to the notebooks
 RUNNING = ("only", "dry_run", "workers", "scheduler", "scheduler_file", "memory")  # how a sweep runs, not what
 NOT_KEPT = ("out", "resume", "download_bert", "timeout", "at_once", *RUNNING)  # settings that a resumed run may change
@@ -92,7 +90,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
     """Run the notebooks 01, 03, 04, 05 (profile full: first the whole grid) and write OUT/index.html."""
     started = time.perf_counter()
     check_timeout(settings.timeout)
-    at_once = whole_number("at_once", settings.at_once, 0) or min(AT_ONCE, idle_cores(default_device()))
+    whole_number("at_once", settings.at_once, 0)
     grid, recipes = find_profile(settings.profile).grid, parse_list(settings.recipe, list(RECIPES), "recipe")
     if not grid and recipes != ["staged"]:
         raise UserError(f"recipe {settings.recipe!r} needs the grid: choose profile full, or imder sweep")
@@ -121,7 +119,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
 
     jobs = {name: partial(execute, name) for name in shown if not mark[name].exists()}
     with progress_shown(list(executed.values()), run.folder / "models"):
-        for name, took in run_jobs(jobs, at_once):
+        for name, took in run_jobs(jobs, settings.at_once):
             seconds[name] = round(took, 1)
             tqdm.write(f"{name} done, {took:.0f} s")
     provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}

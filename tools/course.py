@@ -7,13 +7,14 @@ outputs are copied to the committed notebooks.
 """
 
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
 
 from imder_lib.errors import UserError
 from imder_runs.notebook import run_notebook
+from imder_runs.parallel_notebooks import run_jobs
 from imder_runs.reproduce import NOTEBOOKS
 
 SOLUTIONS = NOTEBOOKS / "solutions"
@@ -81,15 +82,22 @@ def run_course(folder: Path, profile: str = "quick") -> None:
     """
     for name in copy_exercises():
         print(f"{name}: exercises copied")
+
+    def execute(source: Path, executed: Path) -> None:
+        part = executed.with_name(f".{executed.name}")
+        run_notebook(source, part, {"profile": profile, "out": str(folder.resolve())}, shown=False)
+        part.rename(executed)
+        keep_outputs(executed, source)
+        executed.touch()  # newer than the source, which was just written
+
+    jobs = {}
     for source in (*sorted(NOTEBOOKS.glob("*.ipynb")), *sorted(SOLUTIONS.glob("*.ipynb"))):
-        executed, started = folder / "executed" / source.relative_to(NOTEBOOKS), time.perf_counter()
+        name = source.relative_to(NOTEBOOKS)
+        executed = folder / "executed" / name
         if not executed.exists() or executed.stat().st_mtime < source.stat().st_mtime:
-            part = executed.with_name(f".{executed.name}")
-            run_notebook(source, part, {"profile": profile, "out": str(folder.resolve())})
-            part.rename(executed)
-            keep_outputs(executed, source)
-            executed.touch()  # newer than the source, which was just written
-        print(f"{source.relative_to(NOTEBOOKS)}: {time.perf_counter() - started:.0f} s", flush=True)
+            jobs[str(name)] = partial(execute, source, executed)
+    for name, seconds in run_jobs(jobs):
+        print(f"{name}: {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
