@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from imder_lib.errors import unwritable
+from imder_lib.experiment.parallel import progress_bar
 
 BEAT = 10.0  # seconds between two signs of life
 STALE = 180.0  # ... without one until a holder counts as gone; NFS may show a file's time a minute late
@@ -135,30 +136,44 @@ def acquire(work: Path, replaceable: int = -1) -> Lock | None:
     return Lock(work, n + 1)
 
 
+_held: set[Path] = set()  # folders whose lock a block of held() has in this process
+
+
+def _replaceable(watch: Watch, folder: Path) -> int:
+    """As :meth:`Watch.free`, but on this machine only for processes that have ended, however long one was stopped."""
+    n = newest(folder)
+    found = owner(folder, n)
+    if found.get("host") != this_host():
+        return watch.free(folder)
+    left = found["pid"] == os.getpid() and folder not in _held  # by a block that was interrupted at its start or end
+    return n if left or gone(folder, n) else -2
+
+
 @contextmanager
 def held(folder: Path, every: float = 1.0) -> Iterator[None]:
     """Hold the lock of a folder inside the block; while another process holds it, wait and look every few seconds."""
-    watch, lock, told = Watch(), None, False
-    while lock is None:
-        try:
-            lock = None if (free := watch.free(folder)) == -2 else acquire(folder, free)
-        except OSError as error:
-            raise unwritable(folder, error) from None
-        if lock is None:
-            if not told:
-                print(f"another process trains in {folder}: waiting for it", flush=True)
-            told = True
-            time.sleep(every)
-    over = threading.Event()
+    watch, lock, over = Watch(), None, threading.Event()
 
     def live() -> None:
-        while not over.wait(BEAT):
-            lock.beat()
+        while not over.wait(BEAT) and lock.beat():
+            pass
 
-    thread = threading.Thread(target=live, daemon=True)
     try:
-        thread.start()
+        with progress_bar(0, "waiting: another process trains this model") as bar:
+            while lock is None:
+                free = _replaceable(watch, folder)
+                try:
+                    lock = acquire(folder, free) if free != -2 else None
+                except OSError as error:
+                    raise unwritable(folder, error) from None
+                if lock is None:
+                    bar.refresh()
+                    time.sleep(every)
+        _held.add(folder)
+        threading.Thread(target=live, daemon=True).start()
         yield
     finally:
+        _held.discard(folder)
         over.set()
-        lock.release()
+        if lock is not None:
+            lock.release()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 
 from imder_lib.experiment.parallel import idle_cores
 from imder_runs.notebook import end_running
@@ -28,14 +29,15 @@ def run_jobs(jobs: Mapping[str, Callable[[], None]], at_once: int = 0) -> Iterat
             raise
         return time.perf_counter() - begun
 
-    pool = ThreadPoolExecutor(at_once or min(AT_ONCE, idle_cores(default_device())))
-    names = {pool.submit(timed, job): name for name, job in jobs.items()}
+    pool, names = ThreadPoolExecutor(at_once or min(AT_ONCE, idle_cores(default_device()))), {}
     try:
+        names |= {pool.submit(timed, job): name for name, job in jobs.items()}
         for future in as_completed(names):
             if not future.cancelled():
                 yield names[future], future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         while not all(future.done() for future in names):
-            end_running()
-            time.sleep(0.1)
+            with suppress(KeyboardInterrupt):  # a second one must not leave a notebook running
+                end_running()
+                time.sleep(0.1)

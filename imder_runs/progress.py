@@ -21,13 +21,15 @@ def progress_shown(executed: Sequence[Path], models: Path, every: float = 2.0) -
     """
     begun, done, seen = time.time(), threading.Event(), newest_epochs(models)  # those of before are not repeated
     width = get_terminal_size().columns  # 80 where a terminal does not know its size
-    bar = tqdm(disable=not sys.stdout.isatty(), file=sys.stdout, leave=False, unit="cell", ncols=width)
+    form = "{desc} [{elapsed}]" if len(executed) > 1 else None  # cells of several notebooks give no time that is left
+    shown = sys.stdout.isatty()
+    bar = tqdm(disable=not shown, file=sys.stdout, leave=False, unit="cell", ncols=width, bar_format=form)
 
     def watch() -> None:
         while not done.wait(every):
             cells = {path.stem: cell for path in executed if (cell := running_cell(path, begun))}
             bar.n, bar.total = sum(n - 1 for n, *_ in cells.values()), sum(of for _, of, _ in cells.values()) or None
-            names = {name: f"{name}, " if len(executed) > 1 else "" for name in cells}
+            names = {name: f"{name.lstrip('.')}, " if len(executed) > 1 else "" for name in cells}
             lines = [f"  {names[name]}cell {n} of {of}: {text}" for name, (n, of, text) in cells.items()]
             lines += newest_epochs(models)
             for line in [line for line in lines if line not in seen]:
@@ -45,6 +47,12 @@ def progress_shown(executed: Sequence[Path], models: Path, every: float = 2.0) -
         done.set()
         thread.join()
         bar.close()
+
+
+def say(text: str) -> None:
+    """Print a line above the bar, at once."""
+    tqdm.write(text)
+    sys.stdout.flush()
 
 
 def running_cell(executed: Path, since: float = 0.0) -> tuple[int, int, str] | None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from tqdm import tqdm
 from typer import Argument, Option
 
 from imder_lib.data.load import NAMES
@@ -26,7 +25,7 @@ from imder_runs.notebook import check_parameters, check_timeout, run_notebook
 from imder_runs.parallel_notebooks import run_jobs
 from imder_runs.places import NOTEBOOKS
 from imder_runs.profiles import PROFILES, find_profile
-from imder_runs.progress import progress_shown
+from imder_runs.progress import progress_shown, say
 from imder_runs.report import write_report
 from imder_runs.setup import Run, check_start, parse_seeds, start_run
 from imder_runs.sweep import parse_list, sweep
@@ -112,7 +111,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
     mark = {name: path.with_name(f".{name}.done") for name, path in executed.items()}
 
     def execute(name: str) -> None:
-        tqdm.write(f"{name} ...")
+        say(f"{name} ...")
         path = executed[name]
         run_notebook(NOTEBOOKS / path.name, path, parameters, timeout=settings.timeout, shown=False)
         write_text(mark[name], "")
@@ -121,7 +120,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
     with progress_shown(list(executed.values()), run.folder / "models"):
         for name, took in run_jobs(jobs, settings.at_once):
             seconds[name] = round(took, 1)
-            tqdm.write(f"{name} done, {took:.0f} s")
+            say(f"{name} done, {took:.0f} s")
     provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
     metric = "acc" if run.data.classes else "acc2" if run.data.sentiment_scale else "mae"
     return write_report(run.folder, provenance, metric)

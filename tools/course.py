@@ -15,7 +15,8 @@ import nbformat
 from imder_lib.errors import UserError
 from imder_runs.notebook import run_notebook
 from imder_runs.parallel_notebooks import run_jobs
-from imder_runs.reproduce import NOTEBOOKS
+from imder_runs.places import NOTEBOOKS
+from imder_runs.progress import progress_shown, say
 
 SOLUTIONS = NOTEBOOKS / "solutions"
 
@@ -90,14 +91,16 @@ def run_course(folder: Path, profile: str = "quick") -> None:
         keep_outputs(executed, source)
         executed.touch()  # newer than the source, which was just written
 
-    jobs = {}
-    for source in (*sorted(NOTEBOOKS.glob("*.ipynb")), *sorted(SOLUTIONS.glob("*.ipynb"))):
-        name = source.relative_to(NOTEBOOKS)
-        executed = folder / "executed" / name
-        if not executed.exists() or executed.stat().st_mtime < source.stat().st_mtime:
-            jobs[str(name)] = partial(execute, source, executed)
-    for name, seconds in run_jobs(jobs):
-        print(f"{name}: {seconds:.0f} s", flush=True)
+    for place in (NOTEBOOKS, SOLUTIONS):  # a solution repeats its notebook's code: never both at once
+        jobs = {}
+        for source in sorted(place.glob("*.ipynb")):
+            executed = folder / "executed" / source.relative_to(NOTEBOOKS)
+            if not executed.exists() or executed.stat().st_mtime < source.stat().st_mtime:
+                jobs[str(source.relative_to(NOTEBOOKS))] = partial(execute, source, executed)
+        parts = [(folder / "executed" / name).with_name(f".{Path(name).name}") for name in jobs]
+        with progress_shown(parts, folder / "models"):
+            for name, seconds in run_jobs(jobs):
+                say(f"{name}: {seconds:.0f} s")
 
 
 if __name__ == "__main__":

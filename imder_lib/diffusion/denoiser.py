@@ -31,17 +31,15 @@ class ScoreDenoiser:
 
 @dataclass(frozen=True)
 class EDMDenoiser:
-    """Preconditioning of Karras et al. (2022), table 1: D = c_skip x + c_out F(c_in x, c_noise, condition).
-
-    For standardised data, whose deviation sigma_data is 1.
-    """
+    """Preconditioning of Karras et al. (2022), table 1: D = c_skip x + c_out F(c_in x, c_noise, condition)."""
 
     net: Callable[[Tensor, Tensor, Any], Tensor]  # F: (x (B, ...), c_noise (B,), condition) -> (B, ...)
+    sigma_data: float = 1.0  # standard deviation of clean data; 1 for standardised latents
 
     def __call__(self, x: Tensor, sigma: Tensor, condition: Any) -> Tensor:
-        s = per_sample(sigma, x)
-        c_in, c_skip = (s**2 + 1).rsqrt(), 1 / (s**2 + 1)
-        return c_skip * x + s * c_in * self.net(c_in * x, sigma.log() / 4, condition)
+        s, d = per_sample(sigma, x), self.sigma_data
+        c_in, c_skip = (s**2 + d**2).rsqrt(), d**2 / (s**2 + d**2)
+        return c_skip * x + s * d * c_in * self.net(c_in * x, sigma.log() / 4, condition)
 
 
 def score_of(denoise: Denoiser, sde: VESDE, x: Tensor, t: Tensor, condition: Any) -> Tensor:

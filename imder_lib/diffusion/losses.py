@@ -11,8 +11,8 @@ from imder_lib.diffusion.sde import VESDE, per_sample
 from imder_lib.errors import UserError
 
 T_MIN = 1e-5  # smallest diffusion time drawn: std(0) = 0 would be a divisor
-# Mean and standard deviation of EDM's log noise level. Wider than for images: slow modes of a sequence need levels far
-# above the scale of a frame, fine structure needs levels far below it.
+# Mean and standard deviation of EDM's log noise level, for sigma_data = 1. Wider than for images: slow modes of a
+# sequence need levels far above the scale of a frame, fine structure needs levels far below it.
 P_MEAN, P_STD = -0.5, 1.7
 
 
@@ -61,14 +61,16 @@ def edm_error(
     condition: Any,
     generator: torch.Generator | None = None,
     mode: str = "clean",
+    sigma_data: float = 1.0,
 ) -> Tensor:
     """EDM's loss before the mean (Karras et al., 2022, eq. 8): squared error / c_out^2 at log-normal noise levels.
 
     Random numbers are drawn in this order: noise level, z, independent condition noise.
 
     Args:
-        x0: (B, ...) clean, standardised.
+        x0: (B, ...) clean.
         condition, mode: see :func:`train_condition`.
+        sigma_data: standard deviation of clean data.
 
     Returns:
         (B, ...), about 1 for an untrained network on standardised data
@@ -77,4 +79,4 @@ def edm_error(
     sigma = (P_MEAN + P_STD * level).exp()  # (B,)
     z, s = normal(x0, generator), per_sample(sigma, x0)
     error = denoise(x0 + s * z, sigma, train_condition(condition, s, z, mode, generator)) - x0
-    return error.square() * (s**2 + 1) / s**2
+    return error.square() * (s**2 + sigma_data**2) / (s * sigma_data) ** 2

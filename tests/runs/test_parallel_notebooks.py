@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from imder_runs.locks import held, started
+from imder_runs.locks import acquire, held, started
 from imder_runs.notebook import run_notebook
 from imder_runs.parallel_notebooks import run_jobs
 
@@ -50,13 +50,13 @@ def test_notebooks_run_at_once(job):
 def test_a_failure_ends_the_others_and_starts_no_more(job, tmp_path):
     jobs = {"sleeps": job("sleeps", SLEEPS), "fails": job("fails", FAILS)}
     jobs |= {"later": lambda: (tmp_path / "later").write_text("")}
-    with pytest.raises(RuntimeError, match="no"):
+    with pytest.raises(RuntimeError, match=r"fails\.ipynb failed: ValueError: no"):
         list(run_jobs(jobs, 2))
     assert started(int((tmp_path / "pid").read_text())) is None
     assert not (tmp_path / "later").exists()
 
 
-def test_a_second_training_in_a_folder_waits(tmp_path, capsys):
+def test_a_second_training_in_a_folder_waits(tmp_path):
     entered = threading.Event()
 
     def second():
@@ -68,9 +68,15 @@ def test_a_second_training_in_a_folder_waits(tmp_path, capsys):
         thread.start()
         time.sleep(0.3)
         assert not entered.is_set()
-        assert capsys.readouterr().out.count("another process trains") == 1
     thread.join(timeout=30)
     assert entered.is_set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_an_interrupt_left_in_this_process_is_replaced(tmp_path):
+    acquire(tmp_path)
+    with held(tmp_path):
+        assert len(list(tmp_path.iterdir())) == 2
     assert list(tmp_path.iterdir()) == []
 
 
