@@ -111,16 +111,17 @@ def bayes_prediction(process: AffectProcess, features: Features, available: np.n
     available, v = np.asarray(available), process.label_weights
     out = np.empty(len(available))
     for pattern in np.unique(available, axis=0):
-        rows = (available == pattern).all(axis=1)
+        matching = np.flatnonzero((available == pattern).all(axis=1))
         given = [m for m, is_available in zip(process.loadings, pattern, strict=True) if is_available]
-        read = {m: np.asarray(features[m])[rows] for m in given or list(process.loadings)[:1]}
-        weights, mu, C = process.affect_posterior(read, given)
-        means = np.einsum("nrq,rq->nr", mu, v)
-        std = np.sqrt(np.einsum("rq,rqp,rp->r", v, C, v) + LABEL_NOISE**2)
-        if loss == "positive":
-            out[rows] = (weights * ndtr(means / std)).sum(1)
-        else:
-            out[rows] = np.clip((weights * means).sum(1) if loss == "squared" else _median(weights, means, std), -3, 3)
+        for rows in np.array_split(matching, 1 + len(matching) // 256):  # text in float64 needs much memory
+            read = {m: np.asarray(features[m])[rows] for m in given or list(process.loadings)[:1]}
+            weights, mu, C = process.affect_posterior(read, given)
+            means, std = np.einsum("nrq,rq->nr", mu, v), np.sqrt(np.einsum("rq,rqp,rp->r", v, C, v) + LABEL_NOISE**2)
+            if loss == "positive":
+                out[rows] = (weights * ndtr(means / std)).sum(1)
+            else:
+                best = (weights * means).sum(1) if loss == "squared" else _median(weights, means, std)
+                out[rows] = np.clip(best, -3, 3)
     return out
 
 

@@ -64,8 +64,8 @@ class Learner:
         self.batches = -(-stage.size // stage.settings.batch_size)
         self.steps = stage.settings.epochs * self.batches
         if stage.cosine:
-            rise = min(WARM_UP, 1 + self.steps // 10)
-            wave = lambda i: min(1.0, (i + 1) / rise) * (1 + math.cos(math.pi * i / self.steps)) / 2  # noqa: E731
+            rise, steps = min(WARM_UP, 1 + self.steps // 10), self.steps  # not self: a cycle would keep caches alive
+            wave = lambda i: min(1.0, (i + 1) / rise) * (1 + math.cos(math.pi * i / steps)) / 2  # noqa: E731
             self.schedule = LambdaLR(self.optimiser, wave)
         else:
             self.schedule = ReduceLROnPlateau(self.optimiser, factor=0.5, patience=config.patience)
