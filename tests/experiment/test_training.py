@@ -103,27 +103,35 @@ sys.path.insert(0, {tests!r})
 from conftest import WIDTHS, tiny_model
 from imder_lib import TrainConfig, changed, fit, load_data
 data = load_data("synthetic", sizes={{"train": 48, "valid": 16, "test": 24}}, widths=WIDTHS, steps=10)
-stages = {{"fusion": {{"epochs": 30}}, "diffusion": {{"epochs": 1}}, "adapt": {{"epochs": 1, "patterns": 1}}}}
+stages = {{"fusion": {{"epochs": 15}}, "diffusion": {{"epochs": 1}}, "adapt": {{"epochs": 1, "patterns": 1}}}}
 config = changed(TrainConfig(seed=3, batch_size=16), **stages)
 fit(tiny_model(), data, config, {out!r}, resume=True)
 """
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_process_can_be_resumed(sign, tmp_path):
-    def start(out):
-        code = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(tmp_path / out))
-        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(out):
+    """A training in a process of its own."""
+    code = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(out))
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    cut = start("cut")
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The weights of a training that nobody has interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    assert start(out).wait() == 0
+    return weights(load_model(out / "model.safetensors"))
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_process_can_be_resumed(sign, tmp_path, whole):
+    cut = start(tmp_path / "cut")
     while cut.poll() is None and not (tmp_path / "cut" / "checkpoint.pt").exists():
         time.sleep(0.02)
     os.kill(cut.pid, sign)
     assert cut.wait() != 0
-    assert start("cut").wait() == 0
-    assert start("whole").wait() == 0
-    a, b = (load_model(tmp_path / out / "model.safetensors") for out in ("cut", "whole"))
-    assert same(weights(a), weights(b))
+    assert start(tmp_path / "cut").wait() == 0
+    assert same(weights(load_model(tmp_path / "cut" / "model.safetensors")), whole)
 
 
 def test_bad_calls_raise(data, tiny_config, tmp_path):
