@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-OUT    ?= results/quick
+PROFILE ?= quick
+OUT    ?= results/$(PROFILE)
 # Threads that wait sleep (see imder_lib/startup.py), unless you have said how they wait.
 ifeq ($(origin OMP_WAIT_POLICY)$(origin GOMP_SPINCOUNT)$(origin KMP_BLOCKTIME),undefinedundefinedundefined)
 export OMP_WAIT_POLICY := passive
@@ -35,7 +36,7 @@ test-browser: $(READY)  ## run notebooks 00, 03 and 05 in JupyterLab in a headle
 	$(BIN)/python -m pytest tests/browser
 
 reproduce: $(READY)  ## set up, train on synthetic data, make figures and tables: results/quick/index.html
-	$(BIN)/imder reproduce --profile quick --dataset synthetic --out $(OUT)
+	$(BIN)/imder reproduce --profile $(PROFILE) --dataset synthetic --out $(OUT)
 
 notebooks: $(READY)  ## copy the exercises from the solutions, run the course in profile quick, keep the outputs
 	$(BIN)/python -m tools.course results/course

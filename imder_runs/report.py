@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 
 import jinja2
@@ -51,7 +52,8 @@ def write_report(folder: Path, provenance: dict[str, object], metric: str) -> Pa
 def _figures(folder: Path, key: str) -> list[dict[str, str]]:
     """Figures of a notebook: name, PNG in base64, and caption."""
     out = []
-    for path in sorted((folder / "figures").glob(f"{key}_*.png")):
+    number = lambda path: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", path.stem)]  # noqa: E731
+    for path in sorted((folder / "figures").glob(f"{key}_*.png"), key=number):
         note = path.with_suffix(".json")
         try:
             caption = str(json.loads(note.read_text(encoding="utf-8"))["caption"])

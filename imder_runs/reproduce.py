@@ -62,7 +62,8 @@ class Settings:
     download_bert: Download = False
 
     def __post_init__(self) -> None:
-        self.dataset = self.dataset if self.dataset in NAMES else str(Path(self.dataset).resolve())
+        path = Path(self.dataset)  # one that does not exist may be a misspelt name
+        self.dataset = str(path.resolve()) if self.dataset not in NAMES and path.exists() else self.dataset
         self.pretrained = self.pretrained and str(Path(self.pretrained).resolve())
         self.seeds = self.seeds or find_profile(self.profile).seeds
 
@@ -93,6 +94,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
     grid, recipes = find_profile(settings.profile).grid, parse_list(settings.recipe, list(RECIPES), "recipe")
     if not grid and recipes != ["staged"]:
         raise UserError(f"recipe {settings.recipe!r} needs the grid: choose profile full, or imder sweep")
+    resumed = Path(settings.out).exists()
     run, seconds = open_run(settings, recipes), {}
     parameters = {k: getattr(settings, k) for k in PASSED} | {"out": str(run.folder)}
     if grid:
@@ -122,6 +124,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
             seconds[name] = round(took, 1)
             say(f"{name} done, {took:.0f} s")
     provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
+    provenance |= {"resumed": resumed}
     metric = "acc" if run.data.classes else "acc2" if run.data.sentiment_scale else "mae"
     return write_report(run.folder, provenance, metric)
 
@@ -188,6 +191,8 @@ def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] 
             raise UserError(f"{folder} is no run of this kit (no readable run.json): name another folder") from None
         if before != kept:
             raise UserError(f"{folder} holds a run with other settings: name another folder")
+    if settings.resume and not folder.exists():
+        print(f"{folder} does not exist: a new run starts", flush=True)
     run = start_run(out=folder, create=False, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})
     check_start(run, recipes, rates)
     write_text(path, json.dumps(kept))  # creates the folder: from here the run can be continued
@@ -201,7 +206,7 @@ def _notes(run: Run) -> list[str]:
         "Synthetic data: drawn from a known process, not measured on people.": run.data.process is not None,
         "Fake data in the shape of the original, written by imder fake: the numbers mean nothing.": run.data.fake,
         "Profile smoke only shows that everything runs: its numbers mean nothing.": run.profile == "smoke",
-        "Labels are sentiments in [-3, 3]: all metrics are meaningful.": sentiment,
+        "Labels lie in [-3, 3] on both sides of 0 and are read as sentiments: all metrics are shown.": sentiment,
         "Labels are no sentiments in [-3, 3] on both sides of 0: read MAE and correlation; ACC2, F1, ACC5 and ACC7 "
         "are meaningless and are left out of the tables and figures.": not sentiment and not run.data.classes,
         "Computed on the CPU.": not torch.accelerator.is_available(),

@@ -35,8 +35,7 @@ class Posterior:
     @property
     def mean(self) -> np.ndarray:
         """(N, T, D): sum_r w_r (A_r mu_r + b_r)."""
-        styles = enumerate(self.weights.T)
-        return sum(w[:, None, None] * self._mean(self.affect.means[:, r], r) for r, w in styles)
+        return sum(w[:, None, None] * self._mean(self.affect.means[:, r], r) for r, w in enumerate(self.weights.T))
 
     @property
     def variance(self) -> np.ndarray:

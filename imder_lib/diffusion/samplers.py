@@ -24,7 +24,7 @@ from imder_lib.errors import UserError, unknown
 from imder_lib.settings import whole_number
 
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]
-CONTRACT = ("denoise", "sigmas", "times", "x", "condition", "noise", "callback", "sde", "order")
+CONTRACT = ("denoise", "sigmas", "times", "x", "condition", "noise", "callback", "sde")
 
 
 @torch.no_grad()
@@ -130,7 +130,7 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "heun": heun,
     "dpmpp_2m": partial(dpmpp, order=2, eta=0.0),
     "dpmpp_2m_sde": partial(dpmpp, order=2),
-    "dpmpp_3m_sde": dpmpp,
+    "dpmpp_3m_sde": partial(dpmpp, order=3),
 }
 
 
@@ -155,7 +155,8 @@ class Sampler:
         whole_number("steps", self.steps)
         if self.guidance < 0:
             raise UserError(f"guidance must be at least 0, got {self.guidance}")
-        own = [k for k in inspect.signature(SAMPLERS[self.name]).parameters if k not in CONTRACT]
+        fixed = {*CONTRACT, *getattr(SAMPLERS[self.name], "keywords", {})}  # by the contract or by partial
+        own = [k for k in inspect.signature(SAMPLERS[self.name]).parameters if k not in fixed]
         for k, v in self.settings.items():
             if k not in own:
                 raise UserError(f"sampler {self.name!r} has no setting {k!r}: its settings are {own}")

@@ -138,14 +138,14 @@ def test_the_sampler_of_a_call_does_not_change_the_model():
 def test_an_added_sampler_gets_its_settings(monkeypatch):
     seen = []
 
-    def mine(denoise, sigmas, x, condition=None, noise=None, callback=None, colour=0.5):
-        seen.append(colour)
+    def mine(denoise, sigmas, x, condition=None, noise=None, callback=None, colour=0.5, order=2):
+        seen.append((colour, order))
         return denoise(x, sigmas[0] * x.new_ones(len(x)), condition)
 
     monkeypatch.setitem(SAMPLERS, "mine", mine)
-    for sampler in (Sampler("mine", 1), Sampler("mine", 1, settings={"colour": 0.3})):
+    for sampler in (Sampler("mine", 1), Sampler("mine", 1, settings={"colour": 0.3, "order": 1})):
         prepared().recover(latents(), MIXED, SampleNoise(1, IDS), sampler=sampler)
-    assert seen == [0.5, 0.3]
+    assert seen == [(0.5, 2), (0.3, 1)]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,8 @@ def test_an_added_sampler_gets_its_settings(monkeypatch):
         lambda: Sampler(schedule="cosine"),
         lambda: Sampler(guidance=-1.0),
         lambda: Sampler("heun", settings={"eta": 0.9}),  # a setting without effect
+        lambda: Sampler("dpmpp_2m", settings={"eta": 0.9}),  # an ODE
+        lambda: Sampler(settings={"order": 2}),
         lambda: prepared().recover(latents(), MIXED, sampler=Sampler(settings={"eta": 1.5})),
         lambda: Sampler(settings={"eta": "much"}),
         lambda: prepared(preset="released").recover(latents(), MIXED, sampler=Sampler(guidance=2.0)),

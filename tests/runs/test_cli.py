@@ -170,6 +170,8 @@ def test_usage_errors(imder):
         (("--profile", "Full", "--seeds", "1"), "did you mean full?"),
         (("--recipe", "relased"), "unknown recipe 'relased': did you mean released? expected one or more of"),
         (("--text", "bert-frozn"), "unknown text route 'bert-frozn': did you mean bert-frozen?"),
+        (("--dataset", "syntetic"), "no data at 'syntetic': did you mean synthetic?"),
+        (("--at-once", "-1"), "at_once must be a whole number of at least 0"),
     ],
 )
 def test_a_near_name_is_suggested(imder, tmp_path, option, message):

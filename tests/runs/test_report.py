@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from imder_lib.experiment.training import BEST_EPOCH
+from imder_runs import report
 from imder_runs.headline import best_methods, headline, read_results
 from imder_runs.report import write_report
 from imder_runs.setup import Run
@@ -130,6 +131,15 @@ def test_figures_have_captions_and_alternative_text(page):
     assert image["alt"] == 'a caption with "quotes" & <tags>'
     assert image["src"].startswith("data:image/png;base64,")
     assert image["alt"] in page.text
+
+
+def test_figures_stand_in_the_order_of_their_numbers(tmp_path):
+    (tmp_path / "figures").mkdir()
+    names = ["03_1_forward", "03_2_reverse", "03_9_accuracy", "03_10_confusion"]
+    for name in names:
+        (tmp_path / "figures" / f"{name}.png").write_bytes(b"")
+        (tmp_path / "figures" / f"{name}.json").write_text('{"caption": ""}')
+    assert [figure["name"] for figure in report._figures(tmp_path, "03")] == names
 
 
 def test_provenance_is_on_the_page_and_in_a_file(page, folder):
