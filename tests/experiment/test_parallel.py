@@ -1,6 +1,7 @@
 """Batches at once: order, gradients and errors."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ def test_an_error_stops_the_batches_that_wait(monkeypatch):
 
     def run(rows: slice) -> None:
         started.append(rows.start)
+        time.sleep(0.01)  # so that the error is seen before all have started
         raise ValueError("first")
 
     with pytest.raises(ValueError, match="first"):
