@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import tiny_model
+from torch.nn.functional import conv1d
 
-from imder_course.posterior_check import posterior_check
+from imder_course.posterior_check import latent_posteriors, posterior_check
 from imder_course.sample_quality import sample_quality
-from imder_lib import IMDer, ModelConfig, UserError, changed, load_data
+from imder_lib import IMDer, ModelConfig, UserError, changed, exact_posterior, load_data
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.model.recovery import encode_split
 
@@ -84,6 +86,19 @@ def test_bad_shapes_raise():
     for args in ((draws[0], y, c), (draws, y[:-1], c), (draws, y, c[:-1]), (draws * np.nan, y, c)):
         with pytest.raises(UserError):
             sample_quality(*args)
+
+
+def test_exact_latents_are_those_of_exact_features(data):
+    model, split = tiny_model().eval(), data.test.first(3)
+    mean, draws = latent_posteriors(model, split, ["text"], 400)
+    assert list(mean) == list(draws) == ["audio", "vision"]
+    for m in mean:
+        posterior = exact_posterior(data.process, split.features, m, ["text"])
+        encoder = model.encoders[m].weight.detach().double()  # (D, D_m, 3), over steps
+        expected = conv1d(torch.from_numpy(posterior.mean).swapaxes(1, 2), encoder).numpy()
+        np.testing.assert_allclose(mean[m], expected, atol=1e-5)
+        error = draws[m].std(axis=0) / 400**0.5
+        assert np.abs((draws[m].mean(axis=0) - expected) / error).mean() == pytest.approx(0.8, abs=0.15)  # of a normal
 
 
 def test_posterior_check_has_recovered_and_exact_rows(data):
