@@ -22,7 +22,6 @@ class RecoveredCache:
 
     available: Tensor  # bool (N, P, M), the P patterns of each sample
     recovered: Latents  # modality -> (K, N, P, D, T), K draws; zero where the modality is available
-    draws: int  # K
 
 
 def choose_patterns(
@@ -73,4 +72,4 @@ def fill_cache(
 
     for p in range(P):
         over_batches(len(ids), batch_size, partial(run, p=p), device)
-    return RecoveredCache(available.to(device), recovered, draws)
+    return RecoveredCache(available.to(device), recovered)

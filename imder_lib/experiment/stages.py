@@ -172,7 +172,7 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         true, missing = {m: x[rows] for m, x in latents[name].items()}, model.recoverer.missing_rows(available)
         known = {m: i[seen[i, c]] for c, (m, i) in enumerate(missing.items())}
         filled, refine = [], []
-        for k in range(1 if available.all() else cache.draws):
+        for k in range(1 if available.all() else len(cache.recovered[model.modalities[0]])):
             drawn = {m: cache.recovered[m][k, rows[i], pattern[i]] for m, i in missing.items()}
             x = model.refined({m: true[m].index_copy(0, i, drawn[m]) for m, i in missing.items()}, available)
             errors = [F.mse_loss(x[m][i], true[m][i]) for m, i in known.items() if len(i) and m in model.refiners]
