@@ -21,16 +21,19 @@ def progress_shown(executed: Sequence[Path], models: Path, every: float = 2.0) -
     """
     begun, done, seen = time.time(), threading.Event(), newest_epochs(models)  # those of before are not repeated
     width = get_terminal_size().columns  # 80 where a terminal does not know its size
-    form = "{desc} [{elapsed}]" if len(executed) > 1 else None  # cells of several notebooks give no time that is left
+    several = len(executed) > 1
+    form = "{desc} [{elapsed}]" if several else None  # cells of several notebooks give no time that is left
     shown = sys.stdout.isatty()
     bar = tqdm(disable=not shown, file=sys.stdout, leave=False, unit="cell", ncols=width, bar_format=form)
 
     def watch() -> None:
         while not done.wait(every):
-            cells = {path.stem: cell for path in executed if (cell := running_cell(path, begun))}
-            bar.n, bar.total = sum(n - 1 for n, *_ in cells.values()), sum(of for _, of, _ in cells.values()) or None
-            names = {name: f"{name.lstrip('.')}, " if len(executed) > 1 else "" for name in cells}
-            lines = [f"  {names[name]}cell {n} of {of}: {text}" for name, (n, of, text) in cells.items()]
+            lines = []
+            for path in executed:
+                if cell := running_cell(path, begun):
+                    bar.n, bar.total = cell[0] - 1, cell[1]
+                    name = f"{path.stem.lstrip('.')}, " if several else ""
+                    lines.append("  {}cell {} of {}: {}".format(name, *cell))
             lines += newest_epochs(models)
             for line in [line for line in lines if line not in seen]:
                 seen.append(line)

@@ -120,13 +120,12 @@ def reproduce(settings: ReproduceSettings) -> Path:
 
     jobs = {name: partial(execute, name) for name in shown if not mark[name].exists()}
     with progress_shown(list(executed.values()), run.folder / "models"):
-        for name, took in run_jobs(jobs, settings.at_once):
-            seconds[name] = round(took, 1)
-            say(f"{name} done, {took:.0f} s")
-    provenance |= {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds}
-    provenance |= {"resumed": resumed}
+        for name, own in run_jobs(jobs, settings.at_once):
+            seconds[name] = round(own, 1)
+            say(f"{name} done, {own:.0f} s")
+    took = {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds, "resumed": resumed}
     metric = "acc" if run.data.classes else "acc2" if run.data.sentiment_scale else "mae"
-    return write_report(run.folder, provenance, metric)
+    return write_report(run.folder, provenance | took, metric)
 
 
 def grid_of(settings: Settings, recipes: list[str], rates: Sequence[float] = ()) -> Grid:
