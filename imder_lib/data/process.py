@@ -78,7 +78,8 @@ class AffectProcess:
             x = features[m] = rng.standard_normal((n, self.steps, A.shape[1]), dtype=np.float32)
             x *= np.float32(self.noise[m])
             for r, i in enumerate(rows):
-                x[i] += (z[i] @ A[r].T + self.tones[m][r]).astype(np.float32)
+                for part in np.array_split(i, 1 + len(i) // 256):  # float64 for few samples at a time
+                    x[part] += (z[part] @ A[r].T + self.tones[m][r]).astype(np.float32)
         for r, i in enumerate(rows):
             label[i] = z[i].reshape(len(i), self.steps * AFFECT) @ self.label_weights[r]
         label += LABEL_NOISE * rng.standard_normal(n)
