@@ -61,10 +61,10 @@ class SampleNoise:
         """New noise for the given rows, under a stream below theirs."""
         return SampleNoise(self.seed, [self.ids[i] for i in rows], [f"{self.streams[i]}/{stream}" for i in rows])
 
-    def draws(self, numbers: Sequence[int]) -> "SampleNoise":
-        """New noise for some draws of all rows, (draw, row) in this order; that of draw 0 is this noise itself."""
-        streams = [f"{stream}/draw{k}" if k else stream for k in numbers for stream in self.streams]
-        return SampleNoise(self.seed, self.ids * len(numbers), streams)
+    def draws(self, numbers: Sequence[int], rows: slice) -> "SampleNoise":
+        """New noise for some draws of some rows, (draw, row) in this order; that of draw 0 is this noise itself."""
+        streams = [f"{stream}/draw{k}" if k else stream for k in numbers for stream in self.streams[rows]]
+        return SampleNoise(self.seed, self.ids[rows] * len(numbers), streams)
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers with the shape (B, ...), device and dtype of ``like``; row i belongs to id i.

@@ -63,10 +63,8 @@ def fill_cache(
     recovered = {m: x.new_zeros(draws, len(x), P, *x.shape[1:]) for m, x in latents.items()}
 
     def run(rows: slice, p: int) -> None:
-        mask = available[rows, p].to(device)
-        drawn = model.recover(
-            {m: x[rows] for m, x in latents.items()}, mask, SampleNoise(seed, ids[rows], f"cache{p}"), draws
-        )
+        part, mask = {m: x[rows] for m, x in latents.items()}, available[rows, p].to(device)
+        drawn = model.recover(part, mask, SampleNoise(seed, ids[rows], f"cache{p}"), draws)
         for i, m in enumerate(model.modalities):
             recovered[m][:, rows, p] = drawn[m] * ~mask[:, i, None, None]
 

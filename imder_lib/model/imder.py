@@ -112,14 +112,14 @@ class IMDer(nn.Module):
             drawn: modality -> (K, B, D, T), from :meth:`recover`, or from another recoverer.
             available: bool (B, M), as in the recovery.
         """
-        K, B = next(iter(drawn.values())).shape[:2]
-        out = []
+        like = drawn[self.modalities[0]]
+        out = like.new_empty(*like.shape[:2], self.config.fusion.outputs)
         with computing(self.config.precision, available.device):
-            for k in passes(K, B, available.device):
-                x = {m: v[k.start : k.stop].flatten(0, 1) for m, v in drawn.items()}
-                x = self.refined(x, available.repeat(len(k), 1))
-                out.append(self.fusion(x)[0].unflatten(0, (len(k), B)))
-        return torch.cat(out)
+            for k, rows in passes(*like.shape[:2], available.device):
+                x = {m: v[k.start : k.stop, rows].flatten(0, 1) for m, v in drawn.items()}
+                x = self.refined(x, available[rows].repeat(len(k), 1))
+                out[k.start : k.stop, rows] = self.fusion(x)[0].unflatten(0, (len(k), -1))
+        return out
 
     def refine(self, modality: str, drawn: Tensor) -> Tensor:
         """Refine drawn latents (B, D, T); padding stays exactly zero."""

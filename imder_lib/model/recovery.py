@@ -1,7 +1,8 @@
 """Recoverers: methods that replace the latents of missing modalities, with one interface for all."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,12 @@ Latents = dict[str, Tensor]
 ROWS, GPU_ROWS = 256, 4096  # of a pass; more are no faster on a CPU, whose caches they exceed. On GPUs not measured.
 
 
-def passes(draws: int, size: int, device: torch.device) -> list[range]:
-    """The draws of ``size`` samples that are computed together, pass by pass."""
-    at_once = max(1, (ROWS if device.type == "cpu" else GPU_ROWS) // max(1, size))
-    return [range(k, min(k + at_once, draws)) for k in range(0, draws, at_once)]
+def passes(draws: int, size: int, device: torch.device, whole: bool = False) -> Iterator[tuple[range, slice]]:
+    """The draws and rows of ``size`` samples that are computed together; ``whole``: all rows of one draw."""
+    most = max(1, size) if whole else ROWS if device.type == "cpu" else GPU_ROWS
+    at_once = max(1, most // max(1, size))
+    for k, start in product(range(0, draws, at_once), range(0, max(1, size), most)):
+        yield range(k, min(k + at_once, draws)), slice(start, start + most)
 
 
 class Standardizer(nn.Module):
@@ -130,16 +133,16 @@ class Recoverer(nn.Module, ABC):
         Returns:
             modality -> (K, B, D, T), the given latents where available
         """
-        draws, B = whole_number("draws", draws), len(available)
-        alone = callback is not None or not isinstance(noise, SampleNoise)
-        out = []
+        draws, whole = whole_number("draws", draws), callback is not None or not isinstance(noise, SampleNoise)
+        out = {m: latents[m].new_empty(draws, *latents[m].shape) for m in self.modalities}
         with computing(self.config.precision, available.device):
-            for k in [range(i, i + 1) for i in range(draws)] if alone else passes(draws, B, available.device):
-                many = {m: x.repeat(len(k), 1, 1) for m, x in latents.items()}
-                source = noise if alone else noise.draws(k)
-                drawn = self(many, available.repeat(len(k), 1), source, sampler, callback)
-                out.append({m: x.unflatten(0, (len(k), B)) for m, x in drawn.items()})
-        return {m: torch.cat([x[m] for x in out]) for m in self.modalities}
+            for k, rows in passes(draws, len(available), available.device, whole):
+                many = {m: x[rows].repeat(len(k), 1, 1) for m, x in latents.items()}
+                source = noise if whole else noise.draws(k, rows)
+                for m, x in self(many, available[rows].repeat(len(k), 1), source, sampler, callback).items():
+                    part = out[m][k.start : k.stop, rows]
+                    part.copy_(x.view_as(part))
+        return out
 
     def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
         """Indices (n,) of the rows in which each modality is missing."""

@@ -102,8 +102,7 @@ class Encoder(nn.Module):
         if dim % heads or dim % 2 or dim < 4:
             raise ValueError(f"encoder width {dim}: expected an even number >= 4 that {heads} heads divide")
         self.layers = nn.ModuleList(EncoderLayer(dim, heads, attention_dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(dim)
-        self.embed_dropout = embed_dropout
+        self.norm, self.embed_dropout = nn.LayerNorm(dim), embed_dropout
 
     def embed(self, x: Tensor) -> Tensor:
         y = x * math.sqrt(x.shape[-1]) + sinusoidal_positions(x)

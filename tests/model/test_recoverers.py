@@ -83,6 +83,21 @@ def test_draws_differ_and_do_not_depend_on_the_batch(kw):
     torch.testing.assert_close(alone[:, 0], drawn[:, 2], rtol=1e-3, atol=1e-3)
 
 
+def test_recovery_and_prediction_in_passes_of_few_rows(monkeypatch):
+    model, x, sizes = prepared(), latents(), []
+    whole = model.recover(x, MIXED, SampleNoise(1, IDS), draws=3)
+    predicted = model.predict(whole, MIXED)
+    monkeypatch.setattr("imder_lib.model.recovery.ROWS", 4)
+    rows = lambda x: len(x["text"] if isinstance(x, dict) else x)  # noqa: E731
+    for part in (model.recoverer.net, model.fusion):
+        part.register_forward_hook(lambda net, inputs, out: sizes.append(rows(inputs[0])))
+    drawn = model.recover(x, MIXED, SampleNoise(1, IDS), draws=3)
+    torch.testing.assert_close(model.predict(drawn, MIXED), predicted, rtol=1e-3, atol=1e-3)
+    assert max(sizes) == 4
+    for m in WIDTHS:
+        torch.testing.assert_close(drawn[m], whole[m], rtol=1e-3, atol=1e-3)
+
+
 def test_guidance_scales_the_effect_of_the_condition():
     model, missing, effect = prepared(), ~MIXED[:, 0], {}
     torch.nn.init.normal_(model.recoverer.net.out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
