@@ -69,4 +69,5 @@ def read_pickle(path: Path) -> Any:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # a broken pickle can raise nearly anything
         why = f"{type(error).__name__}: {error!s:.120}, it begins with {start[:16]!r}"
-        raise UserError(f"{path} is truncated or not a pickle: {why}; download or copy it again") from None
+        hint = f"if it is text, {READ}" if start.isascii() else "download or copy it again"
+        raise UserError(f"{path} is truncated or not a pickle: {why}; {hint}") from None

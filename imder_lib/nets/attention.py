@@ -105,8 +105,7 @@ class Encoder(nn.Module):
         self.norm, self.embed_dropout = nn.LayerNorm(dim), embed_dropout
 
     def embed(self, x: Tensor) -> Tensor:
-        y = x * math.sqrt(x.shape[-1]) + sinusoidal_positions(x)
-        return F.dropout(y, self.embed_dropout, self.training)
+        return F.dropout(x * math.sqrt(x.shape[-1]) + sinusoidal_positions(x), self.embed_dropout, self.training)
 
     def forward(
         self, query: Tensor, key: Tensor | None = None, valid: Tensor | None = None, steps: Tensor | None = None

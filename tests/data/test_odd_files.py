@@ -264,7 +264,8 @@ FORMATS = {
     "json": (b'{"train": {}}', "JSON"),
     "zeros": (bytes(5000), "zeros"),
     "empty": (b"", "empty"),
-    "csv": (b"id,label\na,1\n", r"begins with b'id,label"),
+    "csv": (b"id,label\na,1\n", r"begins with b'id,label.* if it is text, .* pickle a dict of NumPy arrays"),
+    "damaged": (b"\x80\x04\x95\x10", "download or copy it again"),
 }
 
 
