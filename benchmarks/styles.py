@@ -37,7 +37,8 @@ def directions(process, features: dict[str, np.ndarray]) -> np.ndarray:
     """Time averages along the loadings and the tone of each modality: (N, 5 per modality)."""
     out = []
     for m, x in features.items():
-        basis = np.concatenate([process.loadings[m][0], np.ptp(process.tones[m], axis=0)[:, None]], axis=1)
+        _, size, axes = np.linalg.svd(process.tones[m] - process.tones[m].mean(axis=0), full_matrices=False)
+        basis = np.concatenate([process.loadings[m][0], size[0] * axes[:1].T], axis=1)  # the styles' main direction
         basis = basis[:, np.linalg.norm(basis, axis=0) > 0]
         out.append(x.mean(axis=1) @ basis / np.linalg.norm(basis, axis=0))
     return np.concatenate(out, axis=1)

@@ -10,7 +10,8 @@ from benchmarks import gpu, gpu_rows, measure
 from benchmarks.bench_rows import ROWS
 from benchmarks.plain import plain_model
 from benchmarks.scaling import BASE, NAMES, axes
-from imder_lib import IMDer, model_preset
+from benchmarks.styles import directions
+from imder_lib import IMDer, load_data, model_preset
 
 SMALL = {"fusion": {"layers": 1, "embed_dropout": 0.0}, "unet": {"channels": (64, 64), "refiner_blocks": 1}}
 
@@ -84,3 +85,14 @@ def test_gpu_lists_missing_packages(monkeypatch):
 def test_the_shell_script_parses():
     done = subprocess.run(["sh", "-n", gpu.ROOT / "benchmarks/gpu.sh"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_direction_of_the_styles_benchmark_separates_the_styles():
+    data = load_data("synthetic", sizes={"train": 9, "valid": 9, "test": 300})
+    features = {m: data.test.features[m] for m in ("text", "vision")}
+    found = directions(data.process, features)
+    assert found.shape == (300, 3 + 3 + 1)  # loadings that are not zero, and the tone of vision
+    style = data.process.style_posterior(data.test.features, data.modalities).argmax(axis=1)
+    groups = [found[style == r, -1] for r in range(3)]
+    centres = sorted(float(g.mean()) for g in groups)
+    assert min(centres[1] - centres[0], centres[2] - centres[1]) > 4 * max(g.std() for g in groups)
