@@ -140,8 +140,7 @@ class Recoverer(nn.Module, ABC):
                 many = {m: x[rows].repeat(len(k), 1, 1) for m, x in latents.items()}
                 source = noise if whole else noise.draws(k, rows)
                 for m, x in self(many, available[rows].repeat(len(k), 1), source, sampler, callback).items():
-                    part = out[m][k.start : k.stop, rows]
-                    part.copy_(x.view_as(part))
+                    out[m][k.start : k.stop, rows] = x.unflatten(0, (len(k), -1))
         return out
 
     def missing_rows(self, available: Tensor) -> dict[str, Tensor]:
