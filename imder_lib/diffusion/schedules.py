@@ -26,18 +26,14 @@ def released(steps: int, sde: VESDE) -> Tensor:
 
 def karras(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = RHO) -> Tensor:
     """Levels of Karras et al. (2022), eq. 5, from sigma_max to sigma_min, then 0: (steps + 1,)."""
-    whole_number("steps", steps)
-    check_sigma(torch.tensor([sigma_min, sigma_max]))
-    if sigma_min >= sigma_max:
-        raise UserError(f"sigma: expected sigma_min < sigma_max, got {sigma_min:g} and {sigma_max:g}")
+    check_levels(steps, sigma_min, sigma_max)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return torch.cat([(high + torch.linspace(0, 1, steps) * (low - high)) ** rho, torch.zeros(1)])
 
 
 def geometric(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX) -> Tensor:
     """Levels evenly spaced in log sigma, then 0: (steps + 1,). As in Song et al. (2021), section 3.4."""
-    whole_number("steps", steps)
-    check_sigma(torch.tensor([sigma_min, sigma_max]))
+    check_levels(steps, sigma_min, sigma_max)
     levels = torch.linspace(math.log(sigma_max), math.log(sigma_min), steps).exp()
     return torch.cat([levels, torch.zeros(1)])
 
@@ -51,7 +47,8 @@ def sigmas(schedule: str, steps: int, sde: VESDE) -> Tensor:
     return SCHEDULES[schedule](steps, sde)
 
 
-def check_sigma(sigma: Tensor, low: float = 0.0, high: float = 1e4) -> None:
-    """Raise a UserError unless all noise levels are finite and in (low, high]."""
-    if not bool((torch.isfinite(sigma) & (sigma > low) & (sigma <= high)).all()):
-        raise UserError(f"sigma must lie in ({low:g}, {high:g}], got {sigma.min():.4g} to {sigma.max():.4g}")
+def check_levels(steps: int, sigma_min: float, sigma_max: float) -> None:
+    """Raise a UserError unless there is a step, and 0 < sigma_min < sigma_max <= 1e4."""
+    whole_number("steps", steps)
+    if not 0 < sigma_min < sigma_max <= 1e4:
+        raise UserError(f"sigma: expected 0 < sigma_min < sigma_max <= 1e4, got {sigma_min:g} and {sigma_max:g}")

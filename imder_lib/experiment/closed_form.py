@@ -19,7 +19,7 @@ Ridge = tuple[dict[str, np.ndarray], np.ndarray]  # modality -> weights (k, D_m)
 
 
 @torch.no_grad()
-def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: int = 256) -> Ridge:
+def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor) -> Ridge:
     """Set the encoders to principal components of standardised frames, ordered by variance.
 
     The channels of a modality have variance 1 on average. For a modality no wider than D, the encoder loses no
@@ -32,7 +32,7 @@ def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: i
     labels = np.eye(data.classes)[labels] if data.classes else labels[:, None]
     pooled, scales, components = {}, {}, {}
     for m in model.modalities:
-        mean, covariance, pooled[m] = _statistics(model, data.train, rows, m, batch_size)
+        mean, covariance, pooled[m] = _statistics(model, data.train, rows, m)
         std = covariance.diagonal().clamp(min=0).sqrt()
         scale = torch.where(std > 1e-6 * (1 + mean.abs()), 1 / std, 0.0)  # constant features are ignored
         values, vectors = torch.linalg.eigh(covariance * scale.outer(scale))
@@ -55,12 +55,10 @@ def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor, batch_size: i
     return ridge, np.atleast_1d(fit.intercept_)
 
 
-def _statistics(
-    model: IMDer, split: Split, rows: Tensor, modality: str, batch_size: int
-) -> tuple[Tensor, Tensor, np.ndarray]:
+def _statistics(model: IMDer, split: Split, rows: Tensor, modality: str) -> tuple[Tensor, Tensor, np.ndarray]:
     """Mean (D_m,) and covariance (D_m, D_m) of all frames but padding, and the time averages of samples (n, D_m)."""
     count, total, square, averages = 0, 0.0, 0.0, []
-    for part in rows.split(batch_size):
+    for part in rows.split(256):
         batch = split.batch(part.numpy())
         x = batch.features[modality].double()  # (B, T, D_m)
         if batch.lengths is not None and model.config.mask_padding:

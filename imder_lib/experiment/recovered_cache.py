@@ -47,7 +47,6 @@ def fill_cache(
     patterns: int,
     seed: int,
     observed: Tensor | None = None,
-    batch_size: int = ROWS,
 ) -> RecoveredCache:
     """Recover each sample under its patterns: DRAWS times if the recoverer is stochastic, otherwise once.
 
@@ -69,5 +68,5 @@ def fill_cache(
             recovered[m][:, rows, p] = drawn[m] * ~mask[:, i, None, None]
 
     for p in range(P):
-        over_batches(len(ids), batch_size, partial(run, p=p), device)
+        over_batches(len(ids), ROWS, partial(run, p=p), device)
     return RecoveredCache(available.to(device), recovered)

@@ -23,6 +23,11 @@ class JointDiffusion(Standardised):
         M, D = len(config.modalities), config.dim
         self.net = JointNet(M, D, config.joint.channels, config.joint.blocks)
 
+    def prepare(self, latents: Latents) -> None:
+        """As in the base class, but with one scale for each modality: noise hides small components before large."""
+        super().prepare(latents)
+        self.standardizer.share_scale()
+
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
         """The denoiser of the missing modalities under a mask; its condition is :meth:`known`, or zero for none.
 

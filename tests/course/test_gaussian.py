@@ -7,7 +7,7 @@ from imder_course.gaussian import GaussianPair
 from imder_lib import UserError
 from imder_lib.diffusion.denoiser import EDMDenoiser, ScoreDenoiser, sample_condition, score_of
 from imder_lib.diffusion.samplers import SAMPLERS, Sampler
-from imder_lib.diffusion.schedules import check_sigma, geometric, karras, released, sigmas
+from imder_lib.diffusion.schedules import geometric, karras, released, sigmas
 from imder_lib.diffusion.sde import VESDE
 
 PAIR, N = GaussianPair(0.8), 40_000
@@ -127,8 +127,9 @@ def test_schedules():
         lambda: sigmas("karras", -1, VESDE()),
         lambda: geometric(0),
         lambda: karras(5, sigma_min=2.0, sigma_max=1.0),
-        lambda: check_sigma(torch.tensor([0.0])),
-        lambda: check_sigma(torch.tensor([float("nan")])),
+        lambda: geometric(5, sigma_min=2.0, sigma_max=1.0),
+        lambda: karras(5, sigma_min=0.0),
+        lambda: geometric(5, sigma_max=float("nan")),
         lambda: sample_condition(None, "noisy"),
         lambda: PAIR.weights(torch.ones(1), "some"),
         lambda: PAIR.sampled("clean", "never"),

@@ -45,7 +45,7 @@ def test_posterior_is_the_mixture_of_the_joint_gaussians(given):
     n = 5 * SMALL["text"]
     posterior = exact_posterior(process, features, "text", given)
     weights = brute_weights(process, features, given)
-    np.testing.assert_allclose(posterior.weights, weights, atol=1e-6)
+    np.testing.assert_allclose(posterior.affect.weights, weights, atol=1e-6)
     np.testing.assert_allclose(process.style_posterior(features, given), weights, atol=1e-6)
     means, variances = [], []
     for r in range(3):
@@ -100,9 +100,9 @@ def test_draws_have_the_moments_of_the_posterior():
     for x in (draws, joint_draws["vision"]):
         np.testing.assert_allclose(x.mean(0), posterior.mean, atol=0.03)
         np.testing.assert_allclose(x.var(0), posterior.variance, rtol=0.06)
-    np.testing.assert_allclose((styles[..., None] == range(3)).mean(0), posterior.weights, atol=0.015)
+    np.testing.assert_allclose((styles[..., None] == range(3)).mean(0), posterior.affect.weights, atol=0.015)
     want = np.zeros((12, 12))  # the covariance over all steps and channels of the first sample
-    for r, w in enumerate(posterior.weights[0]):
+    for r, w in enumerate(posterior.affect.weights[0]):
         _, C, _ = joint(process, r, ["vision", "audio"])
         off = (posterior.means[0, r] - posterior.mean[0]).reshape(12, 1)
         want += w * (C[:12, :12] - C[:12, 12:] @ np.linalg.solve(C[12:, 12:], C[12:, :12]) + off * off.T)
