@@ -134,6 +134,19 @@ def test_constant_channels_are_restored(preset):
     assert all((x[0, :, -1] == 3).all() for x in drawn.values())
 
 
+def test_joint_diffusion_keeps_the_proportions_of_channels():
+    sizes = torch.tensor([4.0] + [0.5] * (latents()["text"].shape[1] - 1))[:, None]
+    x = {m: v * sizes for m, v in latents(40, seed=1).items()}
+    recoverer = tiny_model().recoverer
+    recoverer.prepare(x)
+    scaled = recoverer.standardizer(x)
+    wide, narrow = scaled[:, :, 0].std(), scaled[:, :, 1:].std()
+    assert wide / narrow == pytest.approx(8, rel=0.2)
+    assert scaled.square().mean() == pytest.approx(1, rel=1e-3)  # as the preconditioning expects
+    for m, v in recoverer.standardizer.inverse(scaled).items():
+        torch.testing.assert_close(v, x[m], atol=1e-4, rtol=1e-4)
+
+
 def test_predictions_of_draws():
     model, x = prepared(), latents()
     out = model.predict(model.recover(x, MIXED, SampleNoise(1, IDS), draws=4), MIXED)
