@@ -32,7 +32,7 @@ class Rules(Settings):
     net: Literal["unet", "joint"] = "joint"
     # "score": the net gives std(t) * score. "edm": preconditioned (Karras et al., 2022, table 1).
     parameterisation: Literal["score", "edm"] = "edm"
-    latents: Literal["raw", "standardised"] = "standardised"  # per channel; "joint": per modality
+    latents: Literal["raw", "standardised"] = "standardised"  # per channel with training statistics
     # Noise on the condition in training: the target's ("shared", the release), its own, or none ("clean").
     train_condition: Literal["shared", "independent", "clean"] = "clean"
     # ... and in sampling: "fresh" at every step (the release), one draw for all steps ("frozen") or none ("clean").

@@ -23,11 +23,6 @@ class JointDiffusion(Standardised):
         M, D = len(config.modalities), config.dim
         self.net = JointNet(M, D, config.joint.channels, config.joint.blocks)
 
-    def prepare(self, latents: Latents) -> None:
-        """As in the base class, but with one scale for each modality: noise hides small components before large."""
-        super().prepare(latents)
-        self.standardizer.share_scale()
-
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
         """The denoiser of the missing modalities under a mask; its condition is :meth:`known`, or zero for none.
 
@@ -55,8 +50,8 @@ class JointDiffusion(Standardised):
         return denoise if w == 1 else pulled
 
     def known(self, x: Tensor, available: Tensor) -> Tensor:
-        """The condition: standardised latents (B, M, D, T) where available, zero where missing."""
-        return x * available[:, :, None, None]
+        """The condition from standardised latents (B, M, D, T): in the latents' own scale; zero where missing."""
+        return x * self.standardizer.scale() * available[:, :, None, None]
 
     def losses(self, latents, available, generator=None, truth=None) -> dict[str, Tensor]:
         x = self.standardizer(latents)

@@ -55,14 +55,14 @@ class Standardizer(nn.Module):
         x = torch.stack([latents[m] for m in self.modalities], dim=1)  # (B, M, D, T)
         return (x - self.mean) / self.std * self.varies * x.ne(0).any(dim=2, keepdim=True)
 
-    def share_scale(self) -> None:
-        """Give the varying channels of a modality one scale, the root of their mean variance."""
-        total, count = ((x * self.varies).sum(dim=1, keepdim=True) for x in (self.std**2, self.varies))
-        self.std.copy_(torch.where(self.varies > 0, (total / count.clamp(min=1)).sqrt(), self.std))
-
     def gain(self) -> Tensor:
         """Factor that makes the mean square over all channels 1, although constant channels are 0."""
         return (self.varies.numel() / self.varies.sum().clamp(min=1)).sqrt()
+
+    def scale(self) -> Tensor:
+        """Standard deviations of the channels, (M, D, 1); their mean square over a modality's varying ones is 1."""
+        square = self.std**2 * self.varies
+        return (square / square.sum(1, keepdim=True).clamp(min=1e-12) * self.varies.sum(1, keepdim=True)).sqrt()
 
     def inverse(self, x: Tensor) -> Latents:
         """Standardised (B, M, D, T) back to latents, modality -> (B, D, T)."""

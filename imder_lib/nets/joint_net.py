@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """Residual block: GroupNorm, scale and shift by the embedding, dilated convolution, SiLU, 1x1 convolution."""
+    """Residual block: GroupNorm, scale and shift, dilated convolution, SiLU, 1x1 convolution.
+
+    Scale and shift come from the embedding and from the input's time average, which shows what noise hides at a step.
+    """
 
     def __init__(self, channels: int, embed: int, dilation: int) -> None:
         super().__init__()
@@ -17,9 +20,11 @@ class Block(nn.Module):
         self.out = nn.Conv1d(channels, channels, 1)
         nn.init.zeros_(self.out.weight)  # the block starts as the identity
         nn.init.zeros_(self.out.bias)
+        self.average = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, embed),
+                                     nn.SiLU(), nn.Linear(embed, embed))  # fmt: skip
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        scale, shift = self.modulate(embedding)[..., None].chunk(2, dim=1)
+        scale, shift = self.modulate(embedding + self.average(h.mean(dim=2)))[..., None].chunk(2, dim=1)
         y = F.silu(self.conv(self.norm(h) * (1 + scale) + shift))
         return h + self.out(y)
 
@@ -27,8 +32,7 @@ class Block(nn.Module):
 class JointNet(nn.Module):
     """Dilated residual convolutions over M = ``modalities`` of D = ``dim`` channels; any T >= 1.
 
-    ``channels`` is the hidden width; the dilations of the ``blocks`` are 1, 2, 4, 8 in turn. The embedding also
-    sees the time averages of the input: noise may hide at each step what tells whole sequences apart.
+    ``channels`` is the hidden width; the dilations of the ``blocks`` are 1, 2, 4, 8 in turn.
     """
 
     def __init__(self, modalities: int, dim: int, channels: int = 128, blocks: int = 8) -> None:
@@ -36,7 +40,7 @@ class JointNet(nn.Module):
         M, D = modalities, dim
         self.inp = nn.Conv1d(2 * M * D + M, channels, 1)
         self.W = nn.Parameter(torch.randn(channels // 2), requires_grad=False)  # Fourier frequencies of the noise level
-        self.embed = nn.Sequential(nn.Linear(2 * (channels // 2) + M + 2 * M * D, channels), nn.SiLU(),
+        self.embed = nn.Sequential(nn.Linear(2 * (channels // 2) + M, channels), nn.SiLU(),
                                    nn.Linear(channels, channels), nn.SiLU())  # fmt: skip
         self.blocks = nn.ModuleList(Block(channels, channels, 2 ** (i % 4)) for i in range(blocks))
         self.norm, self.out = nn.GroupNorm(1, channels), nn.Conv1d(channels, M * D, 1)
@@ -53,9 +57,9 @@ class JointNet(nn.Module):
         """
         B, M, D, T = x.shape
         flags, angle = available.to(x), 2 * math.pi * level[:, None] * self.W
-        inputs = torch.cat([x * ~available[:, :, None, None], known], dim=1).flatten(1, 2)
-        embedding = self.embed(torch.cat([angle.sin(), angle.cos(), flags, inputs.mean(dim=2)], dim=1))
-        h = self.inp(torch.cat([inputs, flags[..., None].expand(B, M, T)], dim=1))
+        embedding = self.embed(torch.cat([angle.sin(), angle.cos(), flags], dim=1))
+        x = x * ~available[:, :, None, None]
+        h = self.inp(torch.cat([x.flatten(1, 2), known.flatten(1, 2), flags[..., None].expand(B, M, T)], dim=1))
         for block in self.blocks:
             h = block(h, embedding)
         return self.out(F.silu(self.norm(h))).unflatten(1, (M, D))
