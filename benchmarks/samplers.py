@@ -15,11 +15,12 @@ from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment.checkpoint import load_model
 from imder_runs.setup import start_run
 
-SAMPLERS = {  # the full SDE (eta 1), except for the kit's default
+SAMPLERS = {
     "em 100": Sampler("em", 100, "released"),
-    "2m_sde 10": Sampler("dpmpp_2m_sde", 10, settings={"eta": 1.0}),
-    "2m_sde 20": Sampler("dpmpp_2m_sde", 20, settings={"eta": 1.0}),
-    "3m_sde 20": Sampler(),
+    "2m_sde 10": Sampler("dpmpp_2m_sde", 10),
+    "2m_sde 20": Sampler("dpmpp_2m_sde", 20),
+    "adams 10": Sampler(steps=10),
+    "adams 15": Sampler(),
 }
 
 

@@ -78,9 +78,7 @@ def main(folder: Path) -> None:
     )
     seen: list[tuple[float, np.ndarray]] = []
     keep = lambda step, s, x, denoised: seen.append((s.item(), x.numpy().copy()))  # noqa: E731
-    x = Sampler("dpmpp_2m_sde", 50, settings={"eta": 1.0}).draw(
-        mixture.denoise, torch.zeros(600, 2), noise=noise, callback=keep
-    )
+    x = Sampler("dpmpp_2m_sde", 50).draw(mixture.denoise, torch.zeros(600, 2), noise=noise, callback=keep)
     levels, states = zip(*seen, (0.0, x.numpy()), strict=True)
     cloud_gif(states, levels, mixture.sample(1500, noise).numpy(), folder / "reverse_diffusion.gif")
 

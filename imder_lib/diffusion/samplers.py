@@ -18,10 +18,9 @@ from torch import Tensor
 from imder_lib.diffusion.denoiser import Denoiser, score_of
 from imder_lib.diffusion.noise import Noise, normal
 from imder_lib.diffusion.schedules import SCHEDULES, released_times
-from imder_lib.diffusion.schedules import sigmas as levels
 from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError, unknown
-from imder_lib.settings import whole_number
+from imder_lib.settings import check_value, whole_number
 
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]
 CONTRACT = ("denoise", "sigmas", "times", "x", "condition", "noise", "callback", "sde")
@@ -82,55 +81,68 @@ def heun(
 
 
 @torch.no_grad()
-def dpmpp(
+def adams(
     denoise: Denoiser,
     sigmas: Tensor,
     x: Tensor,
     condition: Any = None,
     noise: Noise = None,
     callback: Callback | None = None,
-    eta: float = 0.5,
+    eta: float = 1.0,
+    above: float = 5.0,
     order: int = 3,
+    correct: bool = True,
 ) -> Tensor:
-    """(SDE-)DPM-Solver++, one call a step (Lu et al., 2022).
+    """Stochastic Adams method, one call a step (SA-Solver; Xue et al., 2023).
 
-    The denoised sample is extrapolated in log sigma, by a line (order 2) or a parabola (order 3) through the last ones,
-    and integrated exactly against the decay of x.
+    A step integrates exactly a polynomial in log sigma through the last denoised samples. ``correct``: it is computed
+    again with the denoised sample at its end, once this is known. Without, it is DPM-Solver++ (Lu et al., 2022).
 
     Args:
-        eta: amount of new noise, from 0 (the ODE) to 1 (the full SDE).
-        order: 2 or 3.
+        eta: amount of new noise, from 0 (the ODE) to 1 (the full SDE), in steps that end at ``above`` or higher.
+        above: noise level. Up there noise hides nearly all of standardised data, and new noise lets a sample forget
+            that its start knows no condition. Further down, new noise would cost accuracy.
+        order: number of denoised samples.
     """
     if not 0 <= eta <= 1:
         raise UserError(f"eta must lie in [0, 1], got {eta}")
-    ones, past = x.new_ones(len(x)), []  # (log(1 / sigma), denoised), latest first
+    ones, past, step = x.new_ones(len(x)), [], None
     for i, (s, s_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, s * ones, condition)
         if callback is not None:
             callback(i, s, x, denoised)
         if s_next == 0:
             return denoised
-        past = [(-s.log(), denoised), *past[: order - 1]]
-        h, k = (s / s_next).log(), 1 + eta
-        decay = (-h * k).exp()  # weight of x; the denoised sample has the rest
-        x = decay * x + (1 - decay) * denoised
-        slopes = [(a[1] - b[1]) / (a[0] - b[0]) for a, b in pairwise(past)]
-        curve = (slopes[0] - slopes[1]) / (past[0][0] - past[2][0]) if len(slopes) == 2 else 0.0
-        if slopes:
-            first = h - (1 - decay) / k if order == 3 else (1 - decay) * h / 2  # order 2: midpoint rule
-            x = x + first * (slopes[0] + curve * (past[0][0] - past[1][0])) + (h**2 - 2 * first / k) * curve
-        if eta:
-            x = x + s_next * (1 - (-2 * eta * h).exp()).sqrt() * normal(x, noise)
+        past = [(-s.log(), denoised), *past[: order - 1]]  # (log(1 / sigma), denoised), latest first
+        x = _integral(*step, past) if step and correct else x
+        h, k = (s / s_next).log(), 1 + (eta if s_next >= above else 0.0)
+        x = (-h * k).exp() * x
+        if k > 1:
+            x = x + s_next * (1 - (-2 * (k - 1) * h).exp()).sqrt() * normal(x, noise)
+        step = x, -s.log(), h, k
+        x = _integral(*step, past)
     return x
+
+
+def _integral(x: Tensor, start: Tensor, h: Tensor, k: float, past: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """x + integral over u from 0 to h of k exp(k (u - h)) P(start + u), P the polynomial through ``past``."""
+    u = torch.stack([level - start for level, _ in past]).double()
+    moments = [1 - (-h.double() * k).exp()]  # of the powers of u
+    for q in range(1, len(past)):
+        moments.append(h**q - q / k * moments[-1])
+    if len(past) == 2:
+        moments[1] = moments[0] * h / 2  # the midpoint rule of DPM-Solver++; more accurate than the exact integral
+    weights = torch.linalg.solve(torch.stack([u**q for q in range(len(past))]), torch.stack(moments))
+    return x + sum(w.to(x) * denoised for w, (_, denoised) in zip(weights, past, strict=True))
 
 
 # To add a sampler: SAMPLERS["name"] = function. Its settings are keywords after the six common arguments.
 SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "em": em,
     "heun": heun,
-    "dpmpp_2m": partial(dpmpp, order=2, eta=0.0),
-    "dpmpp_2m_sde": partial(dpmpp, order=2),
-    "dpmpp_3m_sde": partial(dpmpp, order=3),
+    "dpmpp_2m": partial(adams, order=2, correct=False, eta=0.0, above=0.0),
+    "dpmpp_2m_sde": partial(adams, order=2, correct=False, above=0.0),
+    "adams": partial(adams, order=3, correct=True),
 }
 
 
@@ -138,8 +150,8 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
 class Sampler:
     """Sampler, schedule and settings of one draw. An unknown name or setting is a UserError, as is a bad value."""
 
-    name: str = "dpmpp_3m_sde"  # one of SAMPLERS
-    steps: int = 20  # network calls >= 1; "heun" uses an odd number, so it rounds an even one down
+    name: str = "adams"  # one of SAMPLERS
+    steps: int = 15  # network calls >= 1; "heun" uses an odd number, so it rounds an even one down
     schedule: str = "geometric"  # one of SCHEDULES
     settings: Mapping[str, float] = field(default_factory=dict)  # keywords of the sampler, such as {"eta": 0.5}
     # Classifier-free guidance weight w (Ho & Salimans, 2022): D0 + w (D - D0), where D0 is the denoiser without
@@ -160,8 +172,7 @@ class Sampler:
         for k, v in self.settings.items():
             if k not in own:
                 raise UserError(f"sampler {self.name!r} has no setting {k!r}: its settings are {own}")
-            if isinstance(v, bool) or not isinstance(v, int | float):
-                raise UserError(f"setting {k!r} of sampler {self.name!r} must be a number, got {v!r}")
+            check_value(f"setting {k!r} of sampler {self.name!r}", v, float)
 
     def draw(
         self,
@@ -183,7 +194,7 @@ class Sampler:
         run, sde, args = SAMPLERS[self.name], sde or VESDE(), (condition, noise, callback)
         calls = (self.steps + 1) // 2 if run is heun else self.steps
         # On the host: a GPU need not be waited for at each step.
-        path = levels(self.schedule, calls, sde).to(like.dtype)
+        path = SCHEDULES[self.schedule](calls, sde).to(like.dtype)
         x = normal(like, noise) * path[0]
         if run is not em:
             return run(denoise, path, x, *args, **self.settings)

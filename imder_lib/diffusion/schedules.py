@@ -38,13 +38,9 @@ def geometric(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA
     return torch.cat([levels, torch.zeros(1)])
 
 
+# name -> function of steps and SDE, which gives levels that decrease to 0: (steps + 1,)
 SCHEDULES = {"released": released, "karras": lambda steps, sde: karras(steps),
              "geometric": lambda steps, sde: geometric(steps)}  # fmt: skip
-
-
-def sigmas(schedule: str, steps: int, sde: VESDE) -> Tensor:
-    """Levels of the named schedule, decreasing to 0: (steps + 1,)."""
-    return SCHEDULES[schedule](steps, sde)
 
 
 def check_levels(steps: int, sigma_min: float, sigma_max: float) -> None:

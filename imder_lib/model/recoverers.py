@@ -8,18 +8,12 @@ from imder_lib.model.diffusers import Diffusion, Network
 from imder_lib.model.joint import JointDiffusion
 from imder_lib.model.recovery import MeanFill, Recoverer, Regression, ZeroFill
 
-
-def diffusion(config: ModelConfig) -> Recoverer:
-    """Diffusion with the network of the rules: the release's U-Nets or the joint net."""
-    return (JointDiffusion if config.rules.net == "joint" else Diffusion)(config)
-
-
 RECOVERERS: dict[str, Callable[[ModelConfig], Recoverer]] = {
     "zero": ZeroFill,
     "mean": MeanFill,
     "regression": Regression,
     "network": Network,
-    "diffusion": diffusion,
+    "diffusion": lambda config: (JointDiffusion if config.rules.net == "joint" else Diffusion)(config),
 }
 
 

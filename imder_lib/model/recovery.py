@@ -216,11 +216,9 @@ class Regression(Standardised):
 
 
 @torch.no_grad()
-def encode_split(model: nn.Module, split: Split, batch_size: int = 256) -> Latents:
+def encode_split(model: nn.Module, split: Split) -> Latents:
     """Encode a whole split on the model's device: modality -> (N, D, T)."""
     device = next(model.parameters()).device
-    parts = []
-    for start in range(0, len(split), batch_size):
-        batch = split.batch(range(start, min(start + batch_size, len(split)))).to(device)
-        parts.append(model.encode(batch.features, batch.lengths))
+    batches = (split.batch(rows.numpy()).to(device) for rows in torch.arange(len(split)).split(ROWS))
+    parts = [model.encode(batch.features, batch.lengths) for batch in batches]
     return {m: torch.cat([p[m] for p in parts]) for m in model.modalities}
