@@ -133,7 +133,7 @@ def _integral(x: Tensor, start: Tensor, h: Tensor, k: float, past: list[tuple[Te
     if len(past) == 2:
         moments[1] = moments[0] * h / 2  # the midpoint rule of DPM-Solver++; more accurate than the exact integral
     weights = torch.linalg.solve(torch.stack([u**q for q in range(len(past))]), torch.stack(moments))
-    return x + sum(w.to(x) * denoised for w, (_, denoised) in zip(weights, past, strict=True))
+    return x + sum(w * denoised for w, (_, denoised) in zip(weights, past, strict=True))  # weights are on the host
 
 
 # To add a sampler: SAMPLERS["name"] = function. Its settings are keywords after the six common arguments.

@@ -6,7 +6,7 @@ import torch
 from imder_course.gaussian import GaussianPair
 from imder_lib import UserError
 from imder_lib.diffusion.denoiser import EDMDenoiser, ScoreDenoiser, sample_condition, score_of
-from imder_lib.diffusion.samplers import SAMPLERS, Sampler
+from imder_lib.diffusion.samplers import SAMPLERS, Sampler, adams
 from imder_lib.diffusion.schedules import SCHEDULES, geometric, karras, released
 from imder_lib.diffusion.sde import VESDE
 
@@ -75,6 +75,19 @@ def test_the_default_sampler_has_the_smallest_variance_error_at_equal_calls():
     others = [Sampler("dpmpp_2m_sde"), Sampler("dpmpp_2m_sde", schedule="karras")]
     assert own < 0.05
     assert own < min(variance_error(other) for other in others)
+
+
+def ode_error(calls, **settings):
+    """Relative error of Adams' ODE solution for a direction of variance 1, whose exact solution is known."""
+    path = geometric(calls).double()
+    x = adams(lambda x, sigma, condition: x / (1 + sigma[:, None] ** 2), path, path[:1, None], eta=0.0, **settings)
+    return float((x / path[0] * (1 + path[0] ** 2).sqrt() - 1).abs())
+
+
+def test_adams_is_of_third_order_and_its_correction_pays():
+    assert ode_error(40, correct=False) < ode_error(20, correct=False) / 7
+    assert ode_error(15) < ode_error(15, correct=False) / 2
+    assert ode_error(20, correct=False) < ode_error(20, correct=False, order=2) / 2
 
 
 def test_em_supports_uneven_steps():
