@@ -126,7 +126,7 @@ class RecoveryPanel(Panel):
         controls |= {
             "level": _wide(widgets.SelectionSlider, "noise level", options=LEVELS, value=1.0),
             "sampler": _wide(widgets.Dropdown, "sampler", options=list(SAMPLERS), value=model.config.sampler.name),
-            "steps": _wide(widgets.SelectionSlider, "network calls", options=(2, 5, 10, 20), value=20),
+            "steps": _wide(widgets.SelectionSlider, "network calls", options=(2, 5, 10, 15, 20), value=15),
             "draws": _wide(widgets.IntSlider, "draws", 4, 1, 8),
             "guidance": _wide(widgets.FloatSlider, "guidance", 1.0, min=0, max=3, step=0.5),
         }

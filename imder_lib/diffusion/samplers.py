@@ -101,11 +101,11 @@ def adams(
     Args:
         eta: amount of new noise, from 0 (the ODE) to 1 (the full SDE), in steps that end at ``above`` or higher.
         above: noise level. Up there noise hides nearly all of standardised data, and new noise lets a sample forget
-            that its start knows no condition. Further down, new noise would cost accuracy.
+            its start, which knows no condition. Further down, new noise would cost accuracy.
         order: number of denoised samples.
     """
-    if not 0 <= eta <= 1:
-        raise UserError(f"eta must lie in [0, 1], got {eta}")
+    if not (0 <= eta <= 1 and above >= 0):
+        raise UserError(f"eta must lie in [0, 1] and above be at least 0, got {eta} and {above}")
     ones, past, step = x.new_ones(len(x)), [], None
     for i, (s, s_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, s * ones, condition)
@@ -125,15 +125,15 @@ def adams(
 
 
 def _integral(x: Tensor, start: Tensor, h: Tensor, k: float, past: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """x + integral over u from 0 to h of k exp(k (u - h)) P(start + u), P the polynomial through ``past``."""
+    """x + the integral of k exp(k (u - h)) P(start + u) over u in [0, h]; P: polynomial through ``past``."""
     u = torch.stack([level - start for level, _ in past]).double()
     moments = [1 - (-h.double() * k).exp()]  # of the powers of u
     for q in range(1, len(past)):
         moments.append(h**q - q / k * moments[-1])
     if len(past) == 2:
-        moments[1] = moments[0] * h / 2  # the midpoint rule of DPM-Solver++; more accurate than the exact integral
+        moments[1] = moments[0] * h / 2  # a line: the midpoint rule of DPM-Solver++, measured to be more accurate
     weights = torch.linalg.solve(torch.stack([u**q for q in range(len(past))]), torch.stack(moments))
-    return x + sum(w * denoised for w, (_, denoised) in zip(weights, past, strict=True))  # weights are on the host
+    return x + sum(w * denoised for w, (_, denoised) in zip(weights.tolist(), past, strict=True))
 
 
 # To add a sampler: SAMPLERS["name"] = function. Its settings are keywords after the six common arguments.

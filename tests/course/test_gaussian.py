@@ -90,6 +90,16 @@ def test_adams_is_of_third_order_and_its_correction_pays():
     assert ode_error(20, correct=False) < ode_error(20, correct=False, order=2) / 2
 
 
+def test_adams_adds_noise_above_a_level_only():
+    def drawn(**settings):
+        g = torch.Generator().manual_seed(1)
+        return Sampler(settings=settings).draw(PAIR.denoiser("clean"), torch.zeros(9, 1), torch.ones(9, 1), g)
+
+    assert torch.equal(drawn(above=1e3), drawn(eta=0.0))
+    assert not torch.equal(drawn(above=1e3), drawn())
+    assert not torch.equal(drawn(above=0.0), drawn())
+
+
 def test_em_supports_uneven_steps():
     slope, variance = slope_and_variance(*draws("clean", "clean", "em", "karras", 400))
     assert slope == pytest.approx(0.8, abs=0.02)

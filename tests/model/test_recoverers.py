@@ -191,6 +191,7 @@ def test_an_added_sampler_gets_its_settings(monkeypatch):
         lambda: Sampler("dpmpp_2m", settings={"eta": 0.9}),  # an ODE
         lambda: Sampler(settings={"order": 2}),
         lambda: prepared().recover(latents(), MIXED, sampler=Sampler(settings={"eta": 1.5})),
+        lambda: prepared().recover(latents(), MIXED, sampler=Sampler(settings={"above": float("nan")})),
         lambda: Sampler(settings={"eta": "much"}),
         lambda: prepared(preset="released").recover(latents(), MIXED, sampler=Sampler(guidance=2.0)),
         lambda: prepared(condition_dropout=0.0).recover(latents(), MIXED, sampler=Sampler(guidance=2.0)),
