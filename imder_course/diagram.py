@@ -42,11 +42,8 @@ def framework(modalities: Sequence[str] = ("text", "audio", "vision"), missing: 
     for m, y in places.items():
         texts, colour, line = (f"{m}\n(T, D)", "encoder", "latent"), BLUE, "-"
         if m == missing:
-            texts, colour, line = (
-                (f"{m}\nmissing", f"noise z\nat sigma = {SIGMA_MAX:.0f}", "recovered\nlatent"),
-                BROWN,
-                "--",
-            )
+            start = f"noise z\nat sigma = {SIGMA_MAX:.0f}"
+            texts, colour, line = (f"{m}\nmissing", start, "recovered\nlatent"), BROWN, "--"
             _arrow(axis, 3.3, y, 3.73, y, BROWN)
             _arrow(axis, 6.1, y, 6.53, y, BROWN)
         else:
@@ -59,15 +56,8 @@ def framework(modalities: Sequence[str] = ("text", "audio", "vision"), missing: 
         _box(axis, 2.0, y - 0.35, 1.25, 0.7, texts[1], colour)
         _box(axis, 6.55, y - 0.35, 1.2, 0.7, texts[2], colour)
         _arrow(axis, 7.8, y, 8.23, 2.25)
-    _box(
-        axis,
-        3.75,
-        middle - 0.47,
-        2.3,
-        0.94,
-        f"reverse diffusion\nD(x, sigma, condition)\n{Sampler().steps} network calls",
-        BROWN,
-    )
+    diffusion = f"reverse diffusion\nD(x, sigma, condition)\n{Sampler().steps} network calls"
+    _box(axis, 3.75, middle - 0.47, 2.3, 0.94, diffusion, BROWN)
     _box(axis, 8.25, 1.6, 1.25, 1.3, "fusion:\neach modality\nattends to\nthe others", GREY)
     _box(axis, 9.95, 1.9, 0.95, 0.7, "sentiment", GREY)
     _arrow(axis, 9.55, 2.25, 9.93, 2.25)

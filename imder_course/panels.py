@@ -123,10 +123,11 @@ class RecoveryPanel(Panel):
         self.drawn_with: dict[str, object] = {}
         controls = {"sample": _wide(widgets.IntSlider, "sample", 0, 0, len(self.split) - 1)}
         controls |= {m: _tick(f"{m} available", m != missing) for m in model.modalities}
+        calls = sorted({2, 5, 10, 20, Sampler().steps})
         controls |= {
             "level": _wide(widgets.SelectionSlider, "noise level", options=LEVELS, value=1.0),
             "sampler": _wide(widgets.Dropdown, "sampler", options=list(SAMPLERS), value=model.config.sampler.name),
-            "steps": _wide(widgets.SelectionSlider, "network calls", options=(2, 5, 10, 15, 20), value=15),
+            "steps": _wide(widgets.SelectionSlider, "network calls", options=calls, value=Sampler().steps),
             "draws": _wide(widgets.IntSlider, "draws", 4, 1, 8),
             "guidance": _wide(widgets.FloatSlider, "guidance", 1.0, min=0, max=3, step=0.5),
         }

@@ -126,8 +126,8 @@ def adams(
 
 def _integral(x: Tensor, start: Tensor, h: Tensor, k: float, past: list[tuple[Tensor, Tensor]]) -> Tensor:
     """x + the integral of k exp(k (u - h)) P(start + u) over u in [0, h]; P: polynomial through ``past``."""
-    u = torch.stack([level - start for level, _ in past]).double()
-    moments = [1 - (-h.double() * k).exp()]  # of the powers of u
+    h, u = h.double(), torch.stack([level - start for level, _ in past]).double()
+    moments = [1 - (-h * k).exp()]  # of the powers of u
     for q in range(1, len(past)):
         moments.append(h**q - q / k * moments[-1])
     if len(past) == 2:
