@@ -108,6 +108,7 @@ def run_notebook(
     *,
     timeout: float = 3600,
     shown: bool = True,
+    threads: int = 0,
 ) -> None:
     """Execute a notebook without a browser and show its progress; the executed notebook is written on failure too.
 
@@ -119,6 +120,7 @@ def run_notebook(
         parameters: name -> value, as text or typed.
         timeout: seconds for the whole run, not per cell.
         shown: show its progress here.
+        threads: of PyTorch in the notebook; 0: OMP_NUM_THREADS, or PyTorch's own choice.
 
     Raises:
         UserError: bad parameters, ``out`` cannot be written, or the notebook raised a UserError.
@@ -145,10 +147,10 @@ def run_notebook(
     job |= {"parameters": values, "cwd": str(folder), "parent": os.getpid()}
     models = folder / str(values.get("out", defaults["out"].default if "out" in defaults else "")) / "models"
     with progress_shown([out], models) if shown else nullcontext():
-        code, error = _child(json.dumps(job, ensure_ascii=False), timeout)
+        code, error = _child(json.dumps(job, ensure_ascii=False), timeout, threads)
         if code and any(sign in error for sign in PORT_CLASH):
             print(f"{path.name}: the kernel's port was in use, trying once more", flush=True)
-            code, error = _child(json.dumps(job, ensure_ascii=False), timeout)
+            code, error = _child(json.dumps(job, ensure_ascii=False), timeout, threads)
     where = f"the executed notebook is {out}"
     if code is None:
         raise RuntimeError(f"{path.name} ran out of its {timeout:g} s; {where}")
@@ -160,7 +162,7 @@ def run_notebook(
         raise RuntimeError(f"{path.name} failed: {last[:300]}; {where}")
 
 
-def _child(job: str, timeout: float) -> tuple[int | None, str]:
+def _child(job: str, timeout: float, threads: int) -> tuple[int | None, str]:
     """Exit code (None: timeout) and standard error of a papermill process; at the end nothing of it is left."""
     mark = uuid4().hex
     environment = os.environ | {
@@ -170,6 +172,7 @@ def _child(job: str, timeout: float) -> tuple[int | None, str]:
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
+    environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
     set_waiting(environment, loaded=False)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     pipes |= {"encoding": "utf-8", "errors": "surrogateescape"}  # the bytes of a path, in any locale

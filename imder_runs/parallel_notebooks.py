@@ -5,17 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 
-from imder_lib.experiment.parallel import idle_cores
 from imder_runs.notebook import end_running
-from imder_runs.setup import default_device
-
-AT_ONCE = 2  # at most, unless told; more would wait for each other's models
 
 
-def run_jobs(jobs: Mapping[str, Callable[[], None]], at_once: int = 0) -> Iterator[tuple[str, float]]:
-    """Do jobs that execute notebooks; yield the name and the seconds of each when it ends.
-
-    ``at_once`` are done at a time; 0: two on a CPU with idle cores, otherwise one.
+def run_jobs(jobs: Mapping[str, Callable[[], None]], at_once: int) -> Iterator[tuple[str, float]]:
+    """Do jobs that execute notebooks, ``at_once`` at a time; yield the name and the seconds of each when it ends.
 
     If a job fails or this process is interrupted, no other job starts, and notebooks that run are ended.
     """
@@ -29,7 +23,7 @@ def run_jobs(jobs: Mapping[str, Callable[[], None]], at_once: int = 0) -> Iterat
             raise
         return time.perf_counter() - begun
 
-    pool, names = ThreadPoolExecutor(at_once or min(AT_ONCE, idle_cores(default_device()))), {}
+    pool, names = ThreadPoolExecutor(at_once), {}
     try:
         names |= {pool.submit(timed, job): name for name, job in jobs.items()}
         for future in as_completed(names):

@@ -60,7 +60,7 @@ def test_a_notebook_process_gets_the_policy_even_after_pytorch(monkeypatch, own,
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(subprocess, "Popen", popen)
     with pytest.raises(OSError):
-        runner._child("{}", 1)
+        runner._child("{}", 1, 0)
     assert seen.get("OMP_WAIT_POLICY") == expected
 
 

@@ -21,11 +21,11 @@ def own_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
-def idle_cores(device: torch.device | str) -> int:
-    """Batches that can run at once: the cores of this process, divided by PyTorch's threads; 1 on a GPU."""
+def idle_cores(device: torch.device | str, threads: int = 0) -> int:
+    """Computations of ``threads`` (0: PyTorch's number) that can run at once on this process's cores; 1 on a GPU."""
     if torch.device(device).type != "cpu":
         return 1
-    return max(1, len(own_cores()) // torch.get_num_threads())
+    return max(1, len(own_cores()) // (threads or torch.get_num_threads()))
 
 
 def progress_bar(total: int, name: str, begun: int = 0) -> tqdm:

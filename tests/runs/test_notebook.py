@@ -241,7 +241,7 @@ def test_a_time_limit_must_be_positive(imder, write_notebook, tmp_path, seconds)
 @pytest.mark.parametrize("sign", runner.PORT_CLASH)
 def test_a_port_clash_is_retried(write_notebook, tmp_path, monkeypatch, capsys, sign):
     answers = [(1, f"Traceback\nError: {sign}"), (0, "")]
-    monkeypatch.setattr(runner, "_child", lambda job, timeout: answers.pop(0))
+    monkeypatch.setattr(runner, "_child", lambda job, timeout, threads: answers.pop(0))
     run_notebook(write_notebook(PARAMETERS), tmp_path / "out.ipynb")
     assert answers == []
     assert "once more" in capsys.readouterr().out
@@ -250,10 +250,17 @@ def test_a_port_clash_is_retried(write_notebook, tmp_path, monkeypatch, capsys, 
 def test_only_a_port_clash_is_retried_and_only_once(write_notebook, tmp_path, monkeypatch):
     for error, tries in ((runner.PORT_CLASH[0], 2), ("ValueError: no", 1)):
         answers = [(1, error)] * 3
-        monkeypatch.setattr(runner, "_child", lambda job, timeout, answers=answers: answers.pop(0))
+        monkeypatch.setattr(runner, "_child", lambda job, timeout, threads, answers=answers: answers.pop(0))
         with pytest.raises(RuntimeError, match=error):
             run_notebook(write_notebook(PARAMETERS), tmp_path / "out.ipynb")
         assert len(answers) == 3 - tries
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(0, 5), (3, 3)])
+def test_a_notebook_gets_its_threads(write_notebook, tmp_path, monkeypatch, threads, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    check = f"import os\nassert os.environ['OMP_NUM_THREADS'] == '{expected}'"
+    run_notebook(write_notebook("", check), tmp_path / "out.ipynb", threads=threads)
 
 
 def test_parameters_are_checked_without_a_run(write_notebook):

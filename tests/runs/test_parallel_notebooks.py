@@ -7,10 +7,12 @@ import time
 from functools import partial
 
 import pytest
+import torch
 
 from imder_runs.locks import acquire, held, started
 from imder_runs.notebook import run_notebook
 from imder_runs.parallel_notebooks import run_jobs
+from imder_runs.reproduce import notebook_threads
 
 WAITS = """from pathlib import Path
 import time
@@ -93,3 +95,12 @@ os._exit(1)
     with held(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == ["lock.0", "lock.1"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("device", "given", "expected"), [("cpu", None, 1), ("cpu", "2", 2), ("meta", None, 2)])
+def test_small_nets_get_one_thread_on_a_cpu_unless_told(monkeypatch, device, given, expected):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert notebook_threads(torch.device(device)) == expected

@@ -287,7 +287,7 @@ def test_the_notebooks_of_a_run_get_its_settings(tmp_path, monkeypatch):
     """They get the pretrained model of the grid, and its first seed only."""
     given = {}
 
-    def run_notebook(path, out, parameters, timeout, shown):
+    def run_notebook(path, out, parameters, timeout, shown, threads):
         check_parameters(path, parameters)
         given[path.stem] = parameters
         out.parent.mkdir(exist_ok=True)

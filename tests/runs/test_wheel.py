@@ -35,7 +35,7 @@ def test_a_wheel_holds_all_modules_their_files_and_the_notebooks(wheel):
 def test_a_notebook_of_the_package_writes_below_the_current_folder(write_notebook, tmp_path, monkeypatch):
     source = write_notebook('out: str = "../results"  # a folder', "")
     jobs = []
-    monkeypatch.setattr(notebook, "_child", lambda job, timeout: jobs.append(json.loads(job)) or (0, ""))
+    monkeypatch.setattr(notebook, "_child", lambda job, timeout, threads: jobs.append(json.loads(job)) or (0, ""))
     monkeypatch.setattr(notebook, "NOTEBOOKS", source.parent)
     monkeypatch.chdir(tmp_path)
     for checkout, given in ((True, {}), (False, {}), (False, {"out": "mine"})):
