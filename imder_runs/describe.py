@@ -6,8 +6,19 @@ import numpy as np
 
 from imder_lib.data.checks import check_numbers, check_tokens
 from imder_lib.data.schema import MultimodalData
+from imder_runs.fake import is_fake
 
 UNUSUAL = 1e6  # times the median over training rows of the largest number in a row
+
+
+def sentiment_scale(data: MultimodalData) -> bool:
+    """Whether labels are sentiments in [-3, 3] with both signs, so that ACC2, F1, ACC5 and ACC7 are meaningful.
+
+    They must reach beyond [-1, 1], the scale of other data sets such as SIMS, on both sides.
+    """
+    y = np.concatenate([s.labels for s in data.splits.values()])
+    minority = min((y > 0).mean(), (y < 0).mean())
+    return bool(np.abs(y).max() <= 3 and min(y.max(), -y.min()) > 1.01 and minority >= 0.1)
 
 
 def describe(data: MultimodalData) -> str:
@@ -28,9 +39,9 @@ def describe(data: MultimodalData) -> str:
         styles = ", ".join(f"{s} {p:g}" for s, p in zip(data.process.styles, data.process.prior, strict=True))
         styles = f"; hidden styles: {styles}" if len(data.process.styles) > 1 else ""
         lines.append(f"synthetic: drawn from a known process, not measured on people{styles}")
-    if data.fake:
+    if is_fake(data):
         lines.append("fake: random numbers in the shape of the original, for rehearsals only")
-    if not data.classes and not data.sentiment_scale:
+    if not data.classes and not sentiment_scale(data):
         lines.append("labels are no sentiments in [-3, 3]: read MAE and correlation, not ACC2, F1, ACC5, ACC7")
     return "\n  ".join([*lines, *data.notes, *(_oddities(data) if data.path else ())])
 

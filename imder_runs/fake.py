@@ -9,11 +9,17 @@ import numpy as np
 from imder_lib.config import WIDTHS
 from imder_lib.data.missing import availability
 from imder_lib.data.mmsa import SIZES
-from imder_lib.data.schema import FAKE, Counts
+from imder_lib.data.schema import Counts, MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.files import written_whole
 
+PREFIX = "fake_"  # of the ids
 WORDS, CLS, SEP = 30522, 101, 102  # the vocabulary of BERT-base-uncased, and the ids of [CLS] and [SEP]
+
+
+def is_fake(data: MultimodalData) -> bool:
+    """Whether the data are random numbers written by :func:`write_fake`."""
+    return data.train.ids[0].startswith(PREFIX)
 
 
 def write_fake(
@@ -53,7 +59,7 @@ def _split(name: str, split: str, n: int, steps: int, rng: np.random.Generator) 
     features["audio"][0, 0, 0] = -np.inf  # the published files have it too: log(0)
     return features | {
         "raw_text": np.array([f"fake sample {i}" for i in range(n)]),
-        "id": np.array([f"{FAKE}{split}_{i // 8}$_${i % 8}" for i in range(n)]),
+        "id": np.array([f"{PREFIX}{split}_{i // 8}$_${i % 8}" for i in range(n)]),
         "text_bert": np.stack([ids * valid, valid, np.zeros_like(ids)], axis=1).astype(np.float32),
         "annotations": np.array(["Negative", "Neutral", "Positive"])[sign + 1],
         "classification_labels": (sign + 1).astype(np.float32),

@@ -21,6 +21,7 @@ from imder_lib.settings import Settings
 from imder_runs.axes import axes, combinations, varied
 from imder_runs.cells import CHANGED, Cell, environment_hash
 from imder_runs.comparison import COMPARED
+from imder_runs.describe import sentiment_scale
 from imder_runs.profiles import find_profile
 from imder_runs.setup import Run, check_start, parse_seeds, start_run
 
@@ -167,7 +168,7 @@ def _head(grid: Grid, run: Run, dataset: str, changes: dict[str, dict[str, objec
     budget = {k: v for k, v in asdict(run.budget).items() if k not in ("seeds", "grid")}
     return {
         "dataset": dataset, "data": run.data.name, "data_sha256": run.data.sha256,
-        "sentiment": run.data.sentiment_scale, "profile": grid.profile, "profile_settings": _plain(budget),
+        "sentiment": sentiment_scale(run.data), "profile": grid.profile, "profile_settings": _plain(budget),
         "text": grid.text, "pretrained": grid.pretrained, "pretrained_sha256": file, "epochs": grid.epochs,
         "steps": grid.steps, **changes, "varied": re.sub(r"[^\w.,-]", "_", varied(grid.changes, changes))[:60],
         "draws": grid.draws or run.draws, "library": version("imder-kit"), "environment": environment_hash(),

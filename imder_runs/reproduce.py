@@ -22,6 +22,8 @@ from imder_lib.files import write_text
 from imder_lib.settings import whole_number
 from imder_runs.attempt import CELLS
 from imder_runs.cells import PRETRAINED, Cell, copy_folder, pretrain_run
+from imder_runs.describe import sentiment_scale
+from imder_runs.fake import is_fake
 from imder_runs.grid import Grid
 from imder_runs.notebook import check_parameters, check_timeout, run_notebook
 from imder_runs.parallel_notebooks import run_jobs
@@ -131,7 +133,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
             seconds[name] = round(own, 1)
             say(f"{name} done, {own:.0f} s")
     took = {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds, "resumed": resumed}
-    metric = "acc" if run.data.classes else "acc2" if run.data.sentiment_scale else "mae"
+    metric = "acc" if run.data.classes else "acc2" if sentiment_scale(run.data) else "mae"
     return write_report(run.folder, provenance | took, metric)
 
 
@@ -216,10 +218,10 @@ def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] 
 
 def _notes(run: Run) -> list[str]:
     """Notes on the report page about its numbers."""
-    sentiment = run.data.sentiment_scale
+    sentiment = sentiment_scale(run.data)
     notes = {
         "Synthetic data: drawn from a known process, not measured on people.": run.data.process is not None,
-        "Fake data in the shape of the original, written by imder fake: the numbers mean nothing.": run.data.fake,
+        "Fake data in the shape of the original, written by imder fake: the numbers mean nothing.": is_fake(run.data),
         "Profile smoke only shows that everything runs: its numbers mean nothing.": run.profile == "smoke",
         "Labels lie in [-3, 3] on both sides of 0 and are read as sentiments: all metrics are shown.": sentiment,
         "Labels are no sentiments in [-3, 3] on both sides of 0: read MAE and correlation; ACC2, F1, ACC5 and ACC7 "

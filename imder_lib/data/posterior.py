@@ -45,11 +45,7 @@ class Posterior:
         """(n, T, D): A_r z_t + b_r for z (n, T*4)."""
         return z.reshape(len(z), z.shape[1] // AFFECT, AFFECT) @ self.loadings[style].T + self.tones[style]
 
-    def sample(self, draws: int, rng: np.random.Generator) -> np.ndarray:
-        """Independent draws, float32 (draws, N, T, D)."""
-        return self.sample_given_affect(*self.affect.sample(draws, rng), rng)
-
-    def sample_given_affect(self, z: np.ndarray, styles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, z: np.ndarray, styles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws, float32 (draws, N, T, D), given z (draws, N, T*4) and styles r (draws, N)."""
         shape = (*styles.shape, z.shape[2] // AFFECT, self.tones.shape[1])
         out = rng.standard_normal(shape, np.float32) * np.float32(self.noise)
@@ -89,7 +85,7 @@ def exact_draws(
     missing = [m for m in process.loadings if m not in given]
     posteriors = _posteriors(process, features, missing, given)
     z, styles = posteriors[missing[0]].affect.sample(draws, rng)
-    return {m: p.sample_given_affect(z, styles, rng) for m, p in posteriors.items()}, styles
+    return {m: p.sample(z, styles, rng) for m, p in posteriors.items()}, styles
 
 
 def bayes_prediction(process: AffectProcess, features: Features, available: np.ndarray, loss: str = "l1") -> np.ndarray:

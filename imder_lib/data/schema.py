@@ -14,7 +14,6 @@ from imder_lib.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 Counts = Mapping[str, int] | None  # split -> N, or modality -> D_m; None: the defaults
-FAKE = "fake_"  # prefix of the ids in files written by `imder fake`
 
 
 @dataclass
@@ -126,11 +125,6 @@ class MultimodalData:
         return replace(self, splits={name: replace(s.complete()) for name, s in self.splits.items()})
 
     @property
-    def fake(self) -> bool:
-        """Whether the data are random numbers written by `imder fake`."""
-        return self.train.ids[0].startswith(FAKE)
-
-    @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.train.features)
 
@@ -147,16 +141,6 @@ class MultimodalData:
         """Number of classes; 0 if labels are real numbers."""
         numbers = self.train.labels.dtype != np.int64
         return 0 if numbers else 1 + max(int(s.labels.max()) for s in self.splits.values())
-
-    @property
-    def sentiment_scale(self) -> bool:
-        """Whether labels are sentiments in [-3, 3] with both signs, so that ACC2, F1, ACC5 and ACC7 are meaningful.
-
-        They must reach beyond [-1, 1], the scale of other data sets such as SIMS, on both sides.
-        """
-        y = np.concatenate([s.labels for s in self.splits.values()])
-        minority = min((y > 0).mean(), (y < 0).mean())
-        return bool(np.abs(y).max() <= 3 and min(y.max(), -y.min()) > 1.01 and minority >= 0.1)
 
 
 def align(x: Tensor, steps: int) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from imder_lib import UserError, load_data
 from imder_lib.data.pickles import read_pickle
 from imder_runs.convert import convert
-from imder_runs.describe import describe
+from imder_runs.describe import describe, sentiment_scale
 
 N = {"train": 12, "valid": 6, "test": 6}
 SHAPES = {"text": (4, 6), "audio": (4, 2), "vision": (4, 3)}
@@ -115,7 +115,7 @@ def test_unusual_numbers_and_other_oddities_are_described(save, tmp_path):
 )
 def test_labels_within_1_are_no_sentiments(save, labels, sentiment):
     data = load_data(save(content(labels)))
-    assert data.sentiment_scale == sentiment
+    assert sentiment_scale(data) == sentiment
     assert ("labels are no sentiments" in describe(data)) != sentiment
 
 

@@ -10,7 +10,7 @@ from imder_lib.data.pickles import read_pickle
 from imder_runs.cli import main
 from imder_runs.convert import convert
 from imder_runs.describe import describe
-from imder_runs.fake import SIZES, write_fake
+from imder_runs.fake import SIZES, is_fake, write_fake
 
 SMALL = {"train": 40, "valid": 8, "test": 9}
 
@@ -39,7 +39,7 @@ def test_a_fake_file_passes_the_checks_and_is_labelled(name, tmp_path):
     with pytest.warns(UserWarning, match="published"):
         data = load_data(name, root=tmp_path)
     assert {k: len(s) for k, s in data.splits.items()} == SMALL
-    assert data.fake
+    assert is_fake(data)
     assert "fake" in describe(data)
     assert data.train.features["audio"][0, 0, 0] == 0  # -inf in the file
     converted = convert(path, tmp_path / "set")

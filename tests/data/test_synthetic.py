@@ -95,7 +95,8 @@ def test_draws_have_the_moments_of_the_posterior():
     process = affect_process(SMALL, steps=3)
     features, *_ = process.sample(2, np.random.default_rng(1))
     posterior = exact_posterior(process, features, "vision", ["audio"])
-    draws = posterior.sample(20000, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    draws = posterior.sample(*posterior.affect.sample(20000, rng), rng)
     joint_draws, styles = exact_draws(process, features, ["audio"], 20000, np.random.default_rng(0))
     for x in (draws, joint_draws["vision"]):
         np.testing.assert_allclose(x.mean(0), posterior.mean, atol=0.03)
