@@ -24,18 +24,13 @@ class JointDiffusion(Standardised):
         self.net = JointNet(M, D, config.joint.channels, config.joint.blocks)
 
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
-        """The denoiser of the missing modalities under a mask; its condition is :meth:`known`, or zero for none.
+        """The denoiser of the missing modalities under a mask; its condition is :meth:`known` after the first layer.
 
         Samplers move all of x; the net does not read x where a modality is available, and :meth:`fill` discards it.
         """
-        gain = self.standardizer.gain()  # gives the net's input variance 1 on average over channels
-
-        def net(noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
-            noisy = noisy * self.standardizer.varies  # no noise on channels that never vary
-            noisy = noisy if valid is None else noisy * valid[:, None]
-            return self.net(gain * noisy, level, gain * condition, available)
-
-        return EDMDenoiser(net)
+        varies = self.standardizer.varies * ~available[:, :, None, None]  # constant channels get no noise
+        scale = self.standardizer.gain() * varies * (1 if valid is None else valid[:, None])  # mean square 1
+        return EDMDenoiser(lambda x, level, condition: self.net.estimate(scale * x, level, condition, available))
 
     def guided(self, w: float, available: Tensor, valid: Tensor | None = None) -> Denoiser:
         """The denoiser under guidance w (Ho & Salimans, 2022)."""
@@ -43,15 +38,15 @@ class JointDiffusion(Standardised):
         if w != 1 and not self.config.rules.condition_dropout:
             raise UserError("guidance other than 1 needs a net trained with condition_dropout > 0")
 
-        def pulled(x: Tensor, sigma: Tensor, known: Tensor) -> Tensor:
-            free = denoise(x, sigma, torch.zeros_like(known))
-            return free + w * (denoise(x, sigma, known) - free)
+        def pulled(x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+            free = denoise(x, sigma, self.net.condition(torch.zeros_like(x), available))
+            return free + w * (denoise(x, sigma, condition) - free)
 
         return denoise if w == 1 else pulled
 
     def known(self, x: Tensor, available: Tensor) -> Tensor:
-        """The condition from standardised latents (B, M, D, T): in the latents' own scale; zero where missing."""
-        return x * self.standardizer.scale() * available[:, :, None, None]
+        """The condition from standardised latents (B, M, D, T): in the latents' own proportions; zero where missing."""
+        return x * (self.standardizer.gain() * self.standardizer.scale()) * available[:, :, None, None]
 
     def losses(self, latents, available, generator=None, truth=None) -> dict[str, Tensor]:
         x = self.standardizer(latents)
@@ -60,7 +55,7 @@ class JointDiffusion(Standardised):
         if self.training and self.config.rules.condition_dropout:
             seen = uniform(x, generator) >= self.config.rules.condition_dropout
             known = known * seen[:, None, None, None]
-        error = edm_error(self.denoiser(available, valid), x, known, generator)
+        error = edm_error(self.denoiser(available, valid), x, self.net.condition(known, available), generator)
         counts = ~available if truth is None else ~available & truth
         weight = counts.to(x)[:, :, None, None] * self.standardizer.varies
         weight = (weight if valid is None else weight * valid[:, None]).expand_as(error)
@@ -74,6 +69,7 @@ class JointDiffusion(Standardised):
         part, a = {m: v[rows] for m, v in latents.items()}, available[rows]
         x, valid = self.standardizer(part), self.missing_steps(part, a)
         own = noise.spawn(rows.tolist(), "joint") if isinstance(noise, SampleNoise) else noise
-        drawn = sampler.draw(self.guided(sampler.guidance, a, valid), x, self.known(x, a), own, callback)
+        condition = self.net.condition(self.known(x, a), a)
+        drawn = sampler.draw(self.guided(sampler.guidance, a, valid), x, condition, own, callback)
         drawn = self.fill(part, a, self.standardizer.inverse(drawn))
         return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}

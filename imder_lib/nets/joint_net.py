@@ -73,12 +73,19 @@ class JointNet(nn.Module):
             level: (B,), a quarter of the logarithm of the noise level.
             known: (B, M, D, T), clean latents where available, zero where missing.
         """
-        B, M, D, T = x.shape
-        flags, angle = available.to(x), 2 * math.pi * level[:, None] * self.W
-        embedding = self.embed(torch.cat([angle.sin(), angle.cos(), flags], dim=1))
-        x = x * ~available[:, :, None, None]
-        h = torch.cat([x.flatten(1, 2), known.flatten(1, 2), flags[..., None].expand(B, M, T)], dim=1)
-        h = self.inp(h.transpose(1, 2))  # from here (B, T, channels)
+        return self.estimate(x * ~available[:, :, None, None], level, self.condition(known, available), available)
+
+    def condition(self, known: Tensor, available: Tensor) -> Tensor:
+        """What the first layer makes of the condition, (B, T, channels): the same in all calls of a draw."""
+        flags = available.to(known)[..., None].expand(*available.shape, known.shape[3])
+        given = torch.cat([known.flatten(1, 2), flags], dim=1).transpose(1, 2)
+        return F.linear(given, self.inp.weight[:, -given.shape[2] :], self.inp.bias)
+
+    def estimate(self, x: Tensor, level: Tensor, condition: Tensor, available: Tensor) -> Tensor:
+        """As :meth:`forward`, for x that is zero where available, and a condition from :meth:`condition`."""
+        angle = 2 * math.pi * level[:, None] * self.W
+        embedding = self.embed(torch.cat([angle.sin(), angle.cos(), available.to(x)], dim=1))
+        h = condition + F.linear(x.flatten(1, 2).transpose(1, 2), self.inp.weight[:, : x.shape[1] * x.shape[2]])
         for block in self.blocks:
             h = block(h, embedding)
-        return self.out(F.silu(self.norm(h))).transpose(1, 2).unflatten(1, (M, D))
+        return self.out(F.silu(self.norm(h))).transpose(1, 2).unflatten(1, x.shape[1:3])
