@@ -1,11 +1,30 @@
 """Several notebooks at once."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 
+from imder_lib.experiment.parallel import idle_cores
 from imder_runs.notebook import end_running
+from imder_runs.setup import default_device
+
+AT_ONCE = 2  # at most, unless told; more would wait for each other's models
+TOLD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # PyTorch reads both
+
+
+def notebook_threads() -> int:
+    """PyTorch's threads in each notebook that trains small nets: one on a CPU; 0 (its own choice) if you have set it.
+
+    Small nets train fastest on one thread, which leaves cores to the other notebook and to batches.
+    """
+    return 0 if default_device().type != "cpu" or any(os.environ.get(name) for name in TOLD) else 1
+
+
+def notebooks_at_once(threads: int) -> int:
+    """Two on a CPU that has cores for both, else one."""
+    return min(AT_ONCE, idle_cores(default_device(), threads))
 
 
 def run_jobs(jobs: Mapping[str, Callable[[], None]], at_once: int) -> Iterator[tuple[str, float]]:

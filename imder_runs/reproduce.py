@@ -1,7 +1,6 @@
 """The commands reproduce and pretrain: their options, which sweep shares, and what they do."""
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -16,7 +15,6 @@ from typer import Argument, Option
 
 from imder_lib.data.load import NAMES
 from imder_lib.errors import UserError
-from imder_lib.experiment.parallel import idle_cores
 from imder_lib.experiment.training import RECIPES
 from imder_lib.files import write_text
 from imder_lib.settings import whole_number
@@ -26,17 +24,16 @@ from imder_runs.describe import sentiment_scale
 from imder_runs.fake import is_fake
 from imder_runs.grid import Grid
 from imder_runs.notebook import check_parameters, check_timeout, run_notebook
-from imder_runs.parallel_notebooks import run_jobs
+from imder_runs.parallel_notebooks import notebook_threads, notebooks_at_once, run_jobs
 from imder_runs.places import NOTEBOOKS
 from imder_runs.profiles import PROFILES, find_profile
 from imder_runs.progress import progress_shown, say
 from imder_runs.report import write_report
-from imder_runs.setup import Run, check_start, default_device, parse_seeds, start_run
+from imder_runs.setup import Run, check_start, parse_seeds, start_run
 from imder_runs.sweep import parse_list, sweep
 
 # Notebooks in the order in which they are started: if two run at once, each trains what the other needs later.
 ORDER = ("03_recovery", "01_data", "05_missing_rate_tables", "04_training")
-AT_ONCE = 2  # notebooks at most, unless told; more would wait for each other's models
 PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings passed to the notebooks
 RUNNING = ("only", "dry_run", "workers", "scheduler", "scheduler_file", "memory")  # how a sweep runs, not what
 NOT_KEPT = ("out", "resume", "download_bert", "timeout", "at_once", *RUNNING)  # settings that a resumed run may change
@@ -106,15 +103,16 @@ def reproduce(settings: ReproduceSettings) -> Path:
         parameters["seeds"] = str(run.seeds[0])  # shown by the notebooks
     for name in ORDER:  # check all parameters before the first notebook runs
         check_parameters(NOTEBOOKS / f"{name}.ipynb", parameters)
-    if grid or run.text == "bert-finetune":
+    large = grid or run.text == "bert-finetune"  # nets that use more than one thread
+    if large:
         begun = time.perf_counter()
         run = with_cells(run, sweep(grid_of(settings, recipes), run.folder)) if grid else with_pretrained(run)
         parameters["pretrained"] = run.pretrained
         seconds["sweep"] = round(time.perf_counter() - begun, 1)
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    threads = notebook_threads(default_device())
+    threads = 0 if large else notebook_threads()
     provenance = run.provenance() | {"command": command, "parameters": asdict(settings), "notes": _notes(run)}
-    provenance["threads"] = threads
+    provenance["threads"] = threads or provenance["threads"]
     shown = ORDER if "staged" in recipes else ("01_data",)  # the others show the model of recipe "staged"
     executed = {name: run.folder / "notebooks" / f"{name}.ipynb" for name in shown}
     mark = {name: path.with_name(f".{name}.done") for name, path in executed.items()}
@@ -126,24 +124,14 @@ def reproduce(settings: ReproduceSettings) -> Path:
         run_notebook(NOTEBOOKS / path.name, path, parameters, **kw)
         write_text(mark[name], "")
 
-    at_once = settings.at_once or min(AT_ONCE, idle_cores(default_device(), threads))
     jobs = {name: partial(execute, name) for name in shown if not mark[name].exists()}
     with progress_shown(list(executed.values()), run.folder / "models"):
-        for name, own in run_jobs(jobs, at_once):
+        for name, own in run_jobs(jobs, settings.at_once or notebooks_at_once(threads)):
             seconds[name] = round(own, 1)
             say(f"{name} done, {own:.0f} s")
     took = {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds, "resumed": resumed}
     metric = "acc" if run.data.classes else "acc2" if sentiment_scale(run.data) else "mae"
     return write_report(run.folder, provenance | took, metric)
-
-
-def notebook_threads(device: torch.device) -> int:
-    """PyTorch's threads in each notebook: OMP_NUM_THREADS, else one on a CPU.
-
-    It suits small nets, and leaves cores to the other notebook and to batches.
-    """
-    own = "OMP_NUM_THREADS" in os.environ or device.type != "cpu"
-    return torch.get_num_threads() if own else 1
 
 
 def grid_of(settings: Settings, recipes: list[str], rates: Sequence[float] = ()) -> Grid:

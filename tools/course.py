@@ -14,7 +14,7 @@ import nbformat
 
 from imder_lib.errors import UserError
 from imder_runs.notebook import run_notebook
-from imder_runs.parallel_notebooks import run_jobs
+from imder_runs.parallel_notebooks import notebook_threads, notebooks_at_once, run_jobs
 from imder_runs.places import NOTEBOOKS
 from imder_runs.progress import progress_shown, say
 
@@ -84,9 +84,11 @@ def run_course(folder: Path, profile: str = "quick") -> None:
     for name in copy_exercises():
         print(f"{name}: exercises copied")
 
+    threads = notebook_threads()
+
     def execute(source: Path, executed: Path) -> None:
         part = executed.with_name(f".{executed.name}")
-        run_notebook(source, part, {"profile": profile, "out": str(folder.resolve())}, shown=False)
+        run_notebook(source, part, {"profile": profile, "out": str(folder.resolve())}, shown=False, threads=threads)
         part.rename(executed)
         keep_outputs(executed, source)
         executed.touch()  # newer than the source, which was just written
@@ -99,7 +101,7 @@ def run_course(folder: Path, profile: str = "quick") -> None:
                 jobs[str(source.relative_to(NOTEBOOKS))] = partial(execute, source, executed)
         parts = [(folder / "executed" / name).with_name(f".{Path(name).name}") for name in jobs]
         with progress_shown(parts, folder / "models"):
-            for name, seconds in run_jobs(jobs):
+            for name, seconds in run_jobs(jobs, notebooks_at_once(threads)):
                 say(f"{name}: {seconds:.0f} s")
 
 

@@ -22,7 +22,7 @@ def own_cores() -> list[int]:
 
 
 def idle_cores(device: torch.device | str, threads: int = 0) -> int:
-    """Computations of ``threads`` (0: PyTorch's number) that can run at once on this process's cores; 1 on a GPU."""
+    """How many computations on ``threads`` (0: PyTorch's) each fit on this process's cores at once; 1 on a GPU."""
     if torch.device(device).type != "cpu":
         return 1
     return max(1, len(own_cores()) // (threads or torch.get_num_threads()))

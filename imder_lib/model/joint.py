@@ -24,12 +24,13 @@ class JointDiffusion(Standardised):
         self.net = JointNet(M, D, config.joint.channels, config.joint.blocks)
 
     def denoiser(self, available: Tensor, valid: Tensor | None = None) -> Denoiser:
-        """The denoiser of the missing modalities under a mask; its condition is :meth:`known` after the first layer.
+        """The denoiser of the missing modalities under a mask; its condition is :meth:`JointNet.condition`.
 
         Samplers move all of x; the net does not read x where a modality is available, and :meth:`fill` discards it.
         """
-        varies = self.standardizer.varies * ~available[:, :, None, None]  # constant channels get no noise
-        scale = self.standardizer.gain() * varies * (1 if valid is None else valid[:, None])  # mean square 1
+        # The net reads a mean square of 1, and no noise in constant channels and padding.
+        scale = self.standardizer.gain() * self.standardizer.varies * ~available[:, :, None, None]
+        scale = scale if valid is None else scale * valid[:, None]
         return EDMDenoiser(lambda x, level, condition: self.net.estimate(scale * x, level, condition, available))
 
     def guided(self, w: float, available: Tensor, valid: Tensor | None = None) -> Denoiser:
@@ -53,8 +54,7 @@ class JointDiffusion(Standardised):
         valid = self.missing_steps(latents, available)
         known = self.known(x, available)
         if self.training and self.config.rules.condition_dropout:
-            seen = uniform(x, generator) >= self.config.rules.condition_dropout
-            known = known * seen[:, None, None, None]
+            known = known * (uniform(x, generator) >= self.config.rules.condition_dropout)[:, None, None, None]
         error = edm_error(self.denoiser(available, valid), x, self.net.condition(known, available), generator)
         counts = ~available if truth is None else ~available & truth
         weight = counts.to(x)[:, :, None, None] * self.standardizer.varies

@@ -13,7 +13,7 @@ class TimeConv(nn.Conv1d):
     def forward(self, h: Tensor) -> Tensor:
         d, (before, here, after) = self.dilation[0], self.weight.unbind(2)
         out = F.linear(h, here, self.bias)
-        if d < h.shape[1]:  # skips the padding: on a CPU faster than Conv1d, the more the shorter T is
+        if d < h.shape[1]:  # the padding is skipped: for short T faster than Conv1d on a CPU
             out[:, d:] += F.linear(h[:, :-d], before)
             out[:, :-d] += F.linear(h[:, d:], after)
         return out

@@ -89,11 +89,12 @@ def test_recovery_and_prediction_in_passes_of_few_rows(monkeypatch):
     predicted = model.predict(whole, MIXED)
     monkeypatch.setattr("imder_lib.model.recovery.ROWS", 4)
     rows = lambda x: len(x["text"] if isinstance(x, dict) else x)  # noqa: E731
-    for part in (model.recoverer.net, model.fusion):
-        part.register_forward_hook(lambda net, inputs, out: sizes.append(rows(inputs[0])))
+    for part in (model.recoverer.net.embed, model.fusion):
+        part.register_forward_hook(lambda net, inputs, out: sizes.append((net, rows(inputs[0]))))
     drawn = model.recover(x, MIXED, SampleNoise(1, IDS), draws=3)
     torch.testing.assert_close(model.predict(drawn, MIXED), predicted, rtol=1e-3, atol=1e-3)
-    assert max(sizes) == 4
+    assert {net for net, _ in sizes} == {model.recoverer.net.embed, model.fusion}
+    assert max(n for _, n in sizes) == 4
     for m in WIDTHS:
         torch.testing.assert_close(drawn[m], whole[m], rtol=1e-3, atol=1e-3)
 

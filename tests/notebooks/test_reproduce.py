@@ -8,10 +8,13 @@ from pathlib import Path
 
 import nbformat
 
+from imder_runs.parallel_notebooks import TOLD, notebook_threads
 from imder_runs.reproduce import ORDER
 
 
-def test_reproduce_runs_every_notebook(tmp_path):
+def test_reproduce_runs_every_notebook(tmp_path, monkeypatch):
+    for name in TOLD:
+        monkeypatch.delenv(name, raising=False)
     out = tmp_path / "run"
     command = [sys.executable, "-m", "imder_runs.cli", "reproduce", "--profile", "smoke", "--out", str(out)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -30,6 +33,7 @@ def test_reproduce_runs_every_notebook(tmp_path):
     assert fixed[0] == "case,rate,realised,bayes,imder,regression,dropout,mean,zero,constant"
     provenance = json.loads((out / "provenance.json").read_text())
     assert {"data_sha256", "versions", "device", "seeds", "seconds", "parameters"} <= provenance.keys()
+    assert provenance["threads"] == (notebook_threads() or provenance["threads"])  # 0: PyTorch's own, on a GPU
     text = re.sub(r"data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+", "", page)  # base64 text can contain any word
     assert text.count("<img") == page.count("data:image/") > 0
     assert "http" not in text.replace("http-equiv", "")  # no network access

@@ -9,10 +9,11 @@ from functools import partial
 import pytest
 import torch
 
+from imder_lib.experiment import parallel
+from imder_runs import parallel_notebooks
 from imder_runs.locks import acquire, held, started
 from imder_runs.notebook import run_notebook
-from imder_runs.parallel_notebooks import run_jobs
-from imder_runs.reproduce import notebook_threads
+from imder_runs.parallel_notebooks import notebook_threads, notebooks_at_once, run_jobs
 
 WAITS = """from pathlib import Path
 import time
@@ -97,10 +98,23 @@ os._exit(1)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("device", "given", "expected"), [("cpu", None, 1), ("cpu", "2", 2), ("meta", None, 2)])
-def test_small_nets_get_one_thread_on_a_cpu_unless_told(monkeypatch, device, given, expected):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if given:
-        monkeypatch.setenv("OMP_NUM_THREADS", given)
+@pytest.mark.parametrize(
+    ("device", "given", "threads", "at_once"),
+    [
+        ("cpu", {}, 1, 2),
+        ("cpu", {"OMP_NUM_THREADS": ""}, 1, 2),
+        ("cpu", {"OMP_NUM_THREADS": "2"}, 0, 1),
+        ("cpu", {"MKL_NUM_THREADS": "2"}, 0, 1),
+        ("meta", {}, 0, 1),
+    ],
+)
+def test_small_nets_get_one_thread_on_a_cpu_unless_told(monkeypatch, device, given, threads, at_once):
+    for name in parallel_notebooks.TOLD:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(parallel_notebooks, "default_device", lambda: torch.device(device))
+    monkeypatch.setattr(parallel, "own_cores", lambda: [0, 1])
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert notebook_threads(torch.device(device)) == expected
+    assert notebook_threads() == threads
+    assert notebooks_at_once(threads) == at_once
