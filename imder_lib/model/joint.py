@@ -33,17 +33,15 @@ class JointDiffusion(Standardised):
         scale = scale if valid is None else scale * valid[:, None]
         return EDMDenoiser(lambda x, level, condition: self.net.estimate(scale * x, level, condition, available))
 
-    def guided(self, w: float, available: Tensor, valid: Tensor | None = None) -> Denoiser:
-        """The denoiser under guidance w (Ho & Salimans, 2022)."""
+    def guided(self, w: float, like: Tensor, available: Tensor, valid: Tensor | None = None) -> Denoiser:
+        """The denoiser under guidance w (Ho & Salimans, 2022), for x of the shape of ``like``."""
         denoise = self.denoiser(available, valid)
-        if w != 1 and not self.config.rules.condition_dropout:
+        if w == 1:
+            return denoise
+        if not self.config.rules.condition_dropout:
             raise UserError("guidance other than 1 needs a net trained with condition_dropout > 0")
-
-        def pulled(x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-            free = denoise(x, sigma, self.net.condition(torch.zeros_like(x), available))
-            return free + w * (denoise(x, sigma, condition) - free)
-
-        return denoise if w == 1 else pulled
+        free = self.net.condition(torch.zeros_like(like), available)
+        return lambda x, sigma, condition: denoise(x, sigma, free).lerp(denoise(x, sigma, condition), w)
 
     def known(self, x: Tensor, available: Tensor) -> Tensor:
         """The condition from standardised latents (B, M, D, T): in the latents' own proportions; zero where missing."""
@@ -70,6 +68,6 @@ class JointDiffusion(Standardised):
         x, valid = self.standardizer(part), self.missing_steps(part, a)
         own = noise.spawn(rows.tolist(), "joint") if isinstance(noise, SampleNoise) else noise
         condition = self.net.condition(self.known(x, a), a)
-        drawn = sampler.draw(self.guided(sampler.guidance, a, valid), x, condition, own, callback)
+        drawn = sampler.draw(self.guided(sampler.guidance, x, a, valid), x, condition, own, callback)
         drawn = self.fill(part, a, self.standardizer.inverse(drawn))
         return {m: v.index_copy(0, rows, drawn[m]) for m, v in latents.items()}

@@ -7,23 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class TimeConv(nn.Conv1d):
-    """Dilated convolution of three taps over time, zero-padded: (B, T, C) -> (B, T, C)."""
-
-    def forward(self, h: Tensor) -> Tensor:
-        d, (before, here, after) = self.dilation[0], self.weight.unbind(2)
-        out = F.linear(h, here, self.bias)
-        if d < h.shape[1]:  # the padding is skipped: for short T faster than Conv1d on a CPU
-            out[:, d:] += F.linear(h[:, :-d], before)
-            out[:, :-d] += F.linear(h[:, d:], after)
-        return out
+def time_conv(conv: nn.Conv1d, h: Tensor) -> Tensor:
+    """``conv``, of three taps and with padding as wide as its dilation, of h (B, T, C): (B, T, C)."""
+    d, (before, here, after) = conv.dilation[0], conv.weight.unbind(2)
+    out = F.linear(h, here, conv.bias)
+    if d < h.shape[1]:  # the padding is skipped: for short T faster than Conv1d on a CPU
+        out[:, d:] += F.linear(h[:, :-d], before)
+        out[:, :-d] += F.linear(h[:, d:], after)
+    return out
 
 
-class Norm(nn.GroupNorm):
-    """GroupNorm of one group, over time and channels: (B, T, C) -> (B, T, C)."""
-
-    def forward(self, h: Tensor) -> Tensor:
-        return torch.addcmul(self.bias, F.layer_norm(h, h.shape[1:], eps=self.eps), self.weight)
+def time_norm(norm: nn.GroupNorm, h: Tensor) -> Tensor:
+    """``norm``, of one group, of h (B, T, C): (B, T, C)."""
+    return torch.addcmul(norm.bias, F.layer_norm(h, h.shape[1:], eps=norm.eps), norm.weight)
 
 
 class Block(nn.Module):
@@ -34,8 +30,8 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, embed: int, dilation: int) -> None:
         super().__init__()
-        self.norm, self.modulate = Norm(1, channels), nn.Linear(embed, 2 * channels)
-        self.conv = TimeConv(channels, channels, 3, dilation=dilation)
+        self.norm, self.modulate = nn.GroupNorm(1, channels), nn.Linear(embed, 2 * channels)
+        self.conv = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
         self.out = nn.Linear(channels, channels)
         nn.init.zeros_(self.out.weight)  # the block starts as the identity
         nn.init.zeros_(self.out.bias)
@@ -44,7 +40,8 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulate(embedding + self.average(h.mean(dim=1)))[:, None].chunk(2, dim=2)
-        return h + self.out(F.silu(self.conv(torch.addcmul(shift, self.norm(h), 1 + scale))))
+        y = torch.addcmul(shift, time_norm(self.norm, h), 1 + scale)
+        return h + self.out(F.silu(time_conv(self.conv, y)))
 
 
 class JointNet(nn.Module):
@@ -61,7 +58,7 @@ class JointNet(nn.Module):
         self.embed = nn.Sequential(nn.Linear(2 * (channels // 2) + M, channels), nn.SiLU(),
                                    nn.Linear(channels, channels), nn.SiLU())  # fmt: skip
         self.blocks = nn.ModuleList(Block(channels, channels, 2 ** (i % 4)) for i in range(blocks))
-        self.norm, self.out = Norm(1, channels), nn.Linear(channels, M * D)
+        self.norm, self.out = nn.GroupNorm(1, channels), nn.Linear(channels, M * D)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -88,4 +85,4 @@ class JointNet(nn.Module):
         h = condition + F.linear(x.flatten(1, 2).transpose(1, 2), self.inp.weight[:, : x.shape[1] * x.shape[2]])
         for block in self.blocks:
             h = block(h, embedding)
-        return self.out(F.silu(self.norm(h))).transpose(1, 2).unflatten(1, x.shape[1:3])
+        return self.out(F.silu(time_norm(self.norm, h))).transpose(1, 2).unflatten(1, x.shape[1:3])
