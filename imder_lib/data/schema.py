@@ -116,13 +116,13 @@ class MultimodalData:
     test: Split = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        # Copies of the splits (not of their arrays), so that they may belong to another data set too.
+        self.splits = {name: replace(split, data=self) for name, split in self.splits.items()}
         self.train, self.valid, self.test = (self.splits[name] for name in SPLITS)
-        for split in self.splits.values():
-            split.data = self
 
     def complete(self) -> "MultimodalData":
         """The data of samples that have every modality, see :meth:`Split.complete`."""
-        return replace(self, splits={name: replace(s.complete()) for name, s in self.splits.items()})
+        return replace(self, splits={name: s.complete() for name, s in self.splits.items()})
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The affect processes: their closed forms against brute force and Monte Carlo."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -222,3 +223,11 @@ def test_bad_arguments_raise():
             exact_draws(process, features, given, 1, np.random.default_rng(0))
     with pytest.raises(UserError, match="unknown process"):
         affect_process(name="magic")
+
+
+def test_a_data_set_made_of_the_splits_of_another_takes_nothing_from_it():
+    data = load_data("gaussian", sizes={"train": 4, "valid": 2, "test": 2}, widths={"a": 3, "b": 2}, steps=3)
+    other = replace(data, splits=data.splits | {"train": data.test})
+    assert {split.data is data for split in (data.train, data.valid, data.test)} == {True}
+    assert {split.data is other for split in (other.train, other.valid, other.test)} == {True}
+    assert other.train.labels is data.test.labels  # no copy
