@@ -168,8 +168,8 @@ def training(sizes: Sizes) -> Iterator[Case]:
     """One training step of each stage: batch 32, diffusion 128."""
     data = synthetic({"train": 128, "valid": 8, "test": 8}, steps=STEPS)
     config = train_preset("mosi", adapt={"patterns": 1})
-    quick_cache = replace(model_preset("mosi").sampler, steps=2)  # what the cache holds does not change the time
-    kit, released = IMDer(model_preset("mosi", sampler=quick_cache), seed=0), plain_model(_released(steps=2))
+    kit, given = (IMDer(model_preset("mosi", recoverer=name), seed=0) for name in ("diffusion", "regression"))
+    released = plain_model(_released(steps=2))
     old = replace(config, recipe="released")
     plain = training_step(released, stage_of(fusion_stage, released, data, old))
     note = "the release's stage on the plain path"
@@ -181,8 +181,8 @@ def training(sizes: Sizes) -> Iterator[Case]:
     available = torch.tensor([[True, False, False]]).expand(32, 3)
     whole, latents = _joint_step(released, data, available), _latents(released, 32)
     sampler = _silent(lambda: released.recover(latents, available, sampler=replace(RELEASED_SAMPLER, steps=PART_STEPS)))
-    note = f"the release's joint step, two missing, plain path: 2 steps of its sampler, the other 98 from {PART_STEPS}"
-    yield Case("training step, adapt", 32, training_step(kit, stage_of(adapt_stage, kit, data, config)),
+    note = f"recoverer regression; the release's joint step, two missing: 2 steps of its sampler, 98 from {PART_STEPS}"
+    yield Case("training step, adapt", 32, training_step(given, stage_of(adapt_stage, given, data, config)),
                [(1.0, whole), (98 / PART_STEPS, sampler)], note)  # fmt: skip
 
 

@@ -76,14 +76,17 @@ def main(name: str) -> None:
             two = best_of(lambda: model.recover(part, mask, sampler=replace(model.config.sampler, steps=2)))  # noqa: B023
             draw = two / SAMPLER * steps / 2
         cache, test = DRAWS * len(table) * samples * draw, len(table) * sizes["test"] * draw * budget.draws
-        refined = DRAWS * epoch["adapt"]  # recipe staged trains on all draws, recipe released on one
+        if preset == "kit":  # its draws need no stage adapt
+            shown = {k: epoch[k] for k in ("fusion", "diffusion")} | {"test": test}
+        else:  # recipe staged trains on all draws, recipe released on one
+            shown = epoch | {"adapt": DRAWS * epoch["adapt"], "cache": cache, "test": test}
         print(f"  {preset}, {steps} sampler steps")
-        for k, v in (epoch | {"adapt": refined, "cache": cache, "test": test}).items():
+        for k, v in shown.items():
             print(f"    {'one epoch of ' if k in epoch else ''}{k}: {v:.0f} s")
         first = config.fusion.epochs * epoch["fusion"]
         if preset == "kit":
             epochs = config.diffusion.epochs_of(-(-sizes["train"] // config.diffusion.batch_size))
-            cells = SEEDS * (epochs * epoch["diffusion"] + cache + config.adapt.epochs * refined + test)
+            cells = SEEDS * (epochs * epoch["diffusion"] + test)
         else:  # the sampler runs for incomplete samples, about two of three, in every epoch
             joint = epoch["diffusion"] + epoch["adapt"] + 2 / 3 * samples * draw
             cells = SEEDS * (RATES * config.joint.epochs * joint + test)

@@ -18,7 +18,6 @@ from imder_lib.data.mmsa import SIZES
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.experiment.evaluation import evaluate
-from imder_lib.experiment.recovered_cache import DRAWS
 from imder_lib.experiment.stages import adapt_stage, diffusion_stage, fusion_stage
 from imder_lib.experiment.training import fit
 from imder_lib.model.imder import IMDer
@@ -28,6 +27,7 @@ from imder_runs.profiles import find_profile
 
 STEPS = 50
 STAGES = {"fusion": fusion_stage, "diffusion": diffusion_stage, "adapt": adapt_stage}
+OWN = {"adapt": {"recoverer": "regression"}}  # the kit's draws need no stage adapt
 PART = 128  # samples on the CPU, scaled to the test split
 PATIENCE = 75.0  # seconds: what is projected to take longer is measured in part and scaled
 
@@ -130,7 +130,7 @@ def steps(setup: Setup, known: dict) -> dict[str, object]:
     """One training step of each stage, on the trainer's batch sizes: seconds (median of 5) and peak memory."""
     data, found = random_data(setup.sizes | {"train": 128, "valid": 8}), {}
     for name, build in STAGES.items():
-        model = setup.model()
+        model = setup.model(**OWN.get(name, {}))
         step = training_step(model, stage_of(build, model, data, train_preset("mosi", adapt={"patterns": 1})))
         step()
         step()
@@ -147,7 +147,9 @@ def epochs(setup: Setup, known: dict) -> dict[str, object]:
     data, model, found = random_data(setup.sizes), setup.model(), {}
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         for name in STAGES:
-            done = fit(model, data, config, Path(folder) / "fit", resume=True, until=name)
+            one = setup.model(**OWN[name]) if name in OWN else model
+            settings = changed(config, fusion={"epochs": 0}) if name in OWN else config
+            done = fit(one, data, settings, Path(folder) / one.config.recoverer, resume=True, until=name)
             rows = done.history[done.history["stage"] == name]
             own = rows["seconds"][rows["epoch"] > 0].tolist()
             found[name] = {"epoch": median(own[1:]), "first_epoch": own[0], "beside_epochs": done.seconds - sum(own)}
@@ -159,21 +161,18 @@ def projection(setup: Setup, known: dict) -> dict[str, object]:
 
     MOSEI's are MOSI's times the ratio of the numbers of samples; its larger batches and six layers are not measured.
     """
-    if missing := [k for k in ("epochs", "recovery", "evaluation") if "error" in known.get(k, {"error": ""})]:
+    if missing := [k for k in ("epochs", "evaluation") if "error" in known.get(k, {"error": ""})]:
         raise ValueError(f"needs the rows {missing}")
     budget, out = find_profile("full"), {}
     for name in ("mosi", "mosei"):
         config, sizes = train_preset(name, **budget.train), SIZES[name]
         grown = {k: sizes[k] / setup.sizes[k] for k in sizes}
         diffusion = config.diffusion.epochs_of(-(-sizes["train"] // config.diffusion.batch_size))
-        one = known["recovery"]["one_draw"] / known["recovery"]["samples"]  # seconds of a draw of a sample
-        P = known["recovery"]["patterns"]
-        cache = one * (sizes["train"] + sizes["valid"]) * P * DRAWS
-        train = {k: known["epochs"][k]["epoch"] * grown["train"] for k in STAGES}
+        train = {k: known["epochs"][k]["epoch"] * grown["train"] for k in ("fusion", "diffusion")}
         test = known["evaluation"]["seconds"] * grown["test"]
-        seed = diffusion * train["diffusion"] + config.adapt.epochs * train["adapt"] + cache + test
+        seed = diffusion * train["diffusion"] + test
         seeds = len(budget.seeds.split(","))
-        parts = {"fusion_once": config.fusion.epochs * train["fusion"], "cache": cache, "test": test}
-        parts |= {"diffusion": diffusion * train["diffusion"], "adapt": config.adapt.epochs * train["adapt"]}
+        parts = {"fusion_once": config.fusion.epochs * train["fusion"], "diffusion": diffusion * train["diffusion"]}
+        parts["test"] = test
         out[name] = {"hours": (parts["fusion_once"] + seeds * seed) / 3600, "seeds": seeds, "seconds": parts}
     return out

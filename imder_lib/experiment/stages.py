@@ -149,15 +149,21 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
 
     The loss is that of the mean prediction over draws, as in evaluation. Training on single draws would teach the
     fusion to give noisy modalities too little weight.
+
+    Left out for draws without refiners, if all training samples are complete: the expected label given what is
+    available is the mean, over draws, of the expected label given everything (law of total expectation), so fusion
+    has nothing more to learn. Incomplete samples bring the stage back: only it reads their labels.
     """
-    device = next(model.parameters()).device
-    observed = _observed(model, data, config)
+    observed, device = _observed(model, data, config), next(model.parameters()).device
+    settings = config.stage("adapt")
+    if model.recoverer.stochastic and not model.refiners and observed["train"].all():
+        return Stage("adapt", settings, [], lambda *_: torch.zeros(()), lambda: torch.zeros(1), size=0)
     latents = _latents(model, data, observed)
-    labels = {name: torch.from_numpy(data.splits[name].labels.copy())[:, None].to(device) for name in observed}
-    caches, most = {}, {}
+    labels, caches, most = {}, {}, {}
     for name, each in (("train", config.adapt.patterns), ("valid", 0)):  # all patterns in validation: less variance
         ids, seed = data.splits[name].ids, derive_seed(config.seed, "cache", name)
         print(f"cache: recovering {len(ids)} {name} samples", flush=True)
+        labels[name] = torch.from_numpy(data.splits[name].labels.copy())[:, None].to(device)
         caches[name] = fill_cache(model, latents[name], ids, each, seed, observed[name])
         # Of an incomplete sample: the pattern with all that is observed, or the first if that one is not in the cache.
         most[name] = (caches[name].available == observed[name][:, None]).all(dim=2).int().argmax(dim=1)
@@ -170,14 +176,13 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
         pattern = torch.where((pattern < 0) & ~seen.all(dim=1), most[name][rows], pattern)
         available = cache.available[rows, pattern.clamp(min=0)] | (pattern < 0)[:, None]  # (B, M)
         true, missing = {m: x[rows] for m, x in latents[name].items()}, model.recoverer.missing_rows(available)
-        known = {m: i[seen[i, c]] for c, (m, i) in enumerate(missing.items())}
+        known = {m: i[seen[i, c]] for c, (m, i) in enumerate(missing.items()) if m in model.refiners}
         filled, refine = [], []
         for k in range(1 if available.all() else len(cache.recovered[model.modalities[0]])):
             drawn = {m: cache.recovered[m][k, rows[i], pattern[i]] for m, i in missing.items()}
             x = model.refined({m: true[m].index_copy(0, i, drawn[m]) for m, i in missing.items()}, available)
-            errors = [F.mse_loss(x[m][i], true[m][i]) for m, i in known.items() if len(i) and m in model.refiners]
             filled.append(x)
-            refine.append(sum(errors))
+            refine.append(sum(F.mse_loss(x[m][i], true[m][i]) for m, i in known.items() if len(i)))
         mean = mean_prediction(torch.stack([model.fusion(x)[0] for x in filled]))
         return task_loss(mean, labels[name][rows], "none").flatten(), sum(refine) / len(refine)
 
@@ -189,22 +194,14 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
 
     def validate() -> Tensor:
         def error(pattern: int) -> Tensor:
-            full = lambda rows: torch.full((len(rows),), pattern)  # noqa: E731
-            return _in_batches(len(data.valid), 256, lambda rows: losses("valid", rows, full(rows))[0])
+            each = lambda rows: losses("valid", rows, torch.full_like(rows, pattern))[0]  # noqa: E731
+            return _in_batches(len(data.valid), 256, each)
 
         P = caches["valid"].available.shape[1]
         return complete * error(-1) + (1 - complete) * sum(error(p) for p in range(P)) / P
 
-    return Stage(
-        "adapt",
-        config.stage("adapt"),
-        [model.refiners, model.fusion],
-        loss=train_loss,
-        validate=validate,
-        size=len(data.train),
-        cosine=True,
-        keep_initial=model.config.fusion.readout,
-    )
+    parts, keep = [model.refiners, model.fusion], model.config.fusion.readout
+    return Stage("adapt", settings, parts, train_loss, validate, len(data.train), cosine=True, keep_initial=keep)
 
 
 def joint_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:

@@ -34,7 +34,7 @@ def test_stochastic_recoverers_have_two_draws_per_pattern(data):
 def test_adapt_uses_the_mean_prediction_over_draws(tiny_config, monkeypatch):
     """For a linear fusion, noise of opposite sign in two draws cancels; the error of a single draw is larger."""
     data = load_data("gaussian", sizes={"train": 60, "valid": 20, "test": 8}, widths=WIDTHS, steps=4)
-    model = tiny_model(WIDTHS)
+    model = tiny_model(WIDTHS, recoverer="regression")
     config = changed(model.config, encoders="components", fusion={"readout": True}, unet={"channels": (32,)})
     model = IMDer(config, seed=0).eval()
     fusion_stage(model, data, tiny_config).initialise()
@@ -62,7 +62,7 @@ def test_adapt_uses_the_mean_prediction_over_draws(tiny_config, monkeypatch):
 def test_adapt_trains_on_some_patterns_and_validates_on_all(data, tiny_config, monkeypatch):
     caches = []
     monkeypatch.setattr(stages, "fill_cache", lambda *args: caches.append(fill_cache(*args)) or caches[-1])
-    adapt_stage(tiny_model(), data, changed(tiny_config, adapt={"patterns": 1}))
+    adapt_stage(tiny_model(recoverer="regression"), data, changed(tiny_config, adapt={"patterns": 1}))
     assert [cache.available.shape for cache in caches] == [(len(data.train), 1, 3), (len(data.valid), 6, 3)]
     assert len(caches[1].available[0].unique(dim=0)) == 6  # no pattern twice
 

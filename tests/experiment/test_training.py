@@ -30,7 +30,8 @@ def same(a, b):
 @pytest.mark.parametrize("preset", ["kit", "released"])
 def test_recipe_runs_and_writes_its_files(recipe, preset, data, tiny_config, tmp_path):
     result = fit(tiny_model(preset=preset), data, replace(tiny_config, recipe=recipe), tmp_path / "run")
-    stages = {"staged": ["fusion", "diffusion", "adapt"], "released": ["fusion", "joint"]}[recipe]
+    stages = {"staged": ["fusion", "diffusion"], "released": ["fusion", "joint"]}[recipe]
+    stages += ["adapt"] if (recipe, preset) == ("staged", "released") else []  # it has refiners
     assert result.history["stage"].unique().tolist() == stages
     assert result.history[["train", "valid"]].notna().all().all()
     written = pd.read_csv(tmp_path / "run" / "history.csv")
@@ -65,6 +66,26 @@ def test_each_stage_trains_only_its_parts(data, tiny_config, tmp_path):
     fit(model, data, tiny_config, tmp_path, resume=True)
     third = weights(model)
     assert {k.split(".")[0] for k in third if not torch.equal(third[k], second[k])} == {"refiners", "fusion"}
+
+
+def test_stage_adapt_is_left_out_where_draws_have_nothing_to_teach(data, tiny_config, tmp_path):
+    marks = np.ones((len(data.train), 3), dtype=bool)
+    marks[0, 1] = False
+    incomplete = replace(data, splits=data.splits | {"train": replace(data.train, available=marks)})
+    cases = {
+        "draws": (tiny_model(), data, tiny_config, False),
+        "draws, refined": (tiny_model(refine=True), data, tiny_config, True),
+        "draws, incomplete samples": (tiny_model(), incomplete, tiny_config, True),
+        "draws, some hidden": (tiny_model(), data, replace(tiny_config, supervision="observed"), True),
+        "one value": (tiny_model(recoverer="regression"), data, tiny_config, True),
+        "zeros": (tiny_model(recoverer="zero"), data, tiny_config, True),
+    }
+    for name, (model, samples, config, adapted) in cases.items():
+        before = weights(fit(model, samples, config, tmp_path / name, until="diffusion").model.fusion)
+        result = fit(model, samples, config, tmp_path / name, resume=True)
+        assert result.path is not None
+        assert ("adapt" in result.history["stage"].tolist()) is adapted, name
+        assert same(before, weights(result.model.fusion)) is not adapted, name
 
 
 class Killed(BaseException):
