@@ -31,10 +31,10 @@ PROFILES = MappingProxyType(
             draws=2,
             steps=4,
         ),
-        # minutes on two cores: two fusion layers for four, a narrower joint net, a short training.
+        # minutes on two cores: one fusion layer for four, a narrower joint net, a short training.
         "quick": Profile(
             sizes={},
-            model={"fusion": {"layers": 2}, "joint": {"channels": 64, "blocks": 6}},
+            model={"fusion": {"layers": 1}, "joint": {"channels": 64, "blocks": 6}},
             train={"fusion": {"epochs": 30}, "diffusion": {"epochs": 100, "least_steps": 3000},
                    "adapt": {"epochs": 4, "patterns": 2}, "patience": 2, "early_stop": 5},
             draws=8,

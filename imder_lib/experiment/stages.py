@@ -110,7 +110,7 @@ def fusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig, bert: 
 
 def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stage:
     """Train the recoverer with its own loss on latents of fixed encoders, with a random pattern per sample."""
-    observed = _observed(model, data, config)
+    observed, settings = _observed(model, data, config), config.stage("diffusion")
     latents = _latents(model, data, observed)
     device = next(model.parameters()).device
     table = available_columns(patterns(model.modalities, complete=False), model.modalities).to(device)
@@ -124,13 +124,12 @@ def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> 
 
     def validate() -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "diffusion", "valid"))
-        return _in_batches(len(data.valid), config.batch_size, lambda rows: loss("valid", rows, generator))
+        return _in_batches(len(data.valid), settings.batch_size, lambda rows: loss("valid", rows, generator))
 
     def prepare() -> None:
         complete = observed["train"].all(dim=1)
         model.recoverer.prepare({m: x[complete] for m, x in latents["train"].items()})
 
-    settings = config.stage("diffusion")
     return Stage(
         "diffusion",
         replace(settings, epochs=settings.epochs_of(-(-len(data.train) // settings.batch_size))),
