@@ -34,7 +34,7 @@ PROFILES = MappingProxyType(
         # minutes on two cores: one fusion layer for four, a narrower joint net, a short training.
         "quick": Profile(
             sizes={},
-            model={"fusion": {"layers": 1}, "joint": {"channels": 64, "blocks": 6}},
+            model={"fusion": {"layers": 1}, "joint": {"channels": 64, "blocks": 5}},
             train={"fusion": {"epochs": 30}, "diffusion": {"epochs": 100, "least_steps": 3000},
                    "adapt": {"epochs": 4, "patterns": 2}, "patience": 2, "early_stop": 5},
             draws=8,

@@ -14,7 +14,7 @@ from imder_lib.files import write_text
 from imder_runs.headline import headline, read_results
 from imder_runs.tables import METHOD_NAMES, METRIC_NAMES
 
-TITLES = {"01": "Data", "03": "Recovery", "04": "Training", "05": "Missing-rate tables"}
+TITLES = {"00": "Start here", "01": "Data", "03": "Recovery", "04": "Training", "05": "Missing-rate tables"}
 LEGEND = {
     "05": "rate is the nominal share of missing modalities, realised that of the masks. IMDer recovers by diffusion; "
     "mean and zero fill missing latents for the same fusion; constant is the training median; the Bayes limit, on "

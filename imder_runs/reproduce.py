@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from imder_runs.cells import PRETRAINED, Cell, copy_folder, pretrain_run
 from imder_runs.describe import sentiment_scale
 from imder_runs.fake import is_fake
 from imder_runs.grid import Grid
-from imder_runs.notebook import check_parameters, check_timeout, run_notebook
+from imder_runs.notebook import check_parameters, check_timeout, notebook_parameters, run_notebook
 from imder_runs.parallel_notebooks import notebook_threads, notebooks_at_once, run_jobs
 from imder_runs.places import NOTEBOOKS
 from imder_runs.profiles import PROFILES, find_profile
@@ -32,8 +32,9 @@ from imder_runs.report import write_report
 from imder_runs.setup import Run, check_start, parse_seeds, start_run
 from imder_runs.sweep import parse_list, sweep
 
-# Notebooks in the order in which they are started: if two run at once, each trains what the other needs later.
-ORDER = ("03_recovery", "01_data", "05_missing_rate_tables", "04_training")
+# Notebooks in the order in which they are started: if two run at once, each trains what the other needs later. 00
+# trains the digits of 03 while 03 trains what 05 needs.
+ORDER = ("03_recovery", "01_data", "00_start_here", "05_missing_rate_tables", "04_training")
 PASSED = ("dataset", "profile", "seeds", "text", "pretrained", "epochs", "steps")  # settings passed to the notebooks
 RUNNING = ("only", "dry_run", "workers", "scheduler", "scheduler_file", "memory")  # how a sweep runs, not what
 NOT_KEPT = ("out", "resume", "download_bert", "timeout", "at_once", *RUNNING)  # settings that a resumed run may change
@@ -89,7 +90,7 @@ class PretrainSettings:
 
 
 def reproduce(settings: ReproduceSettings) -> Path:
-    """Run the notebooks 01, 03, 04, 05 (profile full: first the whole grid) and write OUT/index.html."""
+    """Run the notebooks of ORDER (profile full: first the whole grid) and write OUT/index.html."""
     started = time.perf_counter()
     check_timeout(settings.timeout)
     whole_number("at_once", settings.at_once, 0)
@@ -102,7 +103,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
     if grid:
         parameters["seeds"] = str(run.seeds[0])  # shown by the notebooks
     for name in ORDER:  # check all parameters before the first notebook runs
-        check_parameters(NOTEBOOKS / f"{name}.ipynb", parameters)
+        check_parameters(NOTEBOOKS / f"{name}.ipynb", own_parameters(name, parameters))
     large = grid or run.text == "bert-finetune"  # nets that use more than one thread
     if large:
         begun = time.perf_counter()
@@ -121,7 +122,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
         say(f"{name} ...")
         path = executed[name]
         kw = {"timeout": settings.timeout, "shown": False, "threads": threads}
-        run_notebook(NOTEBOOKS / path.name, path, parameters, **kw)
+        run_notebook(NOTEBOOKS / path.name, path, own_parameters(name, parameters), **kw)
         write_text(mark[name], "")
 
     jobs = {name: partial(execute, name) for name in shown if not mark[name].exists()}
@@ -132,6 +133,12 @@ def reproduce(settings: ReproduceSettings) -> Path:
     took = {"seconds": round(time.perf_counter() - started, 1), "seconds_each": seconds, "resumed": resumed}
     metric = "acc" if run.data.classes else "acc2" if sentiment_scale(run.data) else "mae"
     return write_report(run.folder, provenance | took, metric)
+
+
+def own_parameters(name: str, parameters: Mapping[str, object]) -> dict[str, object]:
+    """Those that the notebook has: 00 has no data set, text route or pretrained model."""
+    known = notebook_parameters(NOTEBOOKS / f"{name}.ipynb")
+    return {k: v for k, v in parameters.items() if k in known}
 
 
 def grid_of(settings: Settings, recipes: list[str], rates: Sequence[float] = ()) -> Grid:

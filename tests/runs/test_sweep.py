@@ -304,6 +304,8 @@ def test_the_notebooks_of_a_run_get_its_settings(tmp_path, monkeypatch):
     expected = {"dataset": str(path), "profile": "smoke", "seeds": "2", "out": str(out), "text": "features"}
     (stage,) = (out / "cells").glob("small-shared-seed2-*")
     expected |= {"pretrained": str(stage / "pretrained.safetensors"), "epochs": 1, "steps": 2}
+    start = given.pop("00_start_here")  # digits, which need neither data nor pretraining
+    assert start == {k: expected[k] for k in ("profile", "seeds", "out", "epochs", "steps")}
     assert all(parameters == expected for parameters in given.values())
     assert len(list((out / "cells").glob("small-kit-*"))) == 2
     kept = out / "models" / "small" / "seed2" / "kit" / "checkpoint.pt"  # the notebooks do not train it again
