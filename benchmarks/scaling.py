@@ -10,6 +10,7 @@ import torch
 from benchmarks.measure import peak_memory, seconds, slope
 from imder_lib import IMDer, model_preset
 from imder_lib.experiment.prediction import predict
+from imder_runs.profiles import find_profile
 
 BASE = {"T": 48, "N": 64, "M": 3, "draws": 1, "steps": 10}
 NAMES = {"T": "time steps T", "N": "samples N", "M": "modalities M", "draws": "draws K", "steps": "sampler steps"}
@@ -27,8 +28,7 @@ def axes(quick: bool) -> dict[str, tuple[int, ...]]:
 def prediction(T: int, N: int, M: int, draws: int, steps: int) -> Callable[[], object]:
     """Predictions of N samples with one modality available: recovery and fusion, profile quick's sizes."""
     widths = {f"m{i}": 32 for i in range(M)}
-    sizes = {"fusion": {"layers": 2}, "joint": {"channels": 64, "blocks": 6}}
-    config = model_preset("mosi", widths, sampler={"steps": steps}, **sizes)
+    config = model_preset("mosi", widths, sampler={"steps": steps}, **find_profile("quick").model)
     model = IMDer(config, seed=0).eval()
     latents = {m: torch.randn(N, config.dim, T) for m in widths}
     available = np.zeros((N, M), bool)
