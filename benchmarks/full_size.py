@@ -75,10 +75,11 @@ def main(name: str) -> None:
         with torch.no_grad():  # one draw of one sample under one incomplete pattern
             two = best_of(lambda: model.recover(part, mask, sampler=replace(model.config.sampler, steps=2)))  # noqa: B023
             draw = two / SAMPLER * steps / 2
-        cache, test = DRAWS * len(table) * samples * draw, len(table) * sizes["test"] * draw * budget.draws
+        test = len(table) * sizes["test"] * draw * budget.draws
         if preset == "kit":  # its draws need no stage adapt
             shown = {k: epoch[k] for k in ("fusion", "diffusion")} | {"test": test}
         else:  # recipe staged trains on all draws, recipe released on one
+            cache = DRAWS * len(table) * samples * draw
             shown = epoch | {"adapt": DRAWS * epoch["adapt"], "cache": cache, "test": test}
         print(f"  {preset}, {steps} sampler steps")
         for k, v in shown.items():

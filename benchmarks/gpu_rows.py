@@ -127,7 +127,10 @@ def evaluation(setup: Setup, known: dict) -> dict[str, object]:
 
 
 def steps(setup: Setup, known: dict) -> dict[str, object]:
-    """One training step of each stage, on the trainer's batch sizes: seconds (median of 5) and peak memory."""
+    """One training step of each stage, on the trainer's batch sizes: seconds (median of 5) and peak memory.
+
+    Stage adapt is that of recoverer "regression", here and in :func:`epochs`.
+    """
     data, found = random_data(setup.sizes | {"train": 128, "valid": 8}), {}
     for name, build in STAGES.items():
         model = setup.model(**OWN.get(name, {}))

@@ -156,19 +156,19 @@ class DiffusionStageConfig(StageConfig):
 
 @dataclass(frozen=True)
 class AdaptStageConfig(StageConfig):
-    """Stage "adapt": refiners and fusion on a cache of recovered latents."""
+    """Stage "adapt": refiners and fusion on a cache of recovered latents; left out where draws need none."""
 
     epochs: int = 30
     lr: float = 5e-4  # small, because fusion is already trained
-    patterns: int = 0  # incomplete patterns under which each training sample is recovered, twice; 0: all
+    patterns: int = 0  # incomplete patterns under which each training sample is recovered; 0: all
 
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
     """How to train: what all stages share, and each stage."""
 
-    # "staged": stages fusion (on complete data), diffusion and adapt. "released": fusion, then joint, which trains
-    # everything with the sampler in the loop.
+    # "staged": stages fusion (on complete data), diffusion, and adapt where it is needed. "released": fusion, then
+    # joint, which trains everything with the sampler in the loop.
     recipe: Literal["staged", "released"] = "staged"
     seed: int = 1111  # of initialisation, masks, noise and batch order
     batch_size: int = 32  # of training, unless a stage has its own, and of validation

@@ -16,9 +16,10 @@ from imder_runs.tables import METHOD_NAMES, METRIC_NAMES
 
 TITLES = {"00": "Start here", "01": "Data", "03": "Recovery", "04": "Training", "05": "Missing-rate tables"}
 LEGEND = {
+    "00": "A model of handwritten digits, whatever the data of this run: its figure shows what recovery is.",
     "05": "rate is the nominal share of missing modalities, realised that of the masks. IMDer recovers by diffusion; "
     "mean and zero fill missing latents for the same fusion; constant is the training median; the Bayes limit, on "
-    "synthetic data, is the best possible prediction."
+    "synthetic data, is the best possible prediction.",
 }
 NAMES = METRIC_NAMES | METHOD_NAMES
 METRICS = ("acc2", "f1", "acc7", "mae", "corr")  # in the order of the published tables

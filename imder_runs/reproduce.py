@@ -23,7 +23,7 @@ from imder_runs.cells import PRETRAINED, Cell, copy_folder, pretrain_run
 from imder_runs.describe import sentiment_scale
 from imder_runs.fake import is_fake
 from imder_runs.grid import Grid
-from imder_runs.notebook import check_parameters, check_timeout, notebook_parameters, run_notebook
+from imder_runs.notebook import check_parameters, check_timeout, run_notebook
 from imder_runs.parallel_notebooks import notebook_threads, notebooks_at_once, run_jobs
 from imder_runs.places import NOTEBOOKS
 from imder_runs.profiles import PROFILES, find_profile
@@ -136,9 +136,9 @@ def reproduce(settings: ReproduceSettings) -> Path:
 
 
 def own_parameters(name: str, parameters: Mapping[str, object]) -> dict[str, object]:
-    """Those that the notebook has: 00 has no data set, text route or pretrained model."""
-    known = notebook_parameters(NOTEBOOKS / f"{name}.ipynb")
-    return {k: v for k, v in parameters.items() if k in known}
+    """The parameters of a notebook: 00, always on digits, has no data set, text route or pretrained model."""
+    left_out = ("dataset", "text", "pretrained") if name == "00_start_here" else ()
+    return {k: v for k, v in parameters.items() if k not in left_out}
 
 
 def grid_of(settings: Settings, recipes: list[str], rates: Sequence[float] = ()) -> Grid:

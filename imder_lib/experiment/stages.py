@@ -149,13 +149,14 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     The loss is that of the mean prediction over draws, as in evaluation. Training on single draws would teach the
     fusion to give noisy modalities too little weight.
 
-    Left out for draws without refiners, if all training samples are complete: the expected label given what is
-    available is the mean, over draws, of the expected label given everything (law of total expectation), so fusion
-    has nothing more to learn. Incomplete samples bring the stage back: only it reads their labels.
+    Left out for draws of the posterior without refiners, if all training samples are complete: the expected label
+    given what is available is the mean, over draws, of the expected label given everything. (Fusion trained on L1
+    gives medians, for which this is an approximation; no gain was ever measured.) Incomplete samples bring the stage
+    back: only it reads their labels.
     """
     observed, device = _observed(model, data, config), next(model.parameters()).device
     settings = config.stage("adapt")
-    if model.recoverer.stochastic and not model.refiners and observed["train"].all():
+    if model.recoverer.posterior and not model.refiners and observed["train"].all():
         return Stage("adapt", settings, [], lambda *_: torch.zeros(()), lambda: torch.zeros(1), size=0)
     latents = _latents(model, data, observed)
     labels, caches, most = {}, {}, {}

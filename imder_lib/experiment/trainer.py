@@ -38,8 +38,7 @@ class Stage:
     early_stop: bool = True  # after config.early_stop epochs without a lower validation loss
     own_lr: Mapping[nn.Module, float] = field(default_factory=dict)  # of parts whose learning rate is not settings.lr
     initialise: Callable[[], None] | None = None  # sets weights in closed form before the first epoch
-    # Validate the initial weights as epoch 0, and keep them unless the loss of an epoch is lower by more than two
-    # standard errors of the paired difference.
+    # Validate the initial weights as epoch 0; keep them unless an epoch is better by two standard errors (paired).
     keep_initial: bool = False
 
     def groups(self) -> list[dict[str, Any]]:
@@ -81,8 +80,8 @@ class Learner:
         return stopped or self.epoch >= self.stage.settings.epochs
 
     def state_dict(self) -> dict[str, Any]:
-        plain = {k: getattr(self, k) for k in SAVED}
-        return plain | {"optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict()}
+        parts = ("optimiser", "schedule")
+        return {k: getattr(self, k) for k in SAVED} | {k: getattr(self, k).state_dict() for k in parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`; raises nearly anything if it is damaged."""
@@ -97,15 +96,14 @@ class Learner:
         """Validate the initial weights; return their row of the history."""
         losses = self._validate()
         self.best, self.initial = float(losses.mean()), losses.tolist()
-        row = {"train": None, "valid": self.best, "lr": 0.0, "kept": True, "seconds": 0.0}
-        return {"stage": self.stage.name, "epoch": 0, **row}
+        row = {"epoch": 0, "train": None, "valid": self.best, "lr": 0.0, "kept": True, "seconds": 0.0}
+        return {"stage": self.stage.name} | row
 
     def train_epoch(self, bar: tqdm) -> dict[str, Any]:
         """Train one epoch, validate, and keep the weights if they are the best; return the row of the history."""
         started, lr, name = time.perf_counter(), self.optimiser.param_groups[0]["lr"], self.stage.name
         self.epoch += 1
-        count = f"{name} epoch {self.epoch}/{self.stage.settings.epochs}"
-        bar.set_description(count)
+        bar.set_description(count := f"{name} epoch {self.epoch}/{self.stage.settings.epochs}")
         train, losses = self._train(bar), self._validate()
         valid = float(losses.mean())
         if not self.stage.cosine:
@@ -145,8 +143,8 @@ class Learner:
                 if self.stage.cosine:
                     self.schedule.step()
                 if self.average:
-                    weight = max(1 / horizon, 9 / (9 + step))
-                    torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], weight)
+                    weights, share = [p.detach() for p in self.parameters], max(1 / horizon, 9 / (9 + step))
+                    torch._foreach_lerp_(self.average, weights, share)
                 losses.append(loss.detach())
                 bar.update()
         values = torch.stack(losses).double().cpu()  # once an epoch, so that a GPU need not wait for the host
@@ -160,8 +158,8 @@ class Learner:
 
     def _validate(self) -> Tensor:
         """Validation losses of the averaged weights, or of the weights without averaging."""
-        self.model.eval()
         current = _copies(self.parameters)
+        self.model.eval()
         self.set_weights(self.average or current)
         with torch.no_grad(), seeded(derive_seed(self.config.seed, "default", self.stage.name, "valid")):
             losses = self.stage.validate()
@@ -218,17 +216,19 @@ class Trainer:
 
     def run(self, stage: Stage) -> None:
         """Train one stage and set the weights of its best epoch in the model."""
-        epochs = stage.settings.epochs
+        epochs, parts = stage.settings.epochs, stage.groups()
+        fault = UserError(f"the checkpoint in {self.folder} does not fit stage {stage.name}: name another folder")
+        if self.cut and not parts:  # another version of the kit was training what this one leaves out
+            raise fault
         if epochs and stage.initialise and not self.cut:
             stage.initialise()
-        if epochs and stage.groups():
+        if epochs and parts:
             learner = Learner(stage, self.model, self.config)
             if self.cut:
                 try:
                     learner.load_state_dict(self.cut)
                 except Exception:
-                    fault = f"the checkpoint in {self.folder} does not fit stage {stage.name}: name another folder"
-                    raise UserError(fault) from None
+                    raise fault from None
             elif stage.keep_initial:
                 self.history.append(learner.validate_initial())
             self.limits[stage.name] = epochs

@@ -25,8 +25,7 @@ class Diffusion(Standardised):
     The released rules reproduce the release (1e-5 per network, 1e-3 for 100 steps).
     """
 
-    stochastic = True
-    trained = True
+    stochastic = posterior = trained = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -120,7 +119,7 @@ def _mean(error: Tensor, valid: Tensor | None) -> Tensor:
 class Network(Diffusion):
     """Deterministic recovery: the same U-Nets, trained on squared error, in one pass from a zero input."""
 
-    stochastic = False
+    stochastic = posterior = False
 
     def loss(self, m, x0, condition, valid, generator) -> Tensor:
         return _mean((self.draw(m, condition, valid) - x0).square(), valid)

@@ -80,6 +80,9 @@ def test_stage_adapt_is_left_out_where_draws_have_nothing_to_teach(data, tiny_co
         "one value": (tiny_model(recoverer="regression"), data, tiny_config, True),
         "zeros": (tiny_model(recoverer="zero"), data, tiny_config, True),
     }
+    own = tiny_model()
+    own.recoverer.posterior = False  # as of a recoverer that ignores what is available
+    cases["draws of something else"] = (own, data, tiny_config, True)
     for name, (model, samples, config, adapted) in cases.items():
         before = weights(fit(model, samples, config, tmp_path / name, until="diffusion").model.fusion)
         result = fit(model, samples, config, tmp_path / name, resume=True)
@@ -90,6 +93,25 @@ def test_stage_adapt_is_left_out_where_draws_have_nothing_to_teach(data, tiny_co
 
 class Killed(BaseException):
     pass
+
+
+def test_a_stage_that_was_cut_and_is_now_left_out_is_refused(data, tiny_config, tmp_path, monkeypatch):
+    """Its checkpoint holds weights in the middle of that stage."""
+    original = trainer_module.write_checkpoint
+
+    def save_then_die(folder, state):
+        original(folder, state)
+        if state["history"][-1]["stage"] == "adapt":
+            raise Killed
+
+    older = tiny_model()
+    older.recoverer.posterior = False
+    monkeypatch.setattr(trainer_module, "write_checkpoint", save_then_die)
+    with pytest.raises(Killed):
+        fit(older, data, tiny_config, tmp_path)
+    monkeypatch.setattr(trainer_module, "write_checkpoint", original)
+    with pytest.raises(UserError, match="does not fit stage adapt"):
+        fit(tiny_model(), data, tiny_config, tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("recipe", ["staged", "released"])

@@ -19,10 +19,10 @@ def data():
     return load_data("synthetic", sizes={"train": 48, "valid": 16, "test": 16}, widths=dict.fromkeys("abc", 6), steps=8)
 
 
-@pytest.mark.parametrize("preset", ["kit", "released"])
-def test_bfloat16_trains_and_predicts_close_to_float32(data, preset, tmp_path):
+@pytest.mark.parametrize(("preset", "own"), [("kit", {}), ("released", {}), ("kit", {"recoverer": "regression"})])
+def test_bfloat16_trains_and_predicts_close_to_float32(data, preset, own, tmp_path):
     """Rounding to 8 bits: predictions move by some percent of their spread, in a model of float32 weights."""
-    config = model_preset("mosi", data.widths, preset, **SMALL, precision="bfloat16", sampler={"steps": 4})
+    config = model_preset("mosi", data.widths, preset, **SMALL, **own, precision="bfloat16", sampler={"steps": 4})
     model = fit(IMDer(config, seed=1), data, train_preset("mosi", **BRIEF), tmp_path).model
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     exact = IMDer(changed(config, precision="float32"))
