@@ -220,9 +220,7 @@ def test_a_pretrained_model_that_does_not_fit_is_said_at_the_start(imder, file, 
         "--pretrained",
         tmp_path / "p.safetensors",
     )
-    refused(
-        imder, tmp_path, (*command, "--profile", "quick"), "p.safetensors does not fit profile quick and these data"
-    )
+    refused(imder, tmp_path, (*command, "--profile", "full"), "p.safetensors does not fit profile full and these data")
     other = write_file(tmp_path / "two.pkl", TWO)
     refused(imder, tmp_path, (*command[:2], other, *command[3:], "--profile", "smoke"), "does not fit profile smoke")
     (tmp_path / "p.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
