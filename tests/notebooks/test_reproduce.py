@@ -49,9 +49,13 @@ def test_reproduce_runs_every_notebook(tmp_path, monkeypatch):
 
 
 def test_reproduce_takes_labels_that_are_classes(tmp_path):
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "imder_runs.cli", "reproduce", "--profile", "smoke", "--dataset", "digits"]
-    result = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    """With a pretrained model: the notebooks that show digits whatever the data set have to use it as well."""
+    out, stage = tmp_path / "run", tmp_path / "pretrained.safetensors"
+    imder = [sys.executable, "-m", "imder_runs.cli"]
+    pretrain = [*imder, "pretrain", "digits", str(stage), "--profile", "smoke"]
+    reproduce = [*imder, "reproduce", "--profile", "smoke", "--dataset", "digits", "--pretrained", str(stage)]
+    for command in (pretrain, [*reproduce, "--out", str(out)]):
+        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
     assert (out / "tables" / "05_fixed_acc.csv").read_text().startswith("case,rate,realised,imder,regression")
     assert "Fixed patterns: accuracy" in (out / "index.html").read_text()
