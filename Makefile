@@ -25,7 +25,7 @@ $(READY): pyproject.toml requirements.lock
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-test: $(READY)  ## set up and run every test and every notebook
+test: $(READY)  ## set up and run the tests and every notebook
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 fuzz: $(READY)  ## try two hundred thousand odd files, grids, models, runs and parameters

@@ -39,7 +39,7 @@ def main() -> None:
             began = time.perf_counter()
             model, train = run.model_config(), run.train_config(seed)
             train = changed(train, fusion={"epochs": 1}) if args.limit else train
-            folder, until = run.folder / f"seed{seed}", "diffusion" if args.limit else None
+            folder, until = run.folder / run.data.name / f"seed{seed}", "diffusion" if args.limit else None
             trained = train_compared(name, run.data, model, train, folder, default_device(), until).model
             seconds = time.perf_counter() - began
             if not args.limit:

@@ -1,6 +1,6 @@
 #!/bin/bash
 # A sweep under SLURM: one scheduler and one Dask worker for each task, over TLS with keys made for this job.
-#   sbatch --ntasks=8 --cpus-per-task=4 --gpus-per-task=1 sweeps/slurm.sh sweeps/mosi.yaml results/mosi
+#   sbatch --ntasks=8 --cpus-per-task=4 --gpus-per-task=1 sweeps/slurm.sh sweeps/mosi.yaml results/sweep-mosi
 # The kit, the current folder and the results must be on a file system that all nodes see. A job that was cut off is
 # submitted again as it was: finished cells stay.
 #SBATCH --job-name=imder
