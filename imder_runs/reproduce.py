@@ -137,9 +137,8 @@ def reproduce(settings: ReproduceSettings) -> Path:
 
 def own_parameters(name: str, parameters: Mapping[str, object]) -> dict[str, object]:
     """The parameters of a notebook: 00, always on digits, has no data set, no text route and only their own model."""
-    left_out: tuple[str, ...] = ()
-    if name == "00_start_here":
-        left_out = ("dataset", "text") if parameters["dataset"] == "digits" else ("dataset", "text", "pretrained")
+    left_out = {"dataset", "text", "pretrained"} if name == "00_start_here" else set()
+    left_out -= {"pretrained"} if parameters["dataset"] == "digits" else set()
     return {k: v for k, v in parameters.items() if k not in left_out}
 
 
