@@ -3,7 +3,8 @@
 For each seed, trains a shared fusion stage, then each recoverer of --names with the same budget. Writes
 OUT/sample_quality.csv (all patterns and metrics, also for draws of the exact posterior) and OUT/metrics.csv. With
 --limit, it computes only sample quality, on that number of test samples, because the released sampler takes hours;
-fusion, which has no part in it, trains for one epoch then. An interrupted run is continued.
+fusion, which has no part in it, trains for one epoch then. With --train, a synthetic process has another number of
+training samples. An interrupted run is continued.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import pandas as pd
 
 from imder_course.posterior_check import posterior_check
 from imder_lib import changed
+from imder_lib.data.synthetic import synthetic
 from imder_lib.experiment.evaluation import evaluate
 from imder_runs.comparison import COMPARED, train_compared
 from imder_runs.setup import default_device, parse_seeds, start_run
@@ -29,9 +31,11 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=int, default=0, help="test samples, for sample quality only; 0: all, and accuracy"
     )
+    parser.add_argument("--train", type=int, default=0, help="training samples of synthetic or gaussian; 0: its own")
     parser.add_argument("--out", default="results/recovery")
     args = parser.parse_args()
     run = start_run(args.dataset, args.profile, args.seeds, args.out)
+    data = synthetic(sizes={"train": args.train}, name=args.dataset) if args.train else run.data
     tables, metrics = [], []
     names = [n for n in args.names.split(",") if n in COMPARED]
     for seed in parse_seeds(args.seeds):
@@ -39,16 +43,17 @@ def main() -> None:
             began = time.perf_counter()
             model, train = run.model_config(), run.train_config(seed)
             train = changed(train, fusion={"epochs": 1}) if args.limit else train
-            folder, until = run.folder / run.data.name / f"seed{seed}", "diffusion" if args.limit else None
-            trained = train_compared(name, run.data, model, train, folder, default_device(), until).model
+            folder, until = run.folder / data.name / f"seed{seed}", "diffusion" if args.limit else None
+            folder = folder / f"train{args.train}" if args.train else folder
+            trained = train_compared(name, data, model, train, folder, default_device(), until).model
             seconds = time.perf_counter() - began
             if not args.limit:
                 kw = {"draws": args.draws, "baselines": i == len(names) - 1}
-                rows = evaluate({name: trained}, run.data.test, ["fixed"], [seed], **kw)
+                rows = evaluate({name: trained}, data.test, ["fixed"], [seed], **kw)
                 metrics.append(rows.assign(seconds=seconds))
                 pd.concat(metrics).to_csv(Path(args.out) / "metrics.csv", index=False)
             if name != "dropout":  # its zeros are no estimate
-                table = posterior_check(trained, run.data, draws=args.draws, seed=seed, limit=args.limit)
+                table = posterior_check(trained, data, draws=args.draws, seed=seed, limit=args.limit)
                 tables.append(table.replace({"method": {"recovered": name}}).assign(seed=seed, seconds=seconds))
                 pd.concat(tables).to_csv(Path(args.out) / "sample_quality.csv", index=False)
             print(f"seed {seed}, {name}: trained in {seconds:.0f} s", flush=True)
