@@ -3,7 +3,7 @@
 python benchmarks/full_size.py mosi
 """
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -96,4 +96,6 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=SIZES)
+    main(parser.parse_args().name)

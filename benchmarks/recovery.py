@@ -19,6 +19,7 @@ from imder_lib.data.synthetic import synthetic
 from imder_lib.experiment.evaluation import evaluate
 from imder_runs.comparison import COMPARED, train_compared
 from imder_runs.setup import default_device, parse_seeds, start_run
+from imder_runs.sweep import parse_list
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     run = start_run(args.dataset, args.profile, args.seeds, args.out)
     data = synthetic(sizes={"train": args.train}, name=args.dataset) if args.train else run.data
     tables, metrics = [], []
-    names = [n for n in args.names.split(",") if n in COMPARED]
+    names = parse_list(args.names, list(COMPARED), "recoverer")
     for seed in parse_seeds(args.seeds):
         for i, name in enumerate(names):
             began = time.perf_counter()

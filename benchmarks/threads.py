@@ -1,6 +1,6 @@
 """Training time under OpenMP wait policies on a busy machine: python benchmarks/threads.py --neighbours 0,2.
 
-Times training steps of the kit's joint net under each of :data:`SETTINGS`, each in its own process, while other
+Times training steps of the kit's joint net under each of SETTINGS, each in its own process, while other
 processes run a busy loop. The timed processes take turns. "seconds" is the median time of a step over --rounds turns,
 "ratio" the median ratio to the default in the same turn. Needs a Linux wheel of PyTorch: only libgomp reads
 GOMP_SPINCOUNT.

@@ -40,7 +40,9 @@ class Parameter:
 def code_cells(path: str | Path) -> list[tuple[str, str, list[str]]]:
     """Id, source and tags of the code cells of a notebook."""
     if not Path(path).is_file():
-        raise UserError(f"no notebook at {path}")
+        named = f"{Path(path).name}.ipynb"
+        near = any((folder / named).is_file() for folder in (Path(path).parent, NOTEBOOKS))
+        raise UserError(f"no notebook at {path}{f': did you mean {named}?' if near else ''}")
     try:
         cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
         code = [c for c in cells if c["cell_type"] == "code"]
@@ -137,6 +139,8 @@ def run_notebook(
         values |= {"out": str(folder / "results" / "notebooks")} if "out" in defaults.keys() - values else {}
     if out == path or out.is_dir():
         raise UserError(f"{out} is {'the notebook itself' if out == path else 'a folder'}: name another file")
+    if out.suffix != ".ipynb":
+        raise UserError(f"{out}: expected a name that ends in .ipynb for the executed notebook")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()

@@ -90,7 +90,7 @@ class PretrainSettings:
 
 
 def reproduce(settings: ReproduceSettings) -> Path:
-    """Run the notebooks of ORDER (profile full: first the whole grid) and write OUT/index.html."""
+    """Run notebooks 00, 01, 03, 04 and 05 (profile full: first the whole grid) and write OUT/index.html."""
     started = time.perf_counter()
     check_timeout(settings.timeout)
     whole_number("at_once", settings.at_once, 0)
@@ -178,6 +178,8 @@ def pretrain_alone(settings: PretrainSettings) -> Path:
     """Train encoders and fusion (with --text bert-finetune also BERT) on complete data: the fusion stage alone."""
     name = settings.dataset if settings.dataset in NAMES else Path(settings.dataset).stem
     path = (settings.path or Path("pt", f"pretrained-{name}.safetensors")).resolve()
+    if path.suffix != ".safetensors":  # another suffix would be read as the authors' checkpoint
+        raise UserError(f"the result {path.name}: expected a name that ends in .safetensors")
     folder = path.with_suffix(".run")
     begun = folder.exists() and any(folder.iterdir())  # an empty folder was left before a first epoch
     if path.exists() or (begun and not settings.resume):

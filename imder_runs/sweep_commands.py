@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from imder_lib.experiment.training import RECIPES
 from imder_lib.files import write_text
 from imder_runs.grid import read_grid
 from imder_runs.outcome import compare, status
+from imder_runs.profiles import find_profile
 from imder_runs.reproduce import Folder, ProfileName, Settings, grid_of, open_run
 from imder_runs.sweep import Workers, parse_list, sweep
 
@@ -53,7 +54,8 @@ def sweep_alone(settings: SweepSettings) -> Path | None:
     workers = Workers(*(getattr(settings, f.name) for f in fields(Workers)))
     folder, rest = Path(settings.out).resolve(), {"only": settings.only, "dry_run": settings.dry_run}
     if settings.grid:
-        if given := [k for k in IN_GRID if getattr(settings, k) != getattr(SweepSettings(), k)]:
+        usual = asdict(SweepSettings()) | {"seeds": find_profile(settings.profile).seeds}
+        if given := [k for k in IN_GRID if getattr(settings, k) != usual[k]]:
             raise UserError(f"{settings.grid} says what to train: write {', '.join(given)} there")
         sweep(read_grid(settings.grid), folder, workers, **rest)
         return None if settings.dry_run else folder / "tables"

@@ -131,6 +131,8 @@ def open_converted(folder: Path) -> MultimodalData:
 
     A UserError if it is incomplete, or shapes, types, labels, lengths, ids or texts do not fit.
     """
+    if not (folder / MANIFEST).exists():
+        raise UserError(f"{folder} has no {MANIFEST}: give a pickle file, or a folder that imder convert has written")
     try:
         place = folder / MANIFEST
         manifest = json.loads(place.read_text())

@@ -126,6 +126,23 @@ def test_bad_options(imder, tmp_path, option, message):
     refused(imder, tmp_path, ("reproduce", *option, "--out", tmp_path / "out"), message)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "."), "has no manifest.json: give a pickle file"),
+        (("pretrain", "synthetic", "p.pth"), "ends in .safetensors"),
+        (("run", "01_data"), "did you mean 01_data.ipynb?"),
+        (("run", "01_data.ipynb", "out.txt"), "ends in .ipynb"),
+        (("sweep", "--rates", "2"), "unknown rate 2.0: expected one or more of"),
+        (("sweep", "grid.yaml", "--profile", "smoke"), "grid.yaml says what to train: write profile there"),
+        (("sweep", "grid.yaml", "--seeds", "1,2"), "grid.yaml says what to train: write seeds there"),
+    ],
+)
+def test_mistakes_are_said_with_what_to_do(imder, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    refused(imder, tmp_path, arguments, message)
+
+
 def test_an_output_folder_that_exists(imder, file, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -238,11 +255,11 @@ def test_a_bad_bert_leaves_no_folder(imder, tmp_path, monkeypatch):
     (bert / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
     monkeypatch.setattr(setup, "BERT_FOLDER", bert)
     plain = write_file(tmp_path / "plain.pkl", TWO)
-    refused(imder, tmp_path, ("pretrain", plain, tmp_path / "p.st", "--text", "bert-finetune"), "no text_bert")
+    refused(imder, tmp_path, ("pretrain", plain, tmp_path / "p.safetensors", "--text", "bert-finetune"), "no text_bert")
     for text in ("bert-frozen", "bert-finetune"):
         for command in (
             ("reproduce", "--dataset", path, "--out", tmp_path / "out"),
-            ("pretrain", path, tmp_path / "p.st"),
+            ("pretrain", path, tmp_path / "p.safetensors"),
         ):
             profile = ("--profile", "smoke", "--text", text)
             refused(imder, tmp_path, (*command, *profile), "model.safetensors: it is a git-lfs pointer")
