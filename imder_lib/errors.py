@@ -26,9 +26,9 @@ def unknown(
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
-    """A hint for a message: the nearest of the known names, or nothing."""
+    """A hint for a message: the nearest of the known names, or nothing; a number has no nearest spelling."""
     names = {str(k).lower(): k for k in known}
-    near = get_close_matches(str(name).lower(), names, n=1)
+    near = [] if isinstance(name, (int, float)) else get_close_matches(str(name).lower(), names, n=1)
     return f"did you mean {names[near[0]]}? " if near else ""
 
 

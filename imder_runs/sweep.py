@@ -34,10 +34,7 @@ def parse_list(text: str, known: Sequence, what: str) -> list:
     except ValueError:
         chosen = [text]
     if bad := [x for x in chosen if x not in known]:
-        named, expected = f"unknown {what}", "expected one or more of"
-        if kind is not str:  # numbers have no nearest spelling
-            raise UserError(f"{named} {bad[0]!r}: {expected} {known}, joined by commas")
-        raise unknown(named, bad[0], known, expected, ", joined by commas")
+        raise unknown(f"unknown {what}", bad[0], known, "expected one or more of", ", joined by commas")
     return list(dict.fromkeys(chosen))
 
 
