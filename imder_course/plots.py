@@ -7,8 +7,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from imder_course.style import (
     BESIDE,
@@ -79,6 +77,8 @@ def compare_latents(groups: Mapping[str, np.ndarray]) -> Figure:
     The first group determines the components and axis limits, and is grey in all panels. The title of a panel gives the
     share of points outside its limits.
     """
+    from sklearn.decomposition import PCA  # here and not above: slow to import, and few figures need it
+
     flat = {name: x.reshape(len(x), -1) for name, x in groups.items()}
     (first, truth), *others = flat.items()
     components = PCA(2).fit(truth)
@@ -104,6 +104,9 @@ def compare_latents(groups: Mapping[str, np.ndarray]) -> Figure:
 
 def tsne_by_modality(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 0) -> Figure:
     """t-SNE of true and recovered latents, modality -> two arrays (N, D, T); one colour and marker per modality."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     flat = np.concatenate([x.reshape(len(x), -1) for pair in groups.values() for x in pair])
     flat = PCA(min(30, *flat.shape), random_state=seed).fit_transform(flat)
     points = TSNE(perplexity=min(30.0, (len(flat) - 1) / 3), init="pca", random_state=seed).fit_transform(flat)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from imder_lib.files import write_text
 
@@ -63,7 +63,7 @@ def pattern_letters(pattern: str) -> str:
 def interval(values: pd.Series) -> tuple[float, float, float, float]:
     """Mean, standard deviation and 95 % interval of the mean (Student's t); for one value, the last three are NaN."""
     n, mean, std = len(values), float(values.mean()), float(values.std())
-    half = float(stats.t.ppf(0.975, n - 1)) * std / n**0.5 if n > 1 else np.nan
+    half = float(scipy.stats.t.ppf(0.975, n - 1)) * std / n**0.5 if n > 1 else np.nan
     return mean, std, mean - half, mean + half
 
 

@@ -7,8 +7,6 @@ steps. Pixels 0 to 16 are mapped to -1 (paper) to .88 (ink) without 0, because a
 import hashlib
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from imder_lib.data.schema import MultimodalData, Split
 
@@ -19,6 +17,9 @@ CENTRE = 8.5  # between two pixel values
 
 def digits(seed: int = 0) -> MultimodalData:
     """Modalities top (N, 8, 3), middle (N, 8, 2), bottom (N, 8, 3), classes 0 to 9; seed: of the stratified split."""
+    from sklearn.datasets import load_digits  # here and not above: slow to import, and few commands need it
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     images = (images.reshape(-1, 8, 8) / CENTRE - 1).astype(np.float32)  # (N, row, column)
     rest, test = train_test_split(np.arange(len(labels)), test_size=SIZES["test"], stratify=labels, random_state=seed)

@@ -4,9 +4,6 @@ import warnings
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import RidgeCV
-from sklearn.neural_network import MLPRegressor
 from torch import Tensor
 
 from imder_lib.data.schema import MultimodalData, Split
@@ -28,6 +25,8 @@ def fit_encoders(model: IMDer, data: MultimodalData, rows: Tensor) -> Ridge:
 
     ``rows`` (n,) are training samples whose modalities are all observed. Returns the ridge regression.
     """
+    from sklearn.linear_model import RidgeCV  # here and not above: slow to import, and few commands need it
+
     labels, D = data.train.labels[rows.numpy()], model.config.dim
     labels = np.eye(data.classes)[labels] if data.classes else labels[:, None]
     pooled, scales, components = {}, {}, {}
@@ -84,6 +83,9 @@ def fit_readout(
         ridge: of :func:`fit_encoders`, which has set the encoders.
         train, valid: time averages of the latents (n, M D), see :func:`Fusion.averages`, and labels (n,).
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPRegressor
+
     (x, y), readout, mean = train, model.fusion.readout, train[0].mean(0)
     network = MLPRegressor(
         hidden_layer_sizes=(HIDDEN, HIDDEN), alpha=1.0, early_stopping=len(x) >= 50, max_iter=300, random_state=0

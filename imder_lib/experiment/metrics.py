@@ -5,8 +5,7 @@ from functools import partial
 
 import numpy as np
 import torch.nn.functional as F
-from scipy.stats import norm
-from sklearn.metrics import accuracy_score, f1_score
+from scipy.special import ndtri
 from torch import Tensor
 
 from imder_lib.errors import UserError
@@ -24,6 +23,8 @@ def metrics(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
     mae: in units of the label. corr: Pearson correlation, 0 if predictions or labels are constant. acc2 and f1 are NaN
     if every label is 0.
     """
+    from sklearn.metrics import accuracy_score, f1_score  # here and not above: slow to import
+
     p, y = np.asarray(prediction, float).reshape(-1), np.asarray(label, float).reshape(-1)
     if p.shape != y.shape or not len(y):
         raise UserError(f"expected one prediction per label, got {p.shape} and {y.shape}")
@@ -66,6 +67,8 @@ def class_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, float
         probability: (N, C), finite; the class of largest probability is the prediction.
         label: (N,), integers from 0 to C - 1.
     """
+    from sklearn.metrics import accuracy_score, f1_score
+
     p, y = np.asarray(probability, float), np.asarray(label).reshape(-1)
     if p.ndim != 2 or len(p) != len(y) or not len(y) or not np.isfinite(p).all():
         raise UserError(f"expected finite probabilities (N, C), one row per label, got {p.shape} and {y.shape}")
@@ -79,4 +82,4 @@ def class_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, float
 def coverage(mean: np.ndarray, std: np.ndarray, label: np.ndarray) -> dict[str, float]:
     """Share of labels in the central 50, 80 and 95 % intervals of normals with means and standard deviations (N,)."""
     off = np.abs(np.asarray(label) - mean) / std
-    return {f"cover{p}": float(np.mean(off <= norm.ppf(0.5 + p / 200))) for p in LEVELS}
+    return {f"cover{p}": float(np.mean(off <= ndtri(0.5 + p / 200))) for p in LEVELS}
