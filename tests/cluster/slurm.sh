@@ -1,6 +1,6 @@
 #!/bin/bash
-# Start SLURM on this machine alone, on loopback, run a command with it, and end it again:
-#   tests/cluster/slurm.sh COMMAND ARGUMENT...
+# Start SLURM on this machine alone, on loopback, wait until it has done a batch job, and end it again:
+#   tests/cluster/slurm.sh ARGUMENT-OF-SBATCH...
 # Needs root and Debian's packages slurm-wlm and munge. The state lies in a temporary folder.
 set -eu
 home=$(mktemp -d /tmp/slurm.XXXXXX)
@@ -59,4 +59,6 @@ if ! sinfo --noheader --format=%T | grep -q idle; then
     tail -n 20 "$home"/slurm*.log >&2
     exit 1
 fi
-"$@"
+job=$(sbatch --parsable "$@")
+while [ -n "$(squeue --noheader --job "$job")" ]; do sleep 0.2; done  # sbatch --wait may look half a minute later
+scontrol show job "$job" | grep -q JobState=COMPLETED

@@ -112,7 +112,6 @@ def test_problems_of_form_are_reported(tmp_path, edit, message):
 
 def test_form_as_a_command(tmp_path):
     command, root = [sys.executable, "-m", "tools.form"], NOTEBOOKS.parent
-    assert subprocess.run([*command, ALL[0]], cwd=root).returncode == 0
     (tmp_path / "no.ipynb").write_text("{")
     bad = subprocess.run([*command, ALL[0], tmp_path / "no.ipynb"], cwd=root, capture_output=True, text=True)
     assert bad.returncode == 1

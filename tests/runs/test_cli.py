@@ -173,6 +173,13 @@ def test_an_interruption_is_said_and_leaves_no_folder(imder, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_it_starts_without_packages_that_few_commands_need():
+    code = "import sys, imder_runs.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in loaded
+    assert not {"sklearn", "scipy.stats", "seaborn", "nbformat", "papermill", "distributed"} & set(loaded)
+
+
 def test_usage_errors(imder):
     assert "reproduce" in imder("--help")[1]
     for arguments in (["reproduec"], ["check"], ["check", "a", "b"]):

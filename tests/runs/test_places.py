@@ -54,7 +54,10 @@ def test_buttons_open_the_first_notebook():
 def test_bad_repository_names_raise(bad):
     with pytest.raises(UserError, match="OWNER/NAME"):
         launch.buttons(bad)
-    done = subprocess.run([sys.executable, "-m", "tools.launch", bad], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_bad_repository_name_is_one_line():
+    done = subprocess.run([sys.executable, "-m", "tools.launch", "a/b/c"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
 
