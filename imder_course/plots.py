@@ -81,7 +81,7 @@ def compare_latents(groups: Mapping[str, np.ndarray]) -> Figure:
 
     flat = {name: x.reshape(len(x), -1) for name, x in groups.items()}
     (first, truth), *others = flat.items()
-    components = PCA(2).fit(truth)
+    components = PCA(2, random_state=0).fit(truth)  # of many values, scikit-learn estimates them by random projections
     behind = components.transform(truth)
     reach, span = 3 * behind.std(axis=0), 5 * truth.std()
     figure, (*clouds, right) = row(len(flat), 3.7, 3.7)
