@@ -19,11 +19,12 @@ from imder_lib.experiment.evaluation import evaluate
 from imder_lib.experiment.training import FitResult, fit
 from imder_lib.files import write_text
 from imder_lib.model.imder import IMDer
+from imder_runs.extension import file_hash, load_extension
 from imder_runs.pretrain import like_pretrained, load_pretrained, pretrain, read_pretrained
 from imder_runs.setup import Run, default_device, start_run
 
 CHANGED = ("model", "train", "sampler")  # groups of settings, see Run.changes
-PLACES = ("dataset", "pretrained")  # settings that are paths: the hashes of the files stand for them
+PLACES = ("dataset", "pretrained", "extension")  # settings that are paths: the hashes of the files stand for them
 METRICS = "metrics.json"  # rows of the test; none in a fusion stage
 PRETRAINED = "pretrained.safetensors"  # of a cell of kind "shared"
 
@@ -68,6 +69,10 @@ def environment_hash() -> str:
 
 def run_of(settings: Mapping[str, Any], folder: Path, stage: Path | None) -> Run:
     """The run that a cell's settings describe; ``stage`` is the folder of the fusion stage that it needs."""
+    if path := settings.get("extension", ""):
+        load_extension(path)
+        if file_hash(path) != settings["extension_sha256"]:
+            raise UserError(f"{path} has changed since the sweep was started: start the sweep again")
     if settings["environment"] != environment_hash():
         raise UserError("this worker has other package versions than the sweep: install requirements.lock on both")
     pretrained = str(stage / PRETRAINED) if stage and (stage / PRETRAINED).exists() else settings["pretrained"]

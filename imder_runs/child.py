@@ -42,7 +42,8 @@ def _watch(parent: int) -> None:
 def main() -> None:
     job = json.load(sys.stdin)
     threading.Thread(target=_watch, args=[job["parent"]], daemon=True).start()
-    # jsonschema would use it to check addresses, and building its grammar takes seconds; notebooks hold no address.
+    # jsonschema would use it to check addresses, and building its grammar takes seconds; nothing here
+    # checks the format of addresses.
     sys.modules["rfc3987_syntax"] = None
     import papermill  # slow: the parent is watched first
 

@@ -22,8 +22,10 @@ from imder_runs.axes import axes, combinations, varied
 from imder_runs.cells import CHANGED, Cell, environment_hash
 from imder_runs.comparison import COMPARED
 from imder_runs.describe import sentiment_scale
+from imder_runs.extension import extension_of, load_extension
 from imder_runs.profiles import find_profile
 from imder_runs.setup import Run, check_start, parse_seeds, start_run
+from imder_runs.text import weights_hash
 
 LARGEST = 100_000  # characters of a grid
 LISTS = ("dataset", "recipe", "recoverers", "seeds", "protocols", "rates", "patterns", "imbalanced")
@@ -55,12 +57,16 @@ class Grid(Settings):
     model: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
+    extension: str = ""  # a Python file that registers recoverers (in RECOVERERS and COMPARED) or samplers
 
     def __post_init__(self) -> None:
         for name in LISTS:
             value = getattr(self, name)
             setattr(self, name, value if isinstance(value, list) else [value])
         super().__post_init__()
+        if self.extension:
+            self.extension = str(Path(self.extension).resolve())
+            load_extension(self.extension)
         self.recipe = _listed("recipe", self.recipe, RECIPES)
         self.recoverers = _listed("recoverer", self.recoverers, COMPARED)
         self.protocols = _listed("protocol", self.protocols, PROTOCOLS)
@@ -79,6 +85,10 @@ class Grid(Settings):
                             f"got {self.fusion!r}")  # fmt: skip
         self.dataset = [d if d in NAMES else str(Path(d).resolve()) for d in _listed("dataset", self.dataset)]
         self.pretrained = self.pretrained and str(Path(self.pretrained).resolve())
+        if "released" in self.recipe and "rate" in self.train:
+            raise UserError("train.rate: recipe released trains a model for each of rates: leave it out")
+        if self.pretrained and "fusion" in self.train:
+            raise UserError("train.fusion: pretrained takes the place of the fusion stage: leave one of them out")
         axes(self.changes)
 
     @property
@@ -133,6 +143,8 @@ def plan(grid: Grid) -> list[Cell]:
     given = {k: getattr(grid, k) for k in ("text", "pretrained", "epochs", "steps")}
     seeds = ",".join(map(str, grid.seeds))
     runs = {d: start_run(d, grid.profile, seeds, ".", create=False, **given) for d in grid.dataset}
+    # The features of BERT replace the file's, so its weights belong to the data.
+    bert = {"bert_sha256": weights_hash(next(iter(runs.values())).bert())} if grid.text != "features" else {}
     for (dataset, run), changes in product(runs.items(), combinations(grid.changes)):
         run = replace(run, changes=changes)
         if "released" in grid.protocols and not rates_of("released", run.data.modalities):
@@ -141,9 +153,10 @@ def plan(grid: Grid) -> list[Cell]:
         run.model_config()
         check_start(run, grid.recipe, grid.rates)
         rates = grid.rates or rates_of("random", run.data.modalities)
-        head = _head(grid, run, dataset, changes)
+        head = _head(grid, run, dataset, changes) | bert
         name = re.sub(r"[^\w.]", "_", run.data.name)
         label = f"{name}-{head['varied']}" if head["varied"] else name
+        sampler = changes["sampler"].get("name", "")
         tested = {r: cases_of(grid, rates, run.data.modalities, r) for r in (None, *rates)}
         for seed in grid.seeds:
             stage = _stage(grid, head, name, seed)
@@ -153,10 +166,12 @@ def plan(grid: Grid) -> list[Cell]:
             for recoverer in grid.recoverers if "staged" in grid.recipe else ():
                 own = {"kind": "cell", "seed": seed, "recipe": "staged", "recoverer": recoverer, "rate": None}
                 own["cases"] = tested[None]
+                own |= extension_of(grid.extension, recoverer, sampler)
                 out.append((seed, Cell(f"{label}-{recoverer}-seed{seed}", head | own, needs)))
             for rate in rates if "released" in grid.recipe else ():
                 own = {"kind": "cell", "seed": seed, "recipe": "released", "recoverer": "released", "rate": rate}
                 own["cases"] = tested[rate]
+                own |= extension_of(grid.extension, sampler)
                 out.append((seed, Cell(f"{label}-joint-rate{rate}-seed{seed}", head | own, needs)))
     order = {seed: i for i, seed in enumerate(grid.seeds)}
     return [*stages.values(), *(cell for _, cell in sorted(out, key=lambda pair: order[pair[0]]))]

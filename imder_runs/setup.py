@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -199,16 +200,24 @@ def start_run(
     sizes = find_profile(profile).sizes
     data = load_data(dataset, root=HOME / "data", standardise=dataset not in NAMES, sizes=sizes)
     run = Run(data, profile, parse_seeds(seeds), Path(out).resolve(), **settings)
-    if download_bert and run.text == "features":
-        raise UserError("text 'features' needs no BERT: leave the download out, or choose another text route")
+    if download_bert:
+        get_bert(run.text)
+    if run.pretrained and run.text == "features" and pretrained_bert(read_pretrained(run.pretrained)):
+        warnings.warn(f"{run.pretrained} was trained on features of the BERT that it holds, but text 'features' takes "
+                      "those of the data file: text 'bert-frozen' takes the BERT's", stacklevel=2)  # fmt: skip
     try:
         if create:
             run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(run.folder, error) from None
-    if download_bert:
-        local_bert(BERT_FOLDER, download=True)
     return run.with_bert()
+
+
+def get_bert(text: str) -> None:
+    """Download BERT, which the text route needs, if it is not in pt/."""
+    if text == "features":
+        raise UserError("text 'features' needs no BERT: leave the download out, or choose another text route")
+    local_bert(BERT_FOLDER, download=True)
 
 
 def check_start(run: Run, recipes: Sequence[str] = ("staged",), rates: Sequence[float] = ()) -> None:

@@ -16,6 +16,7 @@ from imder_runs.grid import read_grid
 from imder_runs.outcome import compare, status
 from imder_runs.profiles import find_profile
 from imder_runs.reproduce import Folder, ProfileName, Settings, grid_of, open_run
+from imder_runs.setup import get_bert
 from imder_runs.sweep import Workers, parse_list, sweep
 
 IN_GRID = ("dataset", "profile", "seeds", "recipe", "text", "pretrained", "epochs", "steps", "rates")
@@ -57,7 +58,10 @@ def sweep_alone(settings: SweepSettings) -> Path | None:
         usual = asdict(SweepSettings()) | {"seeds": find_profile(settings.profile).seeds}
         if given := [k for k in IN_GRID if getattr(settings, k) != usual[k]]:
             raise UserError(f"{settings.grid} says what to train: write {', '.join(given)} there")
-        sweep(read_grid(settings.grid), folder, workers, **rest)
+        grid = read_grid(settings.grid)
+        if settings.download_bert:
+            get_bert(grid.text)
+        sweep(grid, folder, workers, **rest)
         return None if settings.dry_run else folder / "tables"
     recipes = parse_list(settings.recipe, list(RECIPES), "recipe")
     rates = parse_list(settings.rates, RATES, "rate") if settings.rates else []

@@ -77,7 +77,8 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
 
     Args:
         table: rows of :func:`imder_lib.evaluate` for one recipe and any number of seeds.
-        protocol: only "fixed" and "random" have published results.
+        protocol: "fixed", "random" and "released" have published results. Those at a rate were measured under the
+            authors' masks, "released", and stand beside both.
         sentiment: False: only MAE and correlation.
     """
     kit = table[(table["protocol"] == protocol) & (table["method"] == "imder")]
@@ -90,9 +91,10 @@ def beside_published(table: pd.DataFrame, dataset: str, protocol: str, *, sentim
         size = max(case.count("+") for case in groups)
         incomplete = [case for case in groups if case.count("+") < size]
         groups |= {f"average of {len(incomplete)} incomplete": incomplete, f"average of all {len(groups)}": [*groups]}
-    key = {"fixed": pattern_letters, "random": float}.get(protocol, str)
+    key = {"fixed": pattern_letters, "random": float, "released": float}.get(protocol, str)
     paper = published(dataset)
-    paper = paper[(paper["protocol"] == protocol) & paper["method"].str.startswith("IMDer")]
+    measured = "random" if protocol == "released" else protocol
+    paper = paper[(paper["protocol"] == measured) & paper["method"].str.startswith("IMDer")]
     paper = paper.assign(key=paper["case"] if protocol == "fixed" else paper["case"].astype(float))
     rows = []
     for metric in (m for m in (*percent, "mae", "corr", "acc", "f1_weighted", "f1_macro") if m in kit):

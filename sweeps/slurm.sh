@@ -20,7 +20,8 @@ done
 "$bin/dask" scheduler --protocol tls --port 0 --no-dashboard --scheduler-file "$keys/scheduler.json" &
 gpu=()
 [ -z "${SLURM_GPUS_PER_TASK:-}" ] || gpu=(--resources GPU=1)
-srun "$bin/dask" worker --protocol tls --scheduler-file "$keys/scheduler.json" --nthreads 1 --memory-limit 0 \
+# srun does not take --cpus-per-task over from sbatch
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" "$bin/dask" worker --protocol tls --scheduler-file "$keys/scheduler.json" --nthreads 1 --memory-limit 0 \
     --no-dashboard --local-directory "${TMPDIR:-/tmp}" "${gpu[@]}" &
 workers=$!
 "$bin/imder" sweep "$grid" --out "$out" --scheduler-file "$keys/scheduler.json" &

@@ -1,11 +1,12 @@
 """A copy of the kit for students: python -m tools.handout [FOLDER]; by default build/handout.
 
-It holds the committed files, but no solutions, no teacher's guide and no tests. Its notebooks have no outputs.
+It holds what is committed, but no solutions, no teacher's guide, no tests and no tools. Its notebooks have no outputs.
 """
 
-import shutil
+import io
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import nbformat
@@ -13,31 +14,30 @@ import nbformat
 from imder_lib.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = ("notebooks/solutions/", "docs/teachers_guide.md", "tests/", "tools/", ".ci/", ".github/")
+LEFT_OUT = ("notebooks/solutions", "docs/teachers_guide.md", "tests", "tools", ".ci", ".github")
 
 
 def hand_out(folder: Path, root: Path = ROOT) -> int:
-    """Write the copy of the git checkout ``root`` to a new folder; return the number of its files.
+    """Write the copy of the newest commit of ``root`` to a new folder; return the number of its files.
 
     Raises:
         UserError: the folder exists, or ``root`` is no git checkout.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already: delete it, or name a new folder")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True)
-    if listed.returncode:
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=root, capture_output=True)
+    if archive.returncode:
         raise UserError(f"{root} is no git checkout, so it is not known which files belong to the kit")
-    names = [n for n in listed.stdout.split("\0") if n and not n.startswith(LEFT_OUT)]
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(root / name, folder / name)
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+        kept = [m for m in tar if not m.isdir() and not any(Path(m.name).is_relative_to(name) for name in LEFT_OUT)]
+        tar.extractall(folder, kept, filter="data")
     for path in sorted((folder / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, path)
-    return len(names)
+    return len(kept)
 
 
 if __name__ == "__main__":

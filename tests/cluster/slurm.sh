@@ -60,5 +60,8 @@ if ! sinfo --noheader --format=%T | grep -q idle; then
     exit 1
 fi
 job=$(sbatch --parsable "$@")
-while [ -n "$(squeue --noheader --job "$job")" ]; do sleep 0.2; done  # sbatch --wait may look half a minute later
-scontrol show job "$job" | grep -q JobState=COMPLETED
+# sbatch --wait may look half a minute later
+until state=$(squeue --noheader --states=all --format=%T --job "$job") &&
+    [[ -n $state && $state != @(PENDING|CONFIGURING|RUNNING|COMPLETING) ]]; do sleep 0.2; done
+echo "the job ended: $state"
+[ "$state" = COMPLETED ]

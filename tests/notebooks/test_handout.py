@@ -20,11 +20,15 @@ def test_it_holds_committed_files_without_answers(tmp_path):
         (root / name).write_text(nbformat.writes(nbformat.v4.new_notebook(cells=[cell])))
     subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
     subprocess.run(["git", "add", *KEPT, *LEFT], cwd=root, check=True)
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *who, "commit", "--quiet", "--message", "a"], cwd=root, check=True)
+    (root / "imder_lib/a.py").write_text("an answer that is not committed")
     out = tmp_path / "out"
     assert hand_out(out, root) == len(KEPT)
     assert sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()) == sorted(KEPT)
     copied = nbformat.read(out / KEPT[1], as_version=4).cells[0]
     assert (copied.source, copied.outputs, copied.execution_count) == ("1", [], None)
+    assert "answer" not in (out / "imder_lib/a.py").read_text()
     assert nbformat.read(root / KEPT[1], as_version=4).cells[0].outputs  # the original is unchanged
     with pytest.raises(UserError, match="exists already"):
         hand_out(out, root)

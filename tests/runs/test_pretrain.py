@@ -16,6 +16,7 @@ from imder_lib.model.bert import last_hidden
 from imder_runs import text as text_module
 from imder_runs.fake import write_fake
 from imder_runs.pretrain import like_pretrained, load_pretrained, pretrain, pretrained_bert, read_pretrained
+from imder_runs.setup import start_run
 from imder_runs.text import bert_features, build_bert
 
 WIDTHS = {"text": 12, "audio": 5, "vision": 20}
@@ -89,6 +90,8 @@ def test_finetuned_bert_has_its_own_learning_rate_and_is_stored(fake, tiny_confi
     assert same(built.state_dict(), bert.state_dict())
     frozen = bert_features(fake, built, tmp_path / "cache")  # as for the next stages
     load_pretrained(tiny_model(frozen.widths), read_pretrained(path))
+    with pytest.warns(UserWarning, match="text 'bert-frozen' takes the BERT's"):
+        start_run("synthetic", "smoke", "1", tmp_path, create=False, pretrained=str(path))
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["checkpoint.pt", "history.csv"]
 
 

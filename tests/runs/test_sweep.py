@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from imder_lib import UserError, load_data, model_preset, train_preset
 from imder_lib.data.missing import RATES
 from imder_lib.experiment.training import BEST_EPOCH
 from imder_runs import reproduce as reproduce_module
+from imder_runs import setup, sweep_commands
 from imder_runs.cli import main
 from imder_runs.comparison import COMPARED, train_compared
 from imder_runs.fake import write_fake
@@ -95,6 +98,9 @@ def test_the_identity_of_a_cell_is_what_it_computes(data, tmp_path):
         ("imbalanced: 0.1\nprotocols: imbalanced", "imbalanced must be tables of rates"),
         ("imbalanced: {text: 0.1}", "imbalanced must be tables of rates, with protocol imbalanced"),
         ("recipe: released\nfusion: seed", "fusion must be seed or shared, and shared for recipe released"),
+        ("recipe: released\ntrain: {rate: 0.3}", "train.rate: recipe released trains a model for each of rates"),
+        ("pretrained: p.pth\ntrain: {fusion: {lr: 1}}", "train.fusion: pretrained takes the place"),
+        ("extension: mine.txt", "extension must be a Python file"),
         ("- a", "expected lines such as"),
         ("a: [", "is no YAML"),
         ("a: &x [1]\nseeds: *x", "aliases (*name) are not read"),
@@ -228,6 +234,60 @@ def test_a_grid_from_the_command_line(imder, tmp_path):
     assert over == "text, audio, vision, text+audio, text+vision, audio+vision"
 
 
+MINE = """
+from imder_lib.model.recoverers import RECOVERERS
+from imder_lib.model.recovery import MeanFill
+from imder_runs.comparison import COMPARED
+
+
+class Half(MeanFill):
+    def forward(self, latents, available, noise=None, sampler=None, callback=None):
+        full = super().forward(latents, available)
+        return self.fill(latents, available, {m: x / 2 for m, x in full.items()})
+
+
+RECOVERERS["half"] = Half
+COMPARED["half"] = {"recoverer": "half"}
+"""
+
+
+def test_a_grid_with_a_recoverer_of_the_users(tmp_path):
+    """In a command of its own, as a user gives it: each cell is a process that reads the file again."""
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "grid.yaml").write_text(
+        "profile: smoke\nseeds: 1\nrecoverers: [dropout, half]\nepochs: 1\nsteps: 2\npatterns: [text]\n"
+        "protocols: fixed\nextension: mine.py\n"
+    )
+    command = [sys.executable, "-m", "imder_runs.cli", "sweep", "grid.yaml", "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(tmp_path / "out" / "results.csv").query("method == 'imder'")
+    assert set(found["recoverer"]) == {"dropout", "half"}
+    assert found["mae"].nunique() == 2
+    before = {p.name for p in (tmp_path / "out" / "cells").iterdir()}
+    (tmp_path / "mine.py").write_text(MINE.replace("x / 2", "x / 3"))
+    again = subprocess.run([*command, "--dry-run"], cwd=tmp_path, capture_output=True, text=True).stdout.splitlines()
+    assert len(again) == 2  # another code is another cell; those of the kit's recoverers stay
+    assert again[0].startswith("synthetic-half-seed1-")
+    assert again[0] not in before
+    (tmp_path / "mine.py").write_text("1 / 0")
+    bad = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
+    assert "mine.py ends in an error: ZeroDivisionError" in bad.stderr
+
+
+def test_bert_is_downloaded_for_a_grid_too(imder, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(setup, "local_bert", lambda folder, download=False: asked.append(download))
+    monkeypatch.setattr(sweep_commands, "sweep", lambda *args, **kw: None)
+    grid = tmp_path / "grid.yaml"
+    for text in ("features", "bert-frozen"):
+        grid.write_text(f"profile: smoke\ntext: {text}\n")
+        code, _, error = imder("sweep", grid, "--out", tmp_path / "out", "--download-bert")
+        assert ("needs no BERT" in error) == (code == 2) == (text == "features")
+    assert asked == [True]
+
+
 def test_interval_against_scipy():
     v = pd.Series([0.1, 0.4, 0.2, 0.5])
     mean, std, low, high = interval(v)
@@ -258,6 +318,12 @@ def test_averages_and_published_results():
     mae = table[(table["metric"] == "mae") & (table["case"] == "text") & (table["method"] == "")]
     assert mae.empty  # the re-run has a value, so there is no blank row
     assert table[(table["metric"] == "acc7") & (table["case"] == "text")]["method"].tolist() == ["IMDer (re-run)"]
+
+
+def test_published_rates_stand_beside_the_masks_of_the_release():
+    tables = [beside_published(rows([0.3, 0.5], [0.8, 0.7], p), "mosi", p) for p in ("random", "released")]
+    assert tables[0]["published"].notna().any()
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_other_data_have_no_published_results():
