@@ -140,11 +140,14 @@ def test_a_resumed_run_gives_exactly_the_same_results(recipe, after, data, tiny_
 
 
 SCRIPT = """
-import signal, sys
+import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell passes on an ignored one
 sys.path.insert(0, {tests!r})
 from conftest import WIDTHS, tiny_model
 from imder_lib import TrainConfig, changed, fit, load_data
+from imder_lib.experiment import trainer
+write = trainer.write_checkpoint
+trainer.write_checkpoint = lambda *args: (write(*args), time.sleep({pause}))
 data = load_data("synthetic", sizes={{"train": 48, "valid": 16, "test": 24}}, widths=WIDTHS, steps=10)
 stages = {{"fusion": {{"epochs": 15}}, "diffusion": {{"epochs": 1}}, "adapt": {{"epochs": 1, "patterns": 1}}}}
 config = changed(TrainConfig(seed=3, batch_size=16), **stages)
@@ -152,9 +155,9 @@ fit(tiny_model(), data, config, {out!r}, resume=True)
 """
 
 
-def start(out):
-    """A training in a process of its own."""
-    code = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(out))
+def start(out, pause=0):
+    """A training in a process of its own, with a pause in seconds after each checkpoint."""
+    code = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(out), pause=pause)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -168,7 +171,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_can_be_resumed(sign, tmp_path, whole):
-    cut = start(tmp_path / "cut")
+    cut = start(tmp_path / "cut", pause=2)  # it must not end before the signal comes, however busy the machine is
     while cut.poll() is None and not (tmp_path / "cut" / "checkpoint.pt").exists():
         time.sleep(0.02)
     os.kill(cut.pid, sign)
