@@ -17,6 +17,7 @@ from imder_lib.data.missing import PROTOCOLS, nominal_rate
 from imder_lib.errors import UserError, unknown
 from imder_lib.experiment.cases import Case, cases, rates_of
 from imder_lib.experiment.training import RECIPES
+from imder_lib.model.recoverers import RECOVERERS
 from imder_lib.settings import Settings
 from imder_runs.axes import axes, combinations, varied
 from imder_runs.cells import CHANGED, Cell, environment_hash
@@ -69,6 +70,9 @@ class Grid(Settings):
             load_extension(self.extension)
         self.recipe = _listed("recipe", self.recipe, RECIPES)
         self.recoverers = _listed("recoverer", self.recoverers, COMPARED)
+        for name in self.recoverers:
+            if (used := COMPARED[name].get("recoverer")) not in RECOVERERS:
+                raise unknown(f"recoverer {name!r} of COMPARED is to use RECOVERERS, which lacks", used, RECOVERERS)
         self.protocols = _listed("protocol", self.protocols, PROTOCOLS)
         self.seeds = parse_seeds(",".join(map(str, self.seeds)) or find_profile(self.profile).seeds)
         if any(isinstance(r, bool) or not isinstance(r, int | float) for r in self.rates):

@@ -3,6 +3,7 @@
 It holds what is committed, but no solutions, no teacher's guide, no tests and no tools. Its notebooks have no outputs.
 """
 
+import argparse
 import io
 import subprocess
 import sys
@@ -41,8 +42,10 @@ def hand_out(folder: Path, root: Path = ROOT) -> int:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("build/handout"), help="a new one")
+    out = parser.parse_args().folder
     try:
-        out = Path(sys.argv[1] if len(sys.argv) > 1 else "build/handout")
         print(f"{out}: {hand_out(out)} files")
     except UserError as error:
         sys.exit(str(error))

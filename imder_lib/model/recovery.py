@@ -141,12 +141,13 @@ class Recoverer(nn.Module, ABC):
             modality -> (K, B, D, T), the given latents where available
         """
         draws, whole = whole_number("draws", draws), callback is not None or not isinstance(noise, SampleNoise)
-        out = {m: latents[m].new_empty(draws, *latents[m].shape) for m in self.modalities}
+        seen = {m: latents[m].masked_fill(~available[:, i, None, None], 0) for i, m in enumerate(self.modalities)}
+        out = {m: x.new_empty(draws, *x.shape) for m, x in seen.items()}
         with computing(self.config.precision, available.device):
             for k, rows in passes(draws, len(available), available.device, whole):
-                many = {m: x[rows].repeat(len(k), 1, 1) for m, x in latents.items()}
-                source = noise if whole else noise.draws(k, rows)
-                for m, x in self(many, available[rows].repeat(len(k), 1), source, sampler, callback).items():
+                many = {m: x[rows].repeat(len(k), 1, 1) for m, x in seen.items()}
+                own = noise if whole else noise.draws(k, rows)
+                for m, x in self(many, available[rows].repeat(len(k), 1), own, sampler, callback).items():
                     out[m][k.start : k.stop, rows] = x.unflatten(0, (len(k), -1))
         return out
 
@@ -168,11 +169,9 @@ class Recoverer(nn.Module, ABC):
     def fill(self, latents: Mapping[str, Tensor], available: Tensor, values: Mapping[str, Tensor]) -> Latents:
         """Latents, with ``values[m]`` (broadcast over B) where modality m is missing; padding stays zero."""
         valid = self.missing_steps(latents, available)
-        out = {}
-        for i, m in enumerate(self.modalities):
-            value = values[m] if valid is None else values[m] * valid
-            out[m] = torch.where(available[:, i, None, None], latents[m], value)
-        return out
+        values = values if valid is None else {m: x * valid for m, x in values.items()}
+        given = dict(zip(self.modalities, available[:, :, None, None].unbind(1), strict=True))
+        return {m: torch.where(given[m], latents[m], values[m]) for m in self.modalities}
 
 
 class ZeroFill(Recoverer):

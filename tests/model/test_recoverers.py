@@ -13,6 +13,7 @@ from imder_lib import UserError
 from imder_lib.config import KIT, PRESETS, model_preset
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import SAMPLERS, Sampler
+from imder_lib.model.recovery import ZeroFill
 from imder_lib.model.regression import PENALTIES, LinearMean, windows
 
 MIXED = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 1]], dtype=torch.bool)
@@ -97,6 +98,18 @@ def test_recovery_and_prediction_in_passes_of_few_rows(monkeypatch):
     assert max(n for _, n in sizes) == 4
     for m in WIDTHS:
         torch.testing.assert_close(drawn[m], whole[m], rtol=1e-3, atol=1e-3)
+
+
+def test_a_recoverer_that_reads_what_is_missing_finds_zeros():
+    class Reads(ZeroFill):
+        def forward(self, latents, available, noise=None, sampler=None, callback=None):
+            return dict(latents)
+
+    given = latents()
+    for m, x in Reads(tiny_model().config).recover(given, MIXED, draws=2).items():
+        place = list(WIDTHS).index(m)
+        expected = given[m] * MIXED[:, place, None, None]
+        assert torch.equal(x, expected[None].expand_as(x))
 
 
 def test_guidance_scales_the_effect_of_the_condition():

@@ -116,7 +116,8 @@ def test_form_as_a_command(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(NOTEBOOKS.parent / "tools" / "form.py"), run_name="__main__")
         assert int(end.value.code) == code
-        assert capsys.readouterr().out.count("is no notebook") == code
+        out = capsys.readouterr().out
+        assert out.count("\n") == out.count("is no notebook") == code
 
 
 @pytest.fixture(scope="module")

@@ -276,6 +276,12 @@ def test_a_grid_with_a_recoverer_of_the_users(tmp_path):
     assert "mine.py ends in an error: ZeroDivisionError" in bad.stderr
 
 
+def test_a_row_of_the_comparison_needs_its_recoverer(monkeypatch):
+    monkeypatch.setitem(COMPARED, "mine", {"recoverer": "regresion"})
+    with pytest.raises(UserError, match=r"'mine' of COMPARED .* 'regresion': did you mean regression"):
+        small(recoverers=["mine"])
+
+
 def test_bert_is_downloaded_for_a_grid_too(imder, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(setup, "local_bert", lambda folder, download=False: asked.append(download))
