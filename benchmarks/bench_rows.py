@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Call, Case
 from benchmarks.plain import plain_model
-from imder_course.posterior_check import posterior_check
 from imder_lib.config import RELEASED_SAMPLER, TrainConfig, model_preset, train_preset
 from imder_lib.data.missing import availability, available_columns
 from imder_lib.data.schema import MultimodalData
@@ -141,7 +140,7 @@ def recovery(sizes: Sizes) -> Iterator[Case]:
 
 def training_step(model: nn.Module, stage: Stage, available: Tensor | None = None) -> Call:
     """A call that makes one step: the stage's loss, gradients, clipping, AdamW; always on the same batch."""
-    optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.settings.weight_decay)
+    optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.settings.weight_decay, fused=True)
     parameters = [p for group in stage.groups() for p in group["params"]]
     rows, generator = torch.arange(stage.size)[: stage.settings.batch_size], torch.Generator().manual_seed(1)
 
@@ -149,8 +148,8 @@ def training_step(model: nn.Module, stage: Stage, available: Tensor | None = Non
         model.eval()
         for part in stage.parts:
             part.train()
-        loss = stage.loss(rows, generator, available)
         optimiser.zero_grad()
+        loss = stage.loss(rows, generator, available)
         loss.backward()
         nn.utils.clip_grad_value_(parameters, 1.0)
         optimiser.step()
@@ -193,9 +192,9 @@ def _joint_step(model: IMDer, data: MultimodalData, available: Tensor) -> Call:
 
     def step() -> None:
         model.train()
+        optimiser.zero_grad()
         out = model(batch.features, available, with_losses=True, generator=generator)
         loss = (out.prediction - batch.labels).abs().mean() + 0.1 * sum(out.losses.values())
-        optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_value_(model.parameters(), 1.0)
         optimiser.step()
@@ -209,6 +208,8 @@ def _data(sizes: Sizes) -> MultimodalData:
 
 def check(sizes: Sizes) -> Iterator[Case]:
     """The posterior check of one pattern."""
+    from imder_course.posterior_check import posterior_check  # needs POT, which gpu.py does not
+
     model, data, draws = _kit(), _data(sizes), 2 * sizes.draws
     latents, n = _latents(model, sizes.part), sizes.part
     row = available_columns([("text",)], model.modalities).expand(n, -1)

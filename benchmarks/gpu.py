@@ -13,18 +13,19 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import types
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from benchmarks.gpu_calls import MODALITIES, calls, compiled, graphs, rates
+from benchmarks.gpu_calls import MODALITIES, calls, compiled, convolutions, graphs, rates
 from benchmarks.measure import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = {"numpy": "numpy", "scipy": "scipy", "pandas": "pandas", "sklearn": "scikit-learn", "tqdm": "tqdm",
-          "safetensors": "safetensors", "IPython": "ipython", "ot": "POT"}  # fmt: skip
+          "safetensors": "safetensors", "IPython": "ipython"}  # fmt: skip
 TOLERANCE = 1e-4  # of predictions, CPU against GPU in float32
 
 
@@ -79,8 +80,14 @@ def larger(name: str) -> Callable[[torch.device, bool, dict], object]:
 
 
 ROWS: dict[str, Callable] = {
-    **{f.__name__: (lambda device, quick, known, f=f: f(device, quick)) for f in (rates, parity, calls, graphs)},
-    **{name: larger(name) for name in ("steps", "epochs", "recovery", "evaluation", "projection")},
+    **{
+        f.__name__: (lambda device, quick, known, f=f: f(device, quick))
+        for f in (rates, parity, calls, graphs, convolutions)
+    },
+    **{
+        name: larger(name)
+        for name in ("steps", "graphed_steps", "epochs", "recovery", "evaluation", "projection", "crowd")
+    },
     "compiled": lambda device, quick, known: compiled(device, quick),  # last: it may take the rest of the time
 }
 
@@ -107,7 +114,8 @@ def main() -> None:
         only_submodules()
     from imder_lib.nets.precision import computing  # after only_submodules
 
-    head = settings(device) | {"missing_packages": lacking, "quick": args.quick}
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    head = settings(device) | {"version": version, "missing_packages": lacking, "quick": args.quick}
     if device.type == "cuda":
         query = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
         head["driver"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()

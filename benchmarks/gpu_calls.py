@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.measure import matrix_product, peak_memory, seconds
+from benchmarks.graphs import EAGER, Graphed
+from benchmarks.measure import count_flops, matrix_product, peak_memory, seconds
 
 MODALITIES = ("text", "audio", "vision")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -80,6 +83,7 @@ def calls(device: torch.device, quick: bool) -> list[dict[str, object]]:
             x = arguments(B)
             exact = first(net(*x))
             row = {"net": name, "batch": B, "ms": {}, "error": {}}
+            row["gflop"] = count_flops(lambda net=net, x=x: net(*x)) / 1e9
             for kind in PRECISIONS:
                 with computing(kind, device):
                     row["ms"][kind] = 1e3 * timed(lambda net=net, x=x: net(*x))
@@ -92,28 +96,78 @@ def calls(device: torch.device, quick: bool) -> list[dict[str, object]]:
     return rows
 
 
-@torch.no_grad()
-def graphs(device: torch.device, quick: bool) -> dict[str, object]:
-    """The same calls replayed as CUDA graphs: ms, and how much of a call was launches."""
+def graphs(device: torch.device, quick: bool) -> list[dict[str, object]]:
+    """The nets with and without CUDA graphs: ms of a call and of a training pass, and how far the results differ."""
     if device.type != "cuda":
         raise ValueError("CUDA graphs need a CUDA device")
-    found: dict[str, object] = {}
+    rows = []
     for name, (net, _, arguments) in nets(device, quick).items():
         for B in (32, 686):
-            x, graph, side = arguments(B), torch.cuda.CUDAGraph(), torch.cuda.Stream()
-            try:
-                with torch.cuda.stream(side):
-                    for _ in range(3):
-                        net(*x)
-                torch.cuda.synchronize()
-                with torch.cuda.graph(graph):
-                    net(*x)
-                eager = timed(lambda net=net, x=x: net(*x))
-                found[f"{name} {B}"] = {"ms": 1e3 * timed(graph.replay), "eager_ms": 1e3 * eager}
-            except RuntimeError as error:  # a net that waits for the device cannot be captured
-                found[f"{name} {B}"] = {"error": str(error).splitlines()[0]}
-                torch.cuda.synchronize()
-    return found
+            x, row, outputs = arguments(B), {"net": name, "batch": B}, []
+            for way, call in (("eager", net), ("graph", Graphed(net, net.forward))):
+                for _ in range(EAGER + 1):
+                    results = training_pass(net, call, x)
+                outputs.append(results)
+                row[f"training_{way}_ms"] = 1e3 * timed(lambda net=net, call=call, x=x: training_pass(net, call, x))
+                with torch.no_grad():
+                    row[f"{way}_ms"] = 1e3 * timed(lambda call=call, x=x: call(*x))
+            pairs = zip(*outputs, strict=True)
+            row["difference"] = max(float((b - a).norm() / a.norm().clamp(min=1e-12)) for a, b in pairs)
+            rows.append(row)
+    return rows
+
+
+def training_pass(net: nn.Module, call: Callable[..., object], x: tuple) -> list[Tensor]:
+    """Forward and backward pass of a call of the net: the output and all gradients."""
+    net.zero_grad()
+    with torch.enable_grad():
+        out = first(call(*x))
+        out.square().mean().backward()
+    return [out.detach(), *(p.grad.clone() for p in net.parameters() if p.grad is not None)]
+
+
+def by_taps(conv: nn.Conv1d, h: Tensor) -> Tensor:
+    """The convolution of the joint net, of h (B, T, C): one product for each tap, as in the library."""
+    from imder_lib.nets.joint_net import time_conv
+
+    return time_conv(conv, h)
+
+
+def by_cudnn(conv: nn.Conv1d, h: Tensor) -> Tensor:
+    """The same by a convolution with channels last, so that nothing is transposed."""
+    d, x = conv.dilation[0], h.unsqueeze(1).permute(0, 3, 1, 2)  # (B, C, 1, T)
+    y = F.conv2d(x, conv.weight[:, :, None], conv.bias, padding=(0, d), dilation=(1, d))
+    return y.permute(0, 2, 3, 1)[:, 0]
+
+
+def by_columns(conv: nn.Conv1d, h: Tensor) -> Tensor:
+    """The same as one product with three steps side by side."""
+    d = conv.dilation[0]
+    none = h.new_zeros(len(h), d, h.shape[2])
+    before, after = torch.cat([none, h[:, :-d]], dim=1), torch.cat([h[:, d:], none], dim=1)
+    columns = torch.cat([before, h, after], dim=2)
+    return F.linear(columns, conv.weight.transpose(1, 2).flatten(1), conv.bias)
+
+
+def convolutions(device: torch.device, quick: bool) -> list[dict[str, object]]:
+    """Ways to compute a convolution of the joint net: ms of a call, of a training pass, and the error."""
+    from imder_lib.nets.precision import computing
+
+    conv, rows = nn.Conv1d(128, 128, 3, padding=4, dilation=4).to(device), []
+    for B in (8,) if quick else (128, 4096):
+        h = torch.randn(B, 50, 128, device=device)
+        for way in (by_taps, by_cudnn, by_columns):
+            row = {"way": way.__name__, "batch": B, "ms": {}, "training_ms": {}, "error": {}}
+            for kind in PRECISIONS:
+                with computing(kind, device), torch.no_grad():
+                    row["ms"][kind] = 1e3 * timed(lambda h=h, way=way: way(conv, h))
+                    exact = conv(h.transpose(1, 2)).transpose(1, 2)
+                    row["error"][kind] = float((way(conv, h) - exact).norm() / exact.norm())
+                with computing(kind, device):
+                    call = partial(way, conv)
+                    row["training_ms"][kind] = 1e3 * timed(lambda h=h, call=call: training_pass(conv, call, (h,)))
+            rows.append(row)
+    return rows
 
 
 @torch.no_grad()

@@ -1,6 +1,9 @@
 """The larger rows of gpu.py: recovery of a test split, training of each stage, the projected table. MOSI's sizes."""
 
 import io
+import json
+import subprocess
+import sys
 import tempfile
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.bench_rows import stage_of, training_step
+from benchmarks.graphs import Graphed
 from benchmarks.measure import peak_memory, seconds
 from imder_lib.config import WIDTHS, model_preset, train_preset
 from imder_lib.data.missing import available_columns, patterns
@@ -139,6 +143,40 @@ def steps(setup: Setup, known: dict) -> dict[str, object]:
         step()
         took = median(seconds(step, 3) for _ in range(5))
         found[name] = {"seconds": took, "peak_mb": peak_memory(step)}
+    return found
+
+
+def graphed_steps(setup: Setup, known: dict) -> dict[str, object]:
+    """The same steps if the net's forward and backward passes are CUDA graphs; without masks of padding."""
+    if setup.device.type != "cuda":
+        raise ValueError("CUDA graphs need a CUDA device")
+    data, found = random_data(setup.sizes | {"train": 128, "valid": 8}), {}
+    for name in ("fusion", "diffusion"):
+        model = setup.model(mask_padding=False)
+        net, method = {"fusion": (model.fusion, "forward"), "diffusion": (model.recoverer.net, "estimate")}[name]
+        graphed = Graphed(net, getattr(net, method))
+        setattr(net, method, graphed)
+        step = training_step(model, stage_of(STAGES[name], model, data, train_preset("mosi")))
+        for _ in range(5):
+            step()
+        took = median(seconds(step, 3) for _ in range(5))
+        found[name] = {"seconds": took, "graphs": len(graphed.graphs)}
+    return found
+
+
+def crowd(setup: Setup, known: dict) -> dict[str, object]:
+    """Steps per second of each stage, all processes together, with 1, 4 and 8 processes on the device."""
+    found = {}
+    for n in (1, 2) if setup.quick else (1, 4, 8):
+        with tempfile.TemporaryDirectory() as folder:
+            options = ["--device", setup.device.type, "--rows", "steps", *(["--quick"] if setup.quick else [])]
+            command = [sys.executable, "-m", "benchmarks.gpu", *options, "--out"]
+            outputs = [Path(folder) / str(i) for i in range(n)]
+            processes = [subprocess.Popen([*command, str(o)], stdout=subprocess.DEVNULL) for o in outputs]
+            for process in processes:
+                process.wait()
+            rows = [json.loads((o / "gpu.json").read_text(encoding="utf-8"))["steps"] for o in outputs]
+        found[f"{n} processes"] = {name: sum(1 / row[name]["seconds"] for row in rows) for name in STAGES}
     return found
 
 

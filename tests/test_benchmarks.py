@@ -1,12 +1,14 @@
 """The benchmarks compare equal nets, count all their work, and write readable tables. Nothing here asserts a time."""
 
+import json
 import subprocess
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from benchmarks import gpu, gpu_rows, measure
+from benchmarks import gpu, gpu_calls, gpu_rows, gpu_table, graphs, measure
 from benchmarks.bench_rows import ROWS
 from benchmarks.plain import plain_model
 from benchmarks.scaling import BASE, NAMES, axes
@@ -72,8 +74,55 @@ def test_rows_and_axes_have_names():
 
 
 def test_rows_for_a_gpu_are_defined():
-    assert {"recovery", "evaluation", "steps", "epochs", "projection"} <= set(gpu.ROWS)
-    assert all(hasattr(gpu_rows, name) for name in ("recovery", "evaluation", "steps", "epochs", "projection"))
+    names = ("recovery", "evaluation", "steps", "graphed_steps", "epochs", "projection", "crowd")
+    assert set(names) <= set(gpu.ROWS)
+    assert all(hasattr(gpu_rows, name) for name in names)
+
+
+def test_the_committed_gpu_figures_make_tables():
+    found = json.loads((gpu.ROOT / "benchmarks/results/nvidia-h200.json").read_text(encoding="utf-8"))
+    readme = (gpu.ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
+    for table in (gpu_table.main_table(found), gpu_table.calls_table(found)):
+        assert table in readme
+
+
+def test_a_graph_is_used_only_where_its_one_result_and_one_gradient_suffice(monkeypatch):
+    recorded = []
+
+    def record(call, parameters, args):  # what CUDA graphs do, without a device
+        recorded.append(args[0].shape)
+        return call
+
+    monkeypatch.setattr(graphs, "record", record)
+    net = nn.Linear(3, 2)
+    graphed = graphs.Graphed(net, lambda x: net(x))
+    x = torch.randn(4, 3)
+    for _ in range(graphs.EAGER + 2):
+        net.zero_grad()
+        graphed(x).sum().backward()
+    assert recorded == [(4, 3)] and not graphed.pending
+    expected = torch.autograd.grad(net(x).sum(), net.weight)[0]
+    torch.testing.assert_close(net.weight.grad, expected)
+    uses = graphed.seen.total()
+    graphed(x).sum().backward()  # adds to a gradient
+    assert graphed.seen.total() == uses
+    torch.testing.assert_close(net.weight.grad, 2 * expected)
+    net.zero_grad()
+    (graphed(x) + graphed(2 * x)).sum().backward()  # the second call comes before the first one's backward pass
+    assert graphed.seen.total() == uses + 1 and not graphed.pending
+    torch.testing.assert_close(net.weight.grad, 3 * expected)
+    with torch.no_grad():
+        for _ in range(graphs.EAGER + 1):
+            graphed(x[:2])
+    assert recorded == [(4, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("dilation", [1, 4])
+def test_ways_to_compute_a_convolution_agree(dilation):
+    conv, h = nn.Conv1d(6, 6, 3, padding=dilation, dilation=dilation), torch.randn(2, 9, 6)
+    expected = conv(h.transpose(1, 2)).transpose(1, 2)
+    for way in (gpu_calls.by_taps, gpu_calls.by_cudnn, gpu_calls.by_columns):
+        torch.testing.assert_close(way(conv, h), expected)
 
 
 def test_gpu_lists_missing_packages(monkeypatch):

@@ -1,7 +1,6 @@
 """Noise sources: None (torch's default generator), a torch.Generator, or a :class:`SampleNoise`.
 
-The numbers that a SampleNoise gives to a sample depend on (seed, sample id, stream) only, not on the batch, its order
-or the device.
+Numbers of a SampleNoise depend on (seed, sample id, stream) only, not on the batch, its order or the device.
 """
 
 import hashlib
@@ -54,8 +53,7 @@ class SampleNoise:
     def __init__(self, seed: int, ids: Sequence[str], stream: str | Sequence[str] = "") -> None:
         self.seed, self.ids = seed, list(ids)
         self.streams = [stream] * len(self.ids) if isinstance(stream, str) else list(stream)
-        seeds = [derive_seed(seed, *row) for row in zip(self.ids, self.streams, strict=True)]
-        self.keys, self.calls = torch.tensor(seeds, dtype=torch.int64), 0
+        self.calls, self.keys = 0, torch.empty(0)  # keys are computed on demand: many noises only spawn others
 
     def spawn(self, rows: Sequence[int], stream: str) -> "SampleNoise":
         """New noise for the given rows, under a stream below theirs."""
@@ -74,6 +72,9 @@ class SampleNoise:
         """
         if len(like) != len(self.ids):
             raise ValueError(f"expected {len(self.ids)} rows, one per sample id, got {len(like)}")
+        if not len(self.keys):
+            seeds = [derive_seed(self.seed, *row) for row in zip(self.ids, self.streams, strict=True)]
+            self.keys = torch.tensor(seeds, dtype=torch.int64)
         self.keys = self.keys.to(like.device)
         count = math.prod(like.shape[1:])
         counter = torch.arange(1, -(-count // 2) + 1, device=like.device) * GAMMA
