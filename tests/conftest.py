@@ -33,6 +33,10 @@ def plain_style():
 
 @pytest.fixture(scope="session")
 def data():
+    return small_data()
+
+
+def small_data():
     return load_data("synthetic", sizes={"train": 48, "valid": 16, "test": 24}, widths=WIDTHS, steps=10)
 
 

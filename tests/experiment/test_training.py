@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from imder_lib import UserError, changed, evaluate, fit, load_model
+from imder_lib import TrainConfig, UserError, changed, evaluate, fit, load_model
 from imder_lib.experiment import trainer as trainer_module
 
 
@@ -143,41 +143,28 @@ SCRIPT = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell passes on an ignored one
 sys.path.insert(0, {tests!r})
-from conftest import WIDTHS, tiny_model
-from imder_lib import TrainConfig, changed, fit, load_data
+from conftest import small_data, tiny_model
+from imder_lib import TrainConfig, changed, fit
 from imder_lib.experiment import trainer
 write = trainer.write_checkpoint
-trainer.write_checkpoint = lambda *args: (write(*args), time.sleep({pause}))
-data = load_data("synthetic", sizes={{"train": 48, "valid": 16, "test": 24}}, widths=WIDTHS, steps=10)
-stages = {{"fusion": {{"epochs": 15}}, "diffusion": {{"epochs": 1}}, "adapt": {{"epochs": 1, "patterns": 1}}}}
-config = changed(TrainConfig(seed=3, batch_size=16), **stages)
-fit(tiny_model(), data, config, {out!r}, resume=True)
+trainer.write_checkpoint = lambda *args: (write(*args), time.sleep(2))  # it must not end before the signal comes
+fit(tiny_model(), small_data(), changed(TrainConfig(seed=3, batch_size=16), **{stages!r}), {out!r})
 """
-
-
-def start(out, pause=0):
-    """A training in a process of its own, with a pause in seconds after each checkpoint."""
-    code = SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(out), pause=pause)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The weights of a training that nobody has interrupted."""
-    out = tmp_path_factory.mktemp("whole")
-    assert start(out).wait() == 0
-    return weights(load_model(out / "model.safetensors"))
+STAGES = {"fusion": {"epochs": 15}, "diffusion": {"epochs": 1}, "adapt": {"epochs": 1, "patterns": 1}}
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_process_can_be_resumed(sign, tmp_path, whole):
-    cut = start(tmp_path / "cut", pause=2)  # it must not end before the signal comes, however busy the machine is
-    while cut.poll() is None and not (tmp_path / "cut" / "checkpoint.pt").exists():
+def test_a_killed_process_can_be_resumed(sign, data, tmp_path):
+    """In another process, with the weights of a training that nobody has interrupted."""
+    out, config = tmp_path / "cut", changed(TrainConfig(seed=3, batch_size=16), **STAGES)
+    code = SCRIPT.format(tests=str(Path(__file__).parents[1]), stages=STAGES, out=str(out))
+    cut = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while cut.poll() is None and not (out / "checkpoint.pt").exists():
         time.sleep(0.02)
     os.kill(cut.pid, sign)
     assert cut.wait() != 0
-    assert start(tmp_path / "cut").wait() == 0
-    assert same(weights(load_model(tmp_path / "cut" / "model.safetensors")), whole)
+    resumed = fit(tiny_model(), data, config, out, resume=True).model
+    assert same(weights(resumed), weights(fit(tiny_model(), data, config, tmp_path / "whole").model))
 
 
 def test_bad_calls_raise(data, tiny_config, tmp_path):

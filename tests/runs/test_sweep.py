@@ -163,23 +163,24 @@ def test_the_grids_in_sweeps_are_read():
 
 def test_a_sweep_its_state_and_its_comparison(tmp_path, capsys):
     """Two models in processes of their own; a second call runs the rest and nothing twice."""
-    grid = small(seeds=[1, 2], recoverers=["dropout"], rates=[0.3], patterns=["text"])
+    grid = small(seeds=[1, 2], recoverers=["dropout"], rates=[0.3], patterns=["text"], fusion="shared")
     out = tmp_path / "out"
     sweep(grid, out, only="*seed1")
     before = {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*")}
     assert status(out) | {"estimated_cell_seconds": 0} == {
-        "folder": str(out), "cells": 4, "done": 2, "running": 0, "failed": 0, "left": 2, "running_names": [],
+        "folder": str(out), "cells": 3, "done": 2, "running": 0, "failed": 0, "left": 1, "running_names": [],
         "failures": [], "estimated_cell_seconds": 0,
     }  # fmt: skip
-    assert len(pd.read_csv(out / "tables" / "missing.csv")) == 2
+    assert len(pd.read_csv(out / "tables" / "missing.csv")) == 1
     sweep(grid, out, dry_run=True)
-    assert "2 of 4 cells would run, about" in capsys.readouterr().out
+    assert "1 of 3 cells would run, about" in capsys.readouterr().out
     sweep(grid, out)
     assert before.items() <= {p: p.stat().st_mtime_ns for p in (out / "cells").rglob("*")}.items()
     assert list((out / "unfinished").iterdir()) == []
     for cell in (out / "cells").iterdir():
-        files = {"settings.json", "metrics.json", "log.txt", "history.csv", "provenance.json", "checkpoint"}
-        assert {p.name for p in cell.iterdir()} == files
+        files = {"settings.json", "metrics.json", "log.txt", "history.csv", "provenance.json"}
+        own = {"pretrained.json", "pretrained.safetensors"} if "-shared-" in cell.name else {"checkpoint"}
+        assert {p.name for p in cell.iterdir()} == files | own
     rows = pd.read_csv(out / "results.csv")
     assert set(rows["seed"]) == {1, 2}
     assert set(rows["case"]) == {"text", "0.3"}

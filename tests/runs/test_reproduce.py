@@ -44,14 +44,12 @@ def test_reproduce_runs_every_notebook(tmp_path, monkeypatch):
     assert Path(out / "index.html").exists()
 
 
-def test_reproduce_takes_labels_that_are_classes(tmp_path):
+def test_reproduce_takes_labels_that_are_classes(tmp_path, imder):
     """With a pretrained model: the notebooks that show digits whatever the data set have to use it as well."""
     out, stage = tmp_path / "run", tmp_path / "pretrained.safetensors"
-    imder = [sys.executable, "-m", "imder_runs.cli"]
-    pretrain = [*imder, "pretrain", "digits", str(stage), "--profile", "smoke"]
-    reproduce = [*imder, "reproduce", "--profile", "smoke", "--dataset", "digits", "--pretrained", str(stage)]
-    for command in (pretrain, [*reproduce, "--out", str(out)]):
-        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
+    assert imder("pretrain", "digits", stage, "--profile", "smoke")[0] == 0
+    command = ("reproduce", "--profile", "smoke", "--dataset", "digits", "--pretrained", stage, "--out", out)
+    code, _, error = imder(*command)
+    assert code == 0, error
     assert (out / "tables" / "05_fixed_acc.csv").read_text().startswith("case,rate,realised,imder,regression")
     assert "Fixed patterns: accuracy" in (out / "index.html").read_text()
