@@ -26,7 +26,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 test: $(READY)  ## set up and run the tests and every notebook
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 fuzz: $(READY)  ## try two hundred thousand odd files, grids, models, runs and parameters
 	$(BIN)/python -m pytest tests/*/test_fuzz*.py --hypothesis-profile fuzz --timeout 0 --numprocesses 2

@@ -28,6 +28,11 @@ COMPARED: Mapping[str, Mapping[str, object]] = {
 }
 
 
+def compared_config(name: str, model: ModelConfig) -> ModelConfig:
+    """The configuration of one recoverer: the common one, with its changes and the same number of network calls."""
+    return changed(changed(model, **COMPARED[name]), sampler={"steps": model.sampler.steps})
+
+
 def train_compared(
     name: str,
     data: MultimodalData,
@@ -60,8 +65,7 @@ def train_compared(
         shared = fit(first.to(device), data, train, folder / "fusion", resume=True, until="fusion")
     if until == "fusion":
         return shared
-    config = changed(changed(model, **COMPARED[name]), sampler={"steps": model.sampler.steps})  # the same budget
-    own = IMDer(config, seed=train.seed).to(device)
+    own = IMDer(compared_config(name, model), seed=train.seed).to(device)
     own.encoders.load_state_dict(first.encoders.state_dict())
     own.fusion.load_state_dict(first.fusion.state_dict())
     with held(folder / name):  # two notebooks may want the same model

@@ -21,9 +21,9 @@ from imder_lib.model.recoverers import RECOVERERS
 from imder_lib.settings import Settings
 from imder_runs.axes import axes, combinations, varied
 from imder_runs.cells import CHANGED, Cell, environment_hash
-from imder_runs.comparison import COMPARED
+from imder_runs.comparison import COMPARED, compared_config
 from imder_runs.describe import sentiment_scale
-from imder_runs.extension import extension_of, load_extension
+from imder_runs.extension import extension_of, load_extension, try_extension
 from imder_runs.profiles import find_profile
 from imder_runs.setup import Run, check_start, parse_seeds, start_run
 from imder_runs.text import weights_hash
@@ -69,7 +69,10 @@ class Grid(Settings):
             self.extension = str(Path(self.extension).resolve())
             load_extension(self.extension)
         self.recipe = _listed("recipe", self.recipe, RECIPES)
-        self.recoverers = _listed("recoverer", self.recoverers, COMPARED)
+        end = "" if self.extension else "; for one of your own add extension: FILE.py"
+        if both := [r for r in self.recoverers if isinstance(r, str) and r in RECOVERERS and r not in COMPARED]:
+            end = f"; {both[0]!r} is in RECOVERERS: a row of COMPARED must use it"
+        self.recoverers = _listed("recoverer", self.recoverers, COMPARED, end)
         for name in self.recoverers:
             if (used := COMPARED[name].get("recoverer")) not in RECOVERERS:
                 raise unknown(f"recoverer {name!r} of COMPARED is to use RECOVERERS, which lacks", used, RECOVERERS)
@@ -101,9 +104,11 @@ class Grid(Settings):
         return {name: getattr(self, name) for name in CHANGED}
 
 
-def _listed(what: str, values: Sequence[object], known: Sequence[str] | Mapping[str, object] | None = None) -> list:
+def _listed(
+    what: str, values: Sequence[object], known: Sequence[str] | Mapping[str, object] | None = None, end: str = ""
+) -> list:
     if bad := [v for v in values if not isinstance(v, str) or (known and v not in known)]:
-        raise unknown(f"unknown {what}", bad[0], known or NAMES)
+        raise unknown(f"unknown {what}", bad[0], known or NAMES, end=end)
     if not values:
         raise UserError(f"{what}: expected at least one")
     return list(dict.fromkeys(values))
@@ -161,6 +166,9 @@ def plan(grid: Grid) -> list[Cell]:
         name = re.sub(r"[^\w.]", "_", run.data.name)
         label = f"{name}-{head['varied']}" if head["varied"] else name
         sampler = changes["sampler"].get("name", "")
+        for recoverer in grid.recoverers if "staged" in grid.recipe else ():
+            if extension_of(grid.extension, recoverer, sampler if recoverer == "kit" else ""):
+                try_extension(grid.extension, recoverer, compared_config(recoverer, run.model_config()))
         tested = {r: cases_of(grid, rates, run.data.modalities, r) for r in (None, *rates)}
         for seed in grid.seeds:
             stage = _stage(grid, head, name, seed)

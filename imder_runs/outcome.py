@@ -171,7 +171,7 @@ def compare(a: Path, b: Path) -> pd.DataFrame:
     for folder in (a, b):
         table = results(folder, read_plan(folder))
         if table.empty or "method" not in table:
-            raise UserError(f"{folder} has no finished cell yet")
+            raise UserError(f"{folder} has no model that is trained and tested: imder status {folder} says what it has")
         both.append(table[table["method"] == "imder"].set_index([*KEY, "seed"]))
     shared = both[0].index.intersection(both[1].index)
     if shared.empty:
