@@ -19,6 +19,8 @@ SAMPLERS = {
     "em 100": Sampler("em", 100, "released"),
     "2m_sde 10": Sampler("dpmpp_2m_sde", 10),
     "2m_sde 20": Sampler("dpmpp_2m_sde", 20),
+    "adams 5": Sampler(steps=5),
+    "adams 7": Sampler(steps=7),
     "adams 10": Sampler(steps=10),
     "adams 15": Sampler(),
 }
