@@ -42,7 +42,7 @@ notebooks: $(READY)  ## copy the exercises from the solutions, run the course in
 	$(BIN)/python -m tools.course results/course
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks $(ARGS)
 
 site: $(READY)  ## build the executed notebooks as a static book: build/site/index.html
 	$(BIN)/python -m tools.site build/site

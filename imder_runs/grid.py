@@ -14,6 +14,7 @@ import yaml
 
 from imder_lib.data.load import NAMES
 from imder_lib.data.missing import PROTOCOLS, nominal_rate
+from imder_lib.diffusion.samplers import SAMPLERS
 from imder_lib.errors import UserError, unknown
 from imder_lib.experiment.cases import Case, cases, rates_of
 from imder_lib.experiment.training import RECIPES
@@ -96,7 +97,10 @@ class Grid(Settings):
             raise UserError("train.rate: recipe released trains a model for each of rates: leave it out")
         if self.pretrained and "fusion" in self.train:
             raise UserError("train.fusion: pretrained takes the place of the fusion stage: leave one of them out")
-        axes(self.changes)
+        for name in axes(self.changes).get("sampler.name", []):
+            if name not in SAMPLERS:
+                hint = "" if self.extension else "; for one of your own add extension: FILE.py"
+                raise unknown("unknown sampler", name, SAMPLERS, end=hint)
 
     @property
     def changes(self) -> dict[str, dict[str, Any]]:
@@ -168,7 +172,11 @@ def plan(grid: Grid) -> list[Cell]:
         sampler = changes["sampler"].get("name", "")
         for recoverer in grid.recoverers if "staged" in grid.recipe else ():
             if extension_of(grid.extension, recoverer, sampler if recoverer == "kit" else ""):
-                try_extension(grid.extension, recoverer, compared_config(recoverer, run.model_config()))
+                config = compared_config(recoverer, run.model_config())
+                try_extension(grid.extension, recoverer, config, len(run.data.train), run.data.steps)
+        if "released" in grid.recipe and extension_of(grid.extension, sampler):
+            config = run.model_config("released")
+            try_extension(grid.extension, "released", config, len(run.data.train), run.data.steps)
         tested = {r: cases_of(grid, rates, run.data.modalities, r) for r in (None, *rates)}
         for seed in grid.seeds:
             stage = _stage(grid, head, name, seed)

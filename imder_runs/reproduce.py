@@ -205,7 +205,8 @@ def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] 
         except (OSError, ValueError):
             raise UserError(f"{folder} is no run of this kit (no readable run.json): name another folder") from None
         if before != kept:
-            raise UserError(f"{folder} holds a run with other settings: name another folder")
+            changed = ", ".join(k for k in {**before, **kept} if before.get(k) != kept.get(k))
+            raise UserError(f"{folder} holds a run with other settings ({changed}): name another folder")
     if settings.resume and not folder.exists():
         print(f"{folder} does not exist: a new run starts", flush=True)
     run = start_run(out=folder, create=False, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})

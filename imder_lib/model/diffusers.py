@@ -25,7 +25,7 @@ class Diffusion(Standardised):
     The released rules reproduce the release (1e-5 per network, 1e-3 for 100 steps).
     """
 
-    stochastic = posterior = trained = True
+    stochastic = posterior = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -15,7 +15,7 @@ from imder_lib.nets.joint_net import JointNet
 class JointDiffusion(Standardised):
     """One net over all modalities draws all missing ones of a sample together, given the available ones."""
 
-    stochastic = posterior = trained = True
+    stochastic = posterior = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

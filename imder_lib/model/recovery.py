@@ -70,12 +70,12 @@ class Standardizer(nn.Module):
 
 
 class Recoverer(nn.Module, ABC):
-    """Base class of recoverers. ``stochastic``: draws differ. ``trained``: has parameters and a loss.
+    """Base class of recoverers. ``stochastic``: draws differ. One that overrides :meth:`losses` is trained.
 
     ``posterior``: draws follow what is available, so a fusion of complete samples may read them: no stage "adapt".
     """
 
-    stochastic = posterior = trained = False
+    stochastic = posterior = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
