@@ -164,18 +164,28 @@ def graphed_steps(setup: Setup, known: dict) -> dict[str, object]:
     return found
 
 
-def crowd(setup: Setup, known: dict) -> dict[str, object]:
-    """Steps per second of each stage, all processes together, with 1, 4 and 8 processes on the device."""
+def processes(setup: Setup, known: dict) -> dict[str, object]:
+    """Steps per second of each stage, all processes together, with 1, 4 and 8 processes on the device.
+
+    They start together, but measure a stage at about the same time only.
+    """
     found = {}
     for n in (1, 2) if setup.quick else (1, 4, 8):
         with tempfile.TemporaryDirectory() as folder:
             options = ["--device", setup.device.type, "--rows", "steps", *(["--quick"] if setup.quick else [])]
             command = [sys.executable, "-m", "benchmarks.gpu", *options, "--out"]
             outputs = [Path(folder) / str(i) for i in range(n)]
-            processes = [subprocess.Popen([*command, str(o)], stdout=subprocess.DEVNULL) for o in outputs]
-            for process in processes:
-                process.wait()
+            started = [subprocess.Popen([*command, str(o)], stdout=subprocess.DEVNULL) for o in outputs]
+            try:
+                for process in started:
+                    process.wait()
+            finally:  # also at the time limit
+                for process in started:
+                    process.kill()
+                    process.wait()
             rows = [json.loads((o / "gpu.json").read_text(encoding="utf-8"))["steps"] for o in outputs]
+        if errors := [row["error"] for row in rows if "error" in row]:
+            raise RuntimeError(errors[0])
         found[f"{n} processes"] = {name: sum(1 / row[name]["seconds"] for row in rows) for name in STAGES}
     return found
 

@@ -105,8 +105,7 @@ class ModelConfig(Settings):
     recoverer: str = "diffusion"
     rules: Rules = KIT  # what the diffusion learns
     sampler: Sampler = field(default_factory=Sampler)  # how the diffusion draws
-    # Of products and convolutions in training, recovery and fusion; encoders always have float32. Where a device lacks
-    # "tf32" it is "float32".
+    # Of products and convolutions; encoders always have float32. Where a device lacks "tf32" it is "float32".
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     unet: UNetConfig = UNetConfig()  # of rules "unet", and of recoverer "network"
     joint: JointConfig = JointConfig()  # of rules "joint"

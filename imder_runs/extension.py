@@ -2,9 +2,12 @@
 
 import hashlib
 import importlib.util
+import re
 import sys
 import sysconfig
 import traceback
+from collections.abc import Callable, Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from imder_lib.config import ModelConfig
@@ -12,7 +15,6 @@ from imder_lib.diffusion.samplers import SAMPLERS
 from imder_lib.errors import UserError
 from imder_lib.model.recoverers import RECOVERERS
 from imder_runs.comparison import COMPARED
-from imder_runs.setup import default_device
 from imder_runs.trial import try_recoverer
 
 KIT = tuple((table, dict(table)) for table in (COMPARED, SAMPLERS, RECOVERERS))  # before any extension is read
@@ -29,8 +31,8 @@ def load_extension(path: str) -> None:
     file = Path(path).resolve()
     if file.suffix != ".py" or not file.is_file():
         raise UserError(f"extension must be a Python file that registers recoverers or samplers, got {file}")
-    site = Path(sysconfig.get_path("purelib"))
-    if file.stem in sys.stdlib_module_names or (site / file.stem).exists() or (site / file.name).exists():
+    places = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(Path(__file__).parents[1])]
+    if file.stem in sys.stdlib_module_names or PathFinder.find_spec(file.stem, places):
         raise UserError(f"extension {path} is named like another Python module: rename it")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)  # as an import does
@@ -43,6 +45,12 @@ def load_extension(path: str) -> None:
         if taken := [name for name, value in before.items() if table.get(name) is not value]:
             table.update(before)
             raise UserError(f"extension {path} registers {taken[0]!r}, a name of the kit: choose another name")
+    for name, row in list(COMPARED.items()):
+        text = isinstance(name, str) and isinstance(row, Mapping) and all(isinstance(k, str) for k in row)
+        if not text or not re.fullmatch(r"[\w.-]+", name) or name in ("fusion", "shared"):
+            del COMPARED[name]
+            expected = "COMPARED[NAME] = {'recoverer': NAME}, with a NAME of letters, digits, '.', '_', '-'"
+            raise UserError(f"extension {path}: expected {expected}, not fusion or shared, got {name!r}: {row!r}")
 
 
 def extension_of(path: str, *names: str) -> dict[str, str]:
@@ -54,10 +62,10 @@ def file_hash(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def try_extension(path: str, name: str, config: ModelConfig, samples: int, steps: int) -> None:
+def try_extension(path: str, name: str, config: Callable[[], ModelConfig], samples: int, steps: int) -> None:
     """:func:`try_recoverer` for a recoverer of the file, or for one with its sampler; a UserError says its line."""
     try:
-        try_recoverer(config, samples, steps, default_device())
+        try_recoverer(config(), samples, steps)
     except UserError as error:
         raise UserError(f"recoverer {name!r} of extension {path}: {error}") from None
     except Exception as error:
@@ -69,4 +77,4 @@ def _said(error: Exception, file: Path) -> str:
     """An error of the user's code, with its line if it was raised below the file."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file]
     where = f" (line {lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {error!s:.200}{where}"
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.200}{where}"

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from imder_lib.config import ModelConfig
 from imder_lib.data.load import NAMES
 from imder_lib.data.missing import PROTOCOLS, nominal_rate
 from imder_lib.diffusion.samplers import SAMPLERS
@@ -71,8 +73,8 @@ class Grid(Settings):
             load_extension(self.extension)
         self.recipe = _listed("recipe", self.recipe, RECIPES)
         end = "" if self.extension else "; for one of your own add extension: FILE.py"
-        if both := [r for r in self.recoverers if isinstance(r, str) and r in RECOVERERS and r not in COMPARED]:
-            end = f"; {both[0]!r} is in RECOVERERS: a row of COMPARED must use it"
+        bad = next((r for r in self.recoverers if isinstance(r, str) and r not in COMPARED), "")
+        end = f"; {bad!r} is in RECOVERERS: a row of COMPARED must use it" if bad in RECOVERERS else end
         self.recoverers = _listed("recoverer", self.recoverers, COMPARED, end)
         for name in self.recoverers:
             if (used := COMPARED[name].get("recoverer")) not in RECOVERERS:
@@ -152,6 +154,7 @@ def plan(grid: Grid) -> list[Cell]:
         UserError: data, settings, rates or patterns that cannot be used.
     """
     stages: dict[str, Cell] = {}
+    trials: dict[tuple[str, str], tuple[Callable[[], ModelConfig], Run]] = {}
     out: list[tuple[int, Cell]] = []
     given = {k: getattr(grid, k) for k in ("text", "pretrained", "epochs", "steps")}
     seeds = ",".join(map(str, grid.seeds))
@@ -163,7 +166,7 @@ def plan(grid: Grid) -> list[Cell]:
         if "released" in grid.protocols and not rates_of("released", run.data.modalities):
             raise UserError("protocol 'released' needs three modalities: leave it out")
         run.train_config(0)  # raises for a value out of range, as does check_start for those of the model
-        run.model_config()
+        common = run.model_config()
         check_start(run, grid.recipe, grid.rates)
         rates = grid.rates or rates_of("random", run.data.modalities)
         head = _head(grid, run, dataset, changes) | bert
@@ -172,11 +175,9 @@ def plan(grid: Grid) -> list[Cell]:
         sampler = changes["sampler"].get("name", "")
         for recoverer in grid.recoverers if "staged" in grid.recipe else ():
             if extension_of(grid.extension, recoverer, sampler if recoverer == "kit" else ""):
-                config = compared_config(recoverer, run.model_config())
-                try_extension(grid.extension, recoverer, config, len(run.data.train), run.data.steps)
+                trials[recoverer, str(common)] = partial(compared_config, recoverer, common), run
         if "released" in grid.recipe and extension_of(grid.extension, sampler):
-            config = run.model_config("released")
-            try_extension(grid.extension, "released", config, len(run.data.train), run.data.steps)
+            trials["released", str(common)] = partial(run.model_config, "released"), run
         tested = {r: cases_of(grid, rates, run.data.modalities, r) for r in (None, *rates)}
         for seed in grid.seeds:
             stage = _stage(grid, head, name, seed)
@@ -193,6 +194,8 @@ def plan(grid: Grid) -> list[Cell]:
                 own["cases"] = tested[rate]
                 own |= extension_of(grid.extension, sampler)
                 out.append((seed, Cell(f"{label}-joint-rate{rate}-seed{seed}", head | own, needs)))
+    for (recoverer, _), (config, run) in trials.items():  # each once, after all cheaper checks
+        try_extension(grid.extension, recoverer, config, len(run.data.train), run.data.steps)
     order = {seed: i for i, seed in enumerate(grid.seeds)}
     return [*stages.values(), *(cell for _, cell in sorted(out, key=lambda pair: order[pair[0]]))]
 

@@ -203,7 +203,9 @@ def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] 
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise UserError(f"{folder} is no run of this kit (no readable run.json): name another folder") from None
+            before = None
+        if not isinstance(before, dict):
+            raise UserError(f"{folder} is no run of this kit (no readable run.json): name another folder")
         if before != kept:
             changed = ", ".join(k for k in {**before, **kept} if before.get(k) != kept.get(k))
             raise UserError(f"{folder} holds a run with other settings ({changed}): name another folder")

@@ -74,7 +74,7 @@ def test_rows_and_axes_have_names():
 
 
 def test_rows_for_a_gpu_are_defined():
-    names = ("recovery", "evaluation", "steps", "graphed_steps", "epochs", "projection", "crowd")
+    names = ("recovery", "evaluation", "steps", "graphed_steps", "epochs", "projection", "processes")
     assert set(names) <= set(gpu.ROWS)
     assert all(hasattr(gpu_rows, name) for name in names)
 
@@ -82,8 +82,10 @@ def test_rows_for_a_gpu_are_defined():
 def test_the_committed_gpu_figures_make_tables():
     found = json.loads((gpu.ROOT / "benchmarks/results/nvidia-h200.json").read_text(encoding="utf-8"))
     readme = (gpu.ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
-    for table in (gpu_table.main_table(found), gpu_table.calls_table(found)):
-        assert table in readme
+    assert len(list(gpu_table.tables(found))) == 3
+    assert all(table in readme for table in gpu_table.tables(found))
+    broken = {"settings": found["settings"], "rates": {"error": "no"}, "steps": found["steps"]}
+    assert [table.count("\n") for table in gpu_table.tables(broken)] == [1 + 3]
 
 
 def test_a_graph_is_used_only_where_its_one_result_and_one_gradient_suffice(monkeypatch):

@@ -27,7 +27,7 @@ each_page = pytest.mark.parametrize("page", PAGES)
 def test_examples_run(page, code, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    if "out.recovered" in code:
+    if page == "docs/library.md" and "mine.py" not in code:
         assert done.stdout.splitlines()[-1] == "torch.Size([2, 1]) torch.Size([2, 32, 16])"
 
 

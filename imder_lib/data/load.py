@@ -103,7 +103,7 @@ def _load_file(source: str | Path, root: Path) -> MultimodalData:
         if path is None:
             raise UserError(f"{name} not found: put its aligned_50.pkl at {places[1]} (see docs/mosi_mosei.md)")
     elif not path.exists():
-        raise unknown("no data at", name, NAMES, end=f" or the path of a file or folder, seen from {Path.cwd()}")
+        raise unknown("no data at", name, NAMES, end=f" or the path of a file or folder, relative to {Path.cwd()}")
     data = open_converted(path) if path.is_dir() else read_file(path)
     if name not in WIDTHS:
         data.name = f"{path.stem} (file)" if path.stem in NAMES else path.stem

@@ -134,8 +134,8 @@ class Learner:
         horizon, losses = 1 + self.config.average * self.steps, []
         with seeded(derive_seed(seed, "default", name, self.epoch)):  # dropout uses torch's default generator
             for step, (rows, mask) in enumerate(zip(batches, masks, strict=True), (self.epoch - 1) * len(batches) + 1):
-                loss = self.stage.loss(rows, generator, mask)
                 self.optimiser.zero_grad()
+                loss = self.stage.loss(rows, generator, mask)
                 if loss.requires_grad:  # a complete batch has no diffusion loss
                     loss.backward()
                     nn.utils.clip_grad_value_(self.parameters, self.config.clip)

@@ -23,7 +23,8 @@ ROWS, GPU_ROWS = 256, 4096  # of a pass; more are no faster: on a CPU they excee
 def passes(draws: int, size: int, device: torch.device, whole: bool = False) -> Iterator[tuple[range, slice]]:
     """The draws and rows of ``size`` samples that are computed together; ``whole``: all rows of one draw."""
     most = max(1, size) if whole else ROWS if device.type == "cpu" else GPU_ROWS
-    at_once = -(-draws // -(-draws // max(1, most // max(1, size))))  # equal passes: a GPU is no faster with a rest
+    at_once = max(1, most // max(1, size))
+    at_once = at_once if device.type == "cpu" else -(-draws // max(1, -(-draws // at_once)))  # equal passes
     for k, start in product(range(0, draws, at_once), range(0, max(1, size), most)):
         yield range(k, min(k + at_once, draws)), slice(start, start + most)
 

@@ -277,7 +277,7 @@ def test_a_locale_without_utf_8(file, tmp_path, write_notebook):
     path.write_bytes(file.read_bytes())
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "imder_runs.cli"]
-    for arguments in (["convert", path, tmp_path / "转换"], ["check", tmp_path / "没有"]):
+    for arguments in (["convert", path, tmp_path / "转换"], ["check", tmp_path / "转换"], ["check", tmp_path / "没有"]):
         done = subprocess.run([*command, *arguments], env=os.environ | plain, capture_output=True, text=True)
         assert "Traceback" not in done.stderr
         assert done.returncode == (2 if "没有" in str(arguments) else 0), done.stderr

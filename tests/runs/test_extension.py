@@ -1,14 +1,19 @@
 """Mistakes in a user's recoverer or sampler are said before anything is trained. The recoverer is that of the docs."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from imder_lib import UserError
 from imder_lib.diffusion.samplers import SAMPLERS
 from imder_lib.model.recoverers import RECOVERERS
+from imder_lib.model.recovery import Recoverer
 from imder_runs.comparison import COMPARED, compared_config
+from imder_runs.extension import load_extension
 from imder_runs.grid import Grid, plan
 from imder_runs.setup import start_run
 from imder_runs.trial import try_recoverer
@@ -57,10 +62,50 @@ def test_right_ones_are_planned(tmp_path):
         assert planned(tmp_path, SAMPLER, recoverers=["kit"], sampler={"name": "mine"}, recipe=[recipe])
 
 
+STATISTICS = """
+    def prepare(self, latents):
+        self.average = {m: x.mean(dim=(0, 2), keepdim=True) for m, x in latents.items()}
+
+    average = dict.fromkeys(("text", "audio", "vision"), 0)
+
+"""
+
+
+@pytest.mark.parametrize("steps", [1, 5, 50])
+def test_statistics_that_a_saved_model_lacks(tmp_path, steps):
+    text = MINE.replace("    def forward", STATISTICS + "    def forward").replace(
+        "values = ", "values = self.average  # "
+    )
+    planned(tmp_path, MINE)
+    (tmp_path / "mine.py").write_text(text.replace("    def losses", "    def other"))
+    load_extension(str(tmp_path / "mine.py"))
+    config = compared_config("net", start_run("synthetic", "smoke", "1", ".", create=False).model_config())
+    with pytest.raises(UserError, match="once saved and loaded, it draws other numbers"):
+        try_recoverer(config, 40, steps)
+
+
+@pytest.mark.parametrize("width", [2, 10])
+def test_rounding_is_no_draw(monkeypatch, width):
+    """Rows of a product may be rounded differently: a deterministic recoverer passes."""
+
+    class Flat(Recoverer):
+        def __init__(self, config):
+            super().__init__(config)
+            self.net = nn.Sequential(nn.Linear(3 * config.dim * 50, width), nn.Tanh(), nn.Linear(width, config.dim))
+
+        def forward(self, latents, available, noise=None, sampler=None, callback=None):
+            seen = torch.cat([latents[m] * available[:, i, None, None] for i, m in enumerate(self.modalities)], dim=1)
+            return self.fill(latents, available, {m: self.net(seen.flatten(1))[..., None] for m in self.modalities})
+
+    monkeypatch.setitem(RECOVERERS, "net", Flat)
+    config = start_run("synthetic", "smoke", "1", ".", create=False).model_config()
+    try_recoverer(replace(config, recoverer="net"), 40, 50)
+
+
 @pytest.mark.parametrize("name", COMPARED)
 def test_the_kits_own_recoverers_pass(name):
     run = start_run("synthetic", "smoke", "1", ".", create=False)
-    try_recoverer(compared_config(name, run.model_config()), 40, 5, "cpu")
+    try_recoverer(compared_config(name, run.model_config()), 40, 5)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +147,9 @@ def test_the_kits_own_recoverers_pass(name):
         ),
         ("= Net", "= lambda config: 3", "expected a subclass of Recoverer, got int"),
         ('COMPARED["net"]', 'COMPARED["kit"]', "registers 'kit', a name of the kit"),
+        ('COMPARED["net"] =', 'COMPARED["a/b"] =', "with a NAME of letters, digits, '.', '_', '-'"),
+        ('COMPARED["net"] = {"recoverer": "net"}', 'COMPARED["net"] = "net"', "expected COMPARED[NAME] = {"),
+        ('"recoverer": "net"', '"recoverer": "net", "dimm": 3', "of extension"),
         ('COMPARED["net"] =', "other =", "'net' is in RECOVERERS: a row of COMPARED must use it"),
     ],
 )
@@ -120,8 +168,9 @@ def test_mistakes_are_said(tmp_path, old, new, message):
 
 
 def test_mistakes_in_the_file_and_in_the_grid(tmp_path):
-    with pytest.raises(UserError, match=r"json\.py is named like another Python module"):
-        planned(tmp_path, MINE, "json.py")
+    for name in ("json.py", "yaml.py", "imder_lib.py"):
+        with pytest.raises(UserError, match=f"{name} is named like another Python module"):
+            planned(tmp_path, MINE, name)
     for changes in ({"recoverers": ["net"]}, {"recoverers": ["kit"], "sampler": {"name": "mine"}}):
         with pytest.raises(UserError, match=r"for one of your own add extension: FILE\.py"):
             planned(tmp_path, MINE, **changes, extension="")

@@ -130,6 +130,7 @@ def test_odd_rows_of_a_cell(tmp_path, swept, key, value, all_, gone):
     looked_at(folder, read_plan(swept))
 
 
+@example(content=[], changes=[], cut=0)  # JSON, but no table
 @given(content=JSON, changes=CHANGES, cut=CUT)
 def test_the_note_of_a_run(tmp_path, content, changes, cut):
     folder = tmp_path / "run"

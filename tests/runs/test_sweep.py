@@ -236,6 +236,7 @@ def test_a_grid_from_the_command_line(imder, tmp_path):
 
 
 MINE = """
+from imder_lib.model.recoverers import RECOVERERS
 from imder_lib.model.recovery import MeanFill
 from imder_runs.comparison import COMPARED
 
