@@ -23,6 +23,14 @@ settings.register_profile("fuzz", max_examples=20_000, **_common)
 settings.load_profile("tests")  # unless pytest is called with --hypothesis-profile
 
 
+FIRST = ("test_reproduce.py", "test_notebooks.py", "test_sweep.py", "test_slurm.py")  # the longest
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, so that no worker is left with one while the others are idle."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
+
 @pytest.fixture(autouse=True)
 def plain_style():
     """Restore the matplotlib style after each test, so that tests do not depend on their order."""

@@ -102,6 +102,16 @@ def test_rounding_is_no_draw(monkeypatch, width):
     try_recoverer(replace(config, recoverer="net"), 40, 50)
 
 
+def test_another_code_is_another_cell(tmp_path):
+    """Those of the kit's recoverers stay."""
+    both = {"recoverers": ["dropout", "net"]}
+    before = [c.name for c in planned(tmp_path, MINE, **both)]
+    del COMPARED["net"], RECOVERERS["net"]
+    after = [c.name for c in planned(tmp_path, MINE.replace("128", "64"), **both)]
+    (old,), (new,) = set(before) - set(after), set(after) - set(before)
+    assert old.startswith("synthetic-net-seed1-") and new.startswith("synthetic-net-seed1-")
+
+
 @pytest.mark.parametrize("name", COMPARED)
 def test_the_kits_own_recoverers_pass(name):
     run = start_run("synthetic", "smoke", "1", ".", create=False)
@@ -123,6 +133,7 @@ def test_the_kits_own_recoverers_pass(name):
             "depends on the other samp",
         ),
         (RETURN, "assert not available.all()\n        " + RETURN, "ends in an error: AssertionError:  (line "),
+        ("class Net", "1 / 0\n\n\nclass Net", "mine.py ends in an error: ZeroDivisionError: division by zero (line "),
         (RETURN, "return x", "NameError: name 'x' is not defined (line "),
         (", noise=None, sampler=None, callback=None", "", "TypeError: Net.forward() takes 3"),
         ("generator=None, truth=None", "generator=None", "TypeError: Net.losses() takes from 3 to 4"),

@@ -265,16 +265,6 @@ def test_a_grid_with_a_recoverer_of_the_users(tmp_path):
     found = pd.read_csv(tmp_path / "out" / "results.csv").query("method == 'imder'")
     assert set(found["recoverer"]) == {"dropout", "half"}
     assert found["mae"].nunique() == 2
-    before = {p.name for p in (tmp_path / "out" / "cells").iterdir()}
-    (tmp_path / "mine.py").write_text(MINE.replace("x / 2", "x / 3"))
-    again = subprocess.run([*command, "--dry-run"], cwd=tmp_path, capture_output=True, text=True).stdout.splitlines()
-    assert len(again) == 2  # another code is another cell; those of the kit's recoverers stay
-    assert again[0].startswith("synthetic-half-seed1-")
-    assert again[0] not in before
-    (tmp_path / "mine.py").write_text("1 / 0")
-    bad = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
-    assert "mine.py ends in an error: ZeroDivisionError" in bad.stderr
 
 
 def test_a_row_of_the_comparison_needs_its_recoverer(monkeypatch):
