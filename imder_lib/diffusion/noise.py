@@ -71,9 +71,7 @@ class SampleNoise:
         normal numbers, at most 5.9 in size. On another device they differ by rounding only.
         """
         if len(like) != len(self.ids):
-            raise ValueError(
-                f"expected {len(self.ids)} rows, one per id, got {len(like)}: for some rows, use noise.spawn"
-            )
+            raise ValueError(f"expected {len(self.ids)} rows, one per id, got {len(like)}; for some, use noise.spawn")
         if not len(self.keys):
             seeds = [derive_seed(self.seed, *row) for row in zip(self.ids, self.streams, strict=True)]
             self.keys = torch.tensor(seeds, dtype=torch.int64)
