@@ -2,7 +2,7 @@
 
 Needs Python and PyTorch; packages of the kit that are missing are listed, and the rows that need them fail alone. Each
 row is independent: one that fails has its error, and the file is written again after each row. After --limit seconds
-the row that runs is stopped and no other starts. --device cpu --quick checks in a minute that every row runs.
+the row that runs is stopped and no other starts. --device cpu --quick checks the rows that need no CUDA.
 """
 
 import argparse

@@ -42,9 +42,9 @@ class Graphed:
         if key not in self.graphs:
             self.graphs[key] = record(lambda _, *own: self.call(*own), parameters, args)
         out = pytree.tree_map(Tensor.clone, self.graphs[key](parameters, *args))
-        if grad and (last := [x for x in pytree.tree_leaves(out) if x.requires_grad]):
+        if grad and (differentiable := [x for x in pytree.tree_leaves(out) if x.requires_grad]):
             self.pending = True
-            last[0].register_hook(self._done)
+            differentiable[0].register_hook(self._done)
         return out
 
     def _done(self, gradient: Tensor) -> None:

@@ -72,9 +72,9 @@ class Grid(Settings):
             self.extension = str(Path(self.extension).resolve())
             load_extension(self.extension)
         self.recipe = _listed("recipe", self.recipe, RECIPES)
-        end = "" if self.extension else "; for one of your own add extension: FILE.py"
+        hint = "" if self.extension else "; for one of your own add extension: FILE.py"
         bad = next((r for r in self.recoverers if isinstance(r, str) and r not in COMPARED), "")
-        end = f"; {bad!r} is in RECOVERERS: a row of COMPARED must use it" if bad in RECOVERERS else end
+        end = f"; {bad!r} is in RECOVERERS: a row of COMPARED must use it" if bad in RECOVERERS else hint
         self.recoverers = _listed("recoverer", self.recoverers, COMPARED, end)
         for name in self.recoverers:
             if (used := COMPARED[name].get("recoverer")) not in RECOVERERS:
@@ -101,7 +101,6 @@ class Grid(Settings):
             raise UserError("train.fusion: pretrained takes the place of the fusion stage: leave one of them out")
         for name in axes(self.changes).get("sampler.name", []):
             if name not in SAMPLERS:
-                hint = "" if self.extension else "; for one of your own add extension: FILE.py"
                 raise unknown("unknown sampler", name, SAMPLERS, end=hint)
 
     @property
@@ -154,7 +153,7 @@ def plan(grid: Grid) -> list[Cell]:
         UserError: data, settings, rates or patterns that cannot be used.
     """
     stages: dict[str, Cell] = {}
-    trials: dict[tuple[str, str], tuple[Callable[[], ModelConfig], Run]] = {}
+    trials: dict[tuple[str, str, int], tuple[Callable[[], ModelConfig], Run]] = {}
     out: list[tuple[int, Cell]] = []
     given = {k: getattr(grid, k) for k in ("text", "pretrained", "epochs", "steps")}
     seeds = ",".join(map(str, grid.seeds))
@@ -175,9 +174,9 @@ def plan(grid: Grid) -> list[Cell]:
         sampler = changes["sampler"].get("name", "")
         for recoverer in grid.recoverers if "staged" in grid.recipe else ():
             if extension_of(grid.extension, recoverer, sampler if recoverer == "kit" else ""):
-                trials[recoverer, str(common)] = partial(compared_config, recoverer, common), run
+                trials[recoverer, str(common), run.data.steps] = partial(compared_config, recoverer, common), run
         if "released" in grid.recipe and extension_of(grid.extension, sampler):
-            trials["released", str(common)] = partial(run.model_config, "released"), run
+            trials["released", str(common), run.data.steps] = partial(run.model_config, "released"), run
         tested = {r: cases_of(grid, rates, run.data.modalities, r) for r in (None, *rates)}
         for seed in grid.seeds:
             stage = _stage(grid, head, name, seed)
@@ -194,7 +193,7 @@ def plan(grid: Grid) -> list[Cell]:
                 own["cases"] = tested[rate]
                 own |= extension_of(grid.extension, sampler)
                 out.append((seed, Cell(f"{label}-joint-rate{rate}-seed{seed}", head | own, needs)))
-    for (recoverer, _), (config, run) in trials.items():  # each once, after all cheaper checks
+    for (recoverer, *_), (config, run) in trials.items():  # each once, after all cheaper checks
         try_extension(grid.extension, recoverer, config, len(run.data.train), run.data.steps)
     order = {seed: i for i, seed in enumerate(grid.seeds)}
     return [*stages.values(), *(cell for _, cell in sorted(out, key=lambda pair: order[pair[0]]))]

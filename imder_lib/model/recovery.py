@@ -24,7 +24,7 @@ def passes(draws: int, size: int, device: torch.device, whole: bool = False) -> 
     """The draws and rows of ``size`` samples that are computed together; ``whole``: all rows of one draw."""
     most = max(1, size) if whole else ROWS if device.type == "cpu" else GPU_ROWS
     at_once = max(1, most // max(1, size))
-    at_once = at_once if device.type == "cpu" else -(-draws // max(1, -(-draws // at_once)))  # equal passes
+    at_once = at_once if device.type == "cpu" else max(1, -(-draws // max(1, -(-draws // at_once))))  # equal passes
     for k, start in product(range(0, draws, at_once), range(0, max(1, size), most)):
         yield range(k, min(k + at_once, draws)), slice(start, start + most)
 

@@ -13,7 +13,7 @@ from imder_lib import UserError
 from imder_lib.config import KIT, PRESETS, model_preset
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import SAMPLERS, Sampler
-from imder_lib.model.recovery import ZeroFill
+from imder_lib.model.recovery import GPU_ROWS, ZeroFill, passes
 from imder_lib.model.regression import PENALTIES, LinearMean, windows
 
 MIXED = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 1]], dtype=torch.bool)
@@ -294,3 +294,13 @@ def test_linear_mean_is_ridge_regression_with_a_held_out_penalty(noise):
 def own_rows(x: torch.Tensor, samples: torch.Tensor) -> np.ndarray:
     """The second modality's frames of some samples: (n T, D)."""
     return x[samples, 1].transpose(1, 2).flatten(0, 1).double().numpy()
+
+
+@pytest.mark.parametrize("draws", [0, 1, 5, 16, 100])
+def test_passes_hold_each_draw_once_and_are_equal_on_a_gpu(draws):
+    for kind, size in (("cpu", 48), ("cuda", 686), ("cuda", 9000)):
+        parts = list(passes(draws, size, torch.device(kind)))
+        assert sum(len(ks) * len(range(size)[rows]) for ks, rows in parts) == draws * size
+        assert sorted({k for ks, _ in parts for k in ks}) == list(range(draws))
+    counts = [len(ks) for ks, _ in passes(draws, 686, torch.device("cuda"))]
+    assert counts == {16: [4, 4, 4, 4]}.get(draws, counts) and max(counts, default=0) * 686 <= GPU_ROWS
