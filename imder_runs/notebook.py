@@ -114,6 +114,7 @@ def run_notebook(
 ) -> None:
     """Execute a notebook without a browser and show its progress; the executed notebook is written on failure too.
 
+    A run that does not end well leaves the executed notebook of an earlier run beside it, as NAME.previous.ipynb.
     The parameter ``live``, if the notebook has it, is False by default, because nobody can move a panel.
 
     Args:
@@ -150,12 +151,17 @@ def run_notebook(
     job = {k: str(v).replace("{", "{{").replace("}", "}}") for k, v in (("notebook", path), ("out", out))}
     job |= {"parameters": values, "cwd": str(folder), "parent": os.getpid()}
     models = folder / str(values.get("out", defaults["out"].default if "out" in defaults else "")) / "models"
+    earlier = out.with_suffix(".previous.ipynb")
+    if _complete(out):
+        out.replace(earlier)
     with progress_shown([out], models) if shown else nullcontext():
         code, error = _child(json.dumps(job, ensure_ascii=False), timeout, threads)
         if code and any(sign in error for sign in PORT_CLASH):
             print(f"{path.name}: the kernel's port was in use, trying once more", flush=True)
             code, error = _child(json.dumps(job, ensure_ascii=False), timeout, threads)
-    where = f"the executed notebook is {out}"
+    if code == 0:
+        earlier.unlink(missing_ok=True)
+    where = f"the executed notebook is {out}" + (f", that of an earlier run {earlier}" if earlier.exists() else "")
     if code is None:
         raise RuntimeError(f"{path.name} ran out of its {timeout:g} s; {where}")
     if code:
@@ -164,6 +170,15 @@ def run_notebook(
         if kind.endswith("UserError"):
             raise UserError(f"{path.name}: {message}; {where}")
         raise RuntimeError(f"{path.name} failed: {last[:300]}; {where}")
+
+
+def _complete(path: Path) -> bool:
+    """Whether a file is worth keeping: anything but a notebook that papermill has not executed to its end."""
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))["metadata"]["papermill"]
+        return bool(run["end_time"]) and not run["exception"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return path.is_file()
 
 
 def _child(job: str, timeout: float, threads: int) -> tuple[int | None, str]:

@@ -152,6 +152,21 @@ def test_a_failing_notebook_is_kept(imder, write_notebook, tmp_path):
     assert "error" in outputs
 
 
+def test_a_failed_run_leaves_the_earlier_notebook(imder, write_notebook, tmp_path):
+    source, out, earlier = write_notebook(PARAMETERS, "print(1 / rate)"), tmp_path / "out.ipynb", "out.previous.ipynb"
+    texts = []
+    for rate, code in (("0.5", 0), ("0", 1), ("0", 1), ("0.25", 0)):
+        result, _, error = imder("run", source, out, "-p", f"rate={rate}")
+        assert (result, earlier in error) == (code, code == 1), error
+        kept = tmp_path / earlier
+        texts.append(text_of(kept).strip() if kept.exists() else None)
+    assert texts == [None, "2.0", "2.0", None]
+    assert text_of(out).strip() == "4.0"
+    out.write_text("not written by papermill")
+    assert imder("run", source, out, "-p", "rate=0")[0] == 1
+    assert (tmp_path / earlier).read_text() == "not written by papermill"
+
+
 def test_a_user_error_in_a_notebook_gives_exit_code_2(imder, write_notebook, tmp_path):
     cell = "from imder_lib import availability\navailability('random', 4, ['text', 'audio', 'vision'], rate)"
     out = tmp_path / "out.ipynb"
