@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Literal
 
 from torch import nn
 
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError, unknown
-from imder_lib.settings import Settings, changed
+from imder_lib.settings import Settings, changed, whole_number
 
 MORE_EPOCHS = 3  # at most, of the diffusion on a small data set: every epoch validates and writes a checkpoint
 
@@ -98,7 +97,7 @@ class ModelConfig(Settings):
     # "learned": convolutions of three frames, trained with fusion, as in the release. "components": principal
     # components of single frames, fixed; a modality no wider than ``dim`` loses nothing.
     encoders: Literal["learned", "components"] = "learned"
-    mask_padding: bool = False  # attention and averages ignore padding; in the release they do not
+    mask_padding: bool = False  # the fusion's attention and averages ignore padding; in the release they do not
     fusion: FusionConfig = FusionConfig()
     # Replaces missing modalities: "zero", "mean", "regression" (linear), "network" (the U-Net in one deterministic
     # pass), "diffusion", or your own, see model/recoverers.py.
@@ -115,6 +114,8 @@ class ModelConfig(Settings):
         if len(self.widths) < 2:
             raise UserError(f"a model needs at least two modalities, got {list(self.widths)}")
         check_names(self.widths, "widths")
+        for name, value in {"dim": self.dim, "heads": self.fusion.heads, **self.widths}.items():
+            whole_number(name, value)
         if self.sampler.guidance != 1 and (self.rules.net != "joint" or not self.rules.condition_dropout):
             raise UserError("guidance other than 1 needs net 'joint' and condition_dropout > 0")
 
@@ -170,9 +171,9 @@ class TrainConfig(Settings):
     # joint, which trains everything with the sampler in the loop.
     recipe: Literal["staged", "released"] = "staged"
     seed: int = 1111  # of initialisation, masks, noise and batch order
-    batch_size: int = 32  # of training, unless a stage has its own, and of validation
+    batch_size: int = 32  # of training, unless a stage has its own
     clip: float = 1.0  # of the gradient, by value
-    patience: int = 24  # epochs without a better validation L1 before the learning rate halves
+    patience: int = 24  # epochs without a better validation L1 before the learning rate halves, in recipe released
     early_stop: int = 20  # ... before a stage ends
     average: float = 0.1  # weights are averaged over about this share of a stage's steps; these are kept
     rate: float = 0.3  # missing rate of recipe released, and of supervision "observed"
@@ -186,8 +187,13 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch_size < 1:
-            raise UserError(f"batch_size must be >= 1, got {self.batch_size}")
+        for name in ("batch_size", "early_stop"):
+            whole_number(name, getattr(self, name))
+        whole_number("patience", self.patience, 0)
+        if not (self.clip > 0 and 0 <= self.average < 1):
+            raise UserError(f"clip must be > 0 and average lie in [0, 1), got {self.clip} and {self.average}")
+        if (self.recipe, self.supervision) == ("released", "observed"):
+            raise UserError("recipe 'released' trains on all modalities: choose recipe 'staged' to hide some")
 
     def stage(self, name: str) -> StageConfig:
         """The settings of a stage, with the batch size that it uses."""
@@ -195,28 +201,22 @@ class TrainConfig(Settings):
         return replace(own, batch_size=own.batch_size or self.batch_size)
 
 
-WIDTHS = MappingProxyType(
-    {
-        "mosi": {"text": 768, "audio": 5, "vision": 20},
-        "mosei": {"text": 768, "audio": 74, "vision": 35},
-    }
-)
+WIDTHS: Mapping[str, Mapping[str, int]] = {
+    "mosi": {"text": 768, "audio": 5, "vision": 20},
+    "mosei": {"text": 768, "audio": 74, "vision": 35},
+}
 # Of the release: changes to ModelConfig, changes to TrainConfig.
-SIZES = MappingProxyType(
-    {
-        "mosi": (
-            {"fusion": {"layers": 4, "attention_dropout": {"audio": 0.2}, "embed_dropout": 0.2}},
-            {"batch_size": 32, "clip": 1.0, "patience": 24},
-        ),
-        "mosei": ({"fusion": {"layers": 6}}, {"batch_size": 128, "clip": 0.6, "patience": 5}),
-    }
-)
-PRESETS = MappingProxyType(
-    {
-        "kit": {"mask_padding": True, "fusion": {"readout": True}, "encoders": "components"},
-        "released": {"rules": RELEASED, "sampler": RELEASED_SAMPLER},
-    }
-)
+SIZES: Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]] = {
+    "mosi": (
+        {"fusion": {"layers": 4, "attention_dropout": {"audio": 0.2}, "embed_dropout": 0.2}},
+        {"batch_size": 32, "clip": 1.0, "patience": 24},
+    ),
+    "mosei": ({"fusion": {"layers": 6}}, {"batch_size": 128, "clip": 0.6, "patience": 5}),
+}
+PRESETS: Mapping[str, Mapping[str, object]] = {
+    "kit": {"mask_padding": True, "fusion": {"readout": True}, "encoders": "components"},
+    "released": {"rules": RELEASED, "sampler": RELEASED_SAMPLER},
+}
 
 
 def model_preset(

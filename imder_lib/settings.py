@@ -13,15 +13,16 @@ KINDS = {int: (Integral, "a whole number"), float: (Real, "a number"), bool: (bo
 Config = TypeVar("Config")
 
 
-def check_value(name: str, value: object, kind: Any) -> None:
-    """Raise a UserError for a value of another type than its field's annotation ``kind``."""
+def check_value(name: str, value: Any, kind: Any) -> Any:
+    """The value, NumPy's numbers as Python's; a UserError unless it has the type of its field's annotation ``kind``."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise UserError(f"{name} must be one of {get_args(kind)}, got {value!r}")
-        return
+        return value
     allowed, text = KINDS.get(get_origin(kind) or kind, (kind, f"a {getattr(kind, '__name__', kind)}"))
     if not isinstance(value, allowed) or isinstance(value, bool) is not (kind is bool):
         raise UserError(f"{name} must be {text}, got {value!r}")
+    return kind(value) if kind in (int, float) and type(value) not in (int, float) else value
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
@@ -49,8 +50,8 @@ def changed(config: Config, **changes: Any) -> Config:
 
 
 class Settings:
-    """Base of the configurations: a value of another type than its field's is a UserError."""
+    """Base of the configurations, frozen dataclasses: a value of another type than its field's is a UserError."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
-            check_value(name, getattr(self, name), kind)
+            object.__setattr__(self, name, check_value(name, getattr(self, name), kind))

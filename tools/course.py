@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 
 from imder_lib.errors import UserError
+from imder_lib.files import write_text
 from imder_runs.notebook import run_notebook
 from imder_runs.parallel_notebooks import notebook_threads, notebooks_at_once, run_jobs
 from imder_runs.places import NOTEBOOKS
@@ -71,7 +72,7 @@ def keep_outputs(executed: Path, source: Path) -> None:
                 kept = {k: v for k, v in output.get("metadata", {}).items() if k == "image/png"}  # its alt text
                 if "metadata" in output:
                     output.metadata = nbformat.from_dict(kept)
-    nbformat.write(notebook, source)
+    write_text(source, nbformat.writes(notebook) + "\n")
 
 
 def run_course(folder: Path, profile: str = "quick") -> None:
@@ -89,9 +90,9 @@ def run_course(folder: Path, profile: str = "quick") -> None:
     def execute(source: Path, executed: Path) -> None:
         part = executed.with_name(f".{executed.name}")
         run_notebook(source, part, {"profile": profile, "out": str(folder.resolve())}, shown=False, threads=threads)
-        part.rename(executed)
-        keep_outputs(executed, source)
-        executed.touch()  # newer than the source, which was just written
+        keep_outputs(part, source)
+        part.touch()  # newer than the source, which was just written
+        part.rename(executed)  # last: a notebook that stands there is not run again
 
     for place in (NOTEBOOKS, SOLUTIONS):  # a solution repeats its notebook's code: never both at once
         jobs = {}

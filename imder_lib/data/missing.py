@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imder_lib.diffusion.noise import derive_seed
-from imder_lib.errors import UserError
+from imder_lib.errors import UserError, unknown
 
 PROTOCOLS = ("fixed", "random", "released", "instance", "imbalanced")
 # Shares of samples (in the release: of batches) with two and with one of three modalities missing, at these rates.
@@ -97,13 +97,14 @@ def availability(
     """Which modalities of n samples are available, bool (n, M); at least one of each sample is.
 
     Args:
-        protocol: "fixed": the same pattern for every sample. "random": exact counts, see :func:`missing_counts`; the
-            missing modalities of a sample depend on (seed, id), not on its position. "released": the release's rule for
-            consecutive batches, with its counters and rounding, but nothing is missing at rate 0 (the release drops
-            two of three). "instance": each modality of each sample is missing with the same probability, whatever else
-            is. "imbalanced": the same with a probability for each modality (as in MCE, Zhao et al., 2025). Both depend
-            on (seed, id), and what is missing stays missing if all probabilities are raised by one factor. One of all
-            that would be missing is kept, each as often: a modality's rate is r - R/M, with R the product of all r.
+        protocol: "fixed": the same pattern for every sample. "random": exact counts, see :func:`missing_counts`; which
+            modalities a sample misses depends on (seed, id), and how many on its rank among all ids. "released": the
+            release's rule for consecutive batches, with its counters and rounding, but nothing is missing at rate 0
+            (the release drops two of three). "instance": each modality of each sample is missing with the same
+            probability. "imbalanced": the same with a probability for each modality (as in MCE, Zhao et al., 2025).
+            Both depend on (seed, id), and what is missing stays missing if all probabilities are raised by one factor.
+            One of all that would be missing is kept, each as often: a modality's rate is r - R/M, with R the product of
+            all r.
         rate: nominal missing rate in [0, (M-1)/M] for "random" (.7 means 2/3), one of 0, .1, .., .7 for "released", in
             [0, 1] for "instance"; the pattern for "fixed"; see :func:`modality_rates` for "imbalanced".
         ids: sample ids; "0", "1", .. if None.
@@ -113,7 +114,7 @@ def availability(
     if len(ids) != n or n < 1:
         raise UserError(f"expected {n} >= 1 ids, got {len(ids)}")
     if protocol not in PROTOCOLS:
-        raise UserError(f"unknown protocol {protocol!r}: expected one of {PROTOCOLS}")
+        raise unknown("unknown protocol", protocol, PROTOCOLS)
     if protocol == "fixed":
         if rate is None or isinstance(rate, int | float):
             raise UserError(f"protocol 'fixed' needs a pattern like {'+'.join(modalities[:2])!r}, got {rate!r}")

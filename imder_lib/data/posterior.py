@@ -23,23 +23,10 @@ class Posterior:
     noise: float  # s
 
     @property
-    def means(self) -> np.ndarray:
-        """(N, R, T, D): the mean of each style."""
-        return np.stack([self._mean(self.affect.means[:, r], r) for r in range(len(self.tones))], axis=1)
-
-    @property
     def mean(self) -> np.ndarray:
         """(N, T, D): sum_r w_r (A_r mu_r + b_r)."""
         w, mu = self.affect.weights, self.affect.means
         return sum(w[:, r, None, None] * self._mean(mu[:, r], r) for r in range(w.shape[1]))
-
-    @property
-    def variance(self) -> np.ndarray:
-        """(N, T, D): marginal variances of the mixture, sum_r w_r (var_r + (mean_r - mean)^2)."""
-        steps = self.affect.covariances.shape[1] // AFFECT
-        C = np.einsum("rtktl->rtkl", self.affect.covariances.reshape(-1, steps, AFFECT, steps, AFFECT))
-        within = np.einsum("rdk,rtkl,rdl->rtd", self.loadings, C, self.loadings, optimize=True) + self.noise**2
-        return np.einsum("nr,nrtd->ntd", self.affect.weights, within + (self.means - self.mean[:, None]) ** 2)
 
     def _mean(self, z: np.ndarray, style: int) -> np.ndarray:
         """(n, T, D): A_r z_t + b_r for z (n, T*4)."""

@@ -25,7 +25,7 @@ def derive_seed(*parts: object) -> int:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's default generators inside the block; their states are restored after it."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
         torch.manual_seed(seed)
         yield
 

@@ -20,7 +20,7 @@ from imder_lib.diffusion.noise import Noise, normal
 from imder_lib.diffusion.schedules import SCHEDULES, released_times
 from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError, unknown
-from imder_lib.settings import check_value, whole_number
+from imder_lib.settings import Settings, check_value, whole_number
 
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]
 CONTRACT = ("denoise", "sigmas", "times", "x", "condition", "noise", "callback", "sde")
@@ -48,11 +48,11 @@ def em(
     steps = first.expand(len(times)) if even else torch.cat([steps, times[-1:]])
     mean = x
     for i, (t, h) in enumerate(zip(times, steps, strict=True)):
-        g = sde.g(t)
-        mean = x + g**2 * score_of(denoise, sde, x, t * ones, condition) * h
-        x = mean + h.sqrt() * g * normal(x, noise)
+        g, score = sde.g(t), score_of(denoise, sde, x, t * ones, condition)
         if callback is not None:
-            callback(i, sde.std(t), x, mean)
+            callback(i, sde.std(t), x, x + sde.std(t) ** 2 * score)
+        mean = x + g**2 * score * h
+        x = mean + h.sqrt() * g * normal(x, noise)
     return mean
 
 
@@ -147,7 +147,7 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
 
 
 @dataclass(frozen=True)
-class Sampler:
+class Sampler(Settings):
     """Sampler, schedule and settings of one draw. An unknown name or setting is a UserError, as is a bad value."""
 
     name: str = "adams"  # one of SAMPLERS
@@ -160,12 +160,13 @@ class Sampler:
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.name not in SAMPLERS:
             raise unknown("unknown sampler", self.name, SAMPLERS)
         if self.schedule not in SCHEDULES:
             raise unknown("unknown schedule", self.schedule, SCHEDULES)
         whole_number("steps", self.steps)
-        if self.guidance < 0:
+        if not self.guidance >= 0:
             raise UserError(f"guidance must be at least 0, got {self.guidance}")
         fixed = {*CONTRACT, *getattr(SAMPLERS[self.name], "keywords", {})}  # by the contract or by partial
         own = [k for k in inspect.signature(SAMPLERS[self.name]).parameters if k not in fixed]

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from imder_lib.diffusion.sde import VESDE
-from imder_lib.errors import UserError
 from imder_lib.settings import whole_number
 
 T_END = 1e-3  # last time of the release, where std = 0.0317
-SIGMA_MIN, SIGMA_MAX, RHO = 0.005, 40.0, 7.0  # defaults for standardised latents
+SIGMA_MIN, SIGMA_MAX = 0.005, 40.0  # for standardised latents
 
 
 def released_times(steps: int) -> Tensor:
@@ -24,27 +23,20 @@ def released(steps: int, sde: VESDE) -> Tensor:
     return torch.cat([sde.std(released_times(steps)), torch.zeros(1)])
 
 
-def karras(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = RHO) -> Tensor:
-    """Levels of Karras et al. (2022), eq. 5, from sigma_max to sigma_min, then 0: (steps + 1,)."""
-    check_levels(steps, sigma_min, sigma_max)
-    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return torch.cat([(high + torch.linspace(0, 1, steps) * (low - high)) ** rho, torch.zeros(1)])
+def karras(steps: int, sde: VESDE | None = None) -> Tensor:
+    """Levels of Karras et al. (2022), eq. 5, with rho = 7, from SIGMA_MAX to SIGMA_MIN, then 0: (steps + 1,)."""
+    high, low = SIGMA_MAX ** (1 / 7), SIGMA_MIN ** (1 / 7)
+    return torch.cat([(high + torch.linspace(0, 1, whole_number("steps", steps)) * (low - high)) ** 7, torch.zeros(1)])
 
 
-def geometric(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX) -> Tensor:
-    """Levels evenly spaced in log sigma, then 0: (steps + 1,). As in Song et al. (2021), section 3.4."""
-    check_levels(steps, sigma_min, sigma_max)
-    levels = torch.linspace(math.log(sigma_max), math.log(sigma_min), steps).exp()
+def geometric(steps: int, sde: VESDE | None = None) -> Tensor:
+    """Levels evenly spaced in log sigma from SIGMA_MAX to SIGMA_MIN, then 0: (steps + 1,).
+
+    As in Song et al. (2021), section 3.4.
+    """
+    levels = torch.linspace(math.log(SIGMA_MAX), math.log(SIGMA_MIN), whole_number("steps", steps)).exp()
     return torch.cat([levels, torch.zeros(1)])
 
 
 # name -> function of steps and SDE, which gives levels that decrease to 0: (steps + 1,)
-SCHEDULES = {"released": released, "karras": lambda steps, sde: karras(steps),
-             "geometric": lambda steps, sde: geometric(steps)}  # fmt: skip
-
-
-def check_levels(steps: int, sigma_min: float, sigma_max: float) -> None:
-    """Raise a UserError unless there is a step, and 0 < sigma_min < sigma_max <= 1e4."""
-    whole_number("steps", steps)
-    if not 0 < sigma_min < sigma_max <= 1e4:
-        raise UserError(f"sigma: expected 0 < sigma_min < sigma_max <= 1e4, got {sigma_min:g} and {sigma_max:g}")
+SCHEDULES = {"released": released, "karras": karras, "geometric": geometric}

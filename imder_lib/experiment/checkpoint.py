@@ -75,11 +75,7 @@ def check_like(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
-    """Read safetensors of finite numbers.
-
-    Raises:
-        UserError: the file is missing or damaged, or a tensor has values that are not finite.
-    """
+    """Read safetensors; a UserError for a missing or damaged file, or a tensor with values that are not finite."""
     try:
         state = load_file(path)
     except Exception:

@@ -19,7 +19,7 @@ from imder_lib.errors import UserError
 from imder_lib.experiment.cases import Case, cases
 from imder_lib.experiment.metrics import class_metrics, coverage, metrics
 from imder_lib.experiment.prediction import Predictor, predict
-from imder_lib.model.imder import IMDer, check_widths
+from imder_lib.model.imder import IMDer, check_outputs, check_widths
 from imder_lib.model.recovery import Latents, MeanFill, Recoverer, ZeroFill, encode_split
 from imder_lib.nets.precision import computing
 from imder_lib.settings import whole_number
@@ -41,7 +41,7 @@ def evaluate(
 ) -> pd.DataFrame:
     """Metrics of models and baselines on one split.
 
-    Masks and noise of a sample depend on (seed, id) alone, so each sample is recovered once per pattern. What a
+    The noise of a sample depends on (seed, id) alone, so each sample is recovered once per pattern. What a
     sample lacks in the data is missing under every mask; if a mask would leave nothing, the sample keeps all it has.
 
     Args:
@@ -73,6 +73,7 @@ def evaluate(
     seeds = [whole_number("seeds", s, 0) for s in ([seeds] if isinstance(seeds, Real) else seeds)]
     for model in models.values():
         check_widths(model.config.widths, {m: x.shape[-1] for m, x in split.features.items()})
+        check_outputs(model.config, None if split.data is None else split.data.classes)
     modalities, *others = (model.modalities for model in models.values())
     if bad := [other for other in others if other != modalities]:
         raise UserError(f"models: expected the modalities of all in one order, got {modalities} and {bad[0]}")
@@ -101,7 +102,11 @@ def _masks(
                 f"{-(-n // size)} of {size}; use protocol 'random', or smaller batches: ('released', rate, batch size)",
                 stacklevel=4,
             )
-        masks[seed, protocol, case] = restrict(mask, split.given(modalities))
+        mask = restrict(mask, split.given(modalities))
+        if not torch.equal(masks.setdefault((seed, protocol, case), mask), mask):
+            raise UserError(
+                f"protocol 'released' has two batch sizes at rate {case}: evaluate each in a call of its own"
+            )
     return masks
 
 
@@ -140,8 +145,9 @@ def _table(
     baselines: bool,
 ) -> pd.DataFrame:
     """The rows of :func:`evaluate` for masks by seed, protocol and case, ordered by seed."""
-    data, n, methods = split.data, len(split), _methods(models, split, baselines)
-    modalities = next(iter(models.values())).modalities
+    data, n, modalities = split.data, len(split), next(iter(models.values())).modalities
+    methods = _methods(models, split, baselines)
+    ordered = [] if data is None or data.process is None else [modalities.index(m) for m in data.process.loadings]
     rows: list[dict[str, object]] = []
     predictors: dict[str, Predictor] = {}
     for seed in dict.fromkeys(seed for seed, *_ in masks):
@@ -163,7 +169,7 @@ def _table(
             if baselines and data is not None:
                 found["constant"] = _constant(data, n)
                 if data.process is not None:
-                    best = bayes_prediction(data.process, split.features, mask)
+                    best = bayes_prediction(data.process, split.features, mask[:, ordered])
                     found["bayes"] = np.stack([best, np.zeros(n)])
             for name, (mean, spread) in found.items():
                 row = head | {"method": name, "seed": seed, "n": n, "draws": draws if name in models else 1}

@@ -53,10 +53,7 @@ def task_loss(prediction: Tensor, labels: Tensor, reduction: str = "mean") -> Te
 
 
 def mean_prediction(each: Tensor) -> Tensor:
-    """Average the predictions of K draws (K, B, outputs) to (B, outputs).
-
-    Logits are averaged as probabilities; the result is their logarithm, again logits.
-    """
+    """The average (B, outputs) of predictions of K draws (K, B, outputs); logits are averaged as probabilities."""
     return each.mean(dim=0) if each.shape[-1] == 1 else each.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(each))
 
 
@@ -80,6 +77,6 @@ def class_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, float
 
 
 def coverage(mean: np.ndarray, std: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """Share of labels in the central 50, 80 and 95 % intervals of normals with means and standard deviations (N,)."""
-    off = np.abs(np.asarray(label) - mean) / std
-    return {f"cover{p}": float(np.mean(off <= ndtri(0.5 + p / 200))) for p in LEVELS}
+    """Share of labels in the central 50, 80 and 95 % intervals of normals (N,); NaN if a deviation is not known."""
+    off, known = np.abs(np.asarray(label) - mean) / std, not np.isnan(std).any()
+    return {f"cover{p}": float(np.mean(off <= ndtri(0.5 + p / 200))) if known else math.nan for p in LEVELS}

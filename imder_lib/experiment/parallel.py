@@ -9,7 +9,6 @@ from contextlib import redirect_stdout
 from typing import TypeVar
 
 import torch
-from IPython import get_ipython
 from tqdm.auto import tqdm
 
 Result = TypeVar("Result")
@@ -34,7 +33,8 @@ def progress_bar(total: int, name: str, begun: int = 0) -> tqdm:
     Elsewhere it is off, so that no saved notebook holds one. A program that executes a notebook is recognised by
     ``allow_stdin``, which it sets to False with each cell.
     """
-    kernel = getattr(get_ipython(), "kernel", None)
+    ipython = sys.modules.get("IPython")  # loaded in every kernel
+    kernel = getattr(ipython and ipython.get_ipython(), "kernel", None)
     watched = kernel.get_parent().get("content", {}).get("allow_stdin") if kernel else sys.stderr.isatty()
     with redirect_stdout(sys.stdout or sys.__stdout__):  # a notebook may have switched it off, and Jupyter flushes it
         return tqdm(total=total, desc=name, initial=begun, unit="batch", leave=False, disable=not watched)

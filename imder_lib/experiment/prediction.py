@@ -10,7 +10,7 @@ from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment.parallel import over_batches
 from imder_lib.model.imder import IMDer
-from imder_lib.model.recovery import ROWS, Latents, Recoverer
+from imder_lib.model.recovery import Latents, Recoverer, most_rows
 
 
 def predict(
@@ -22,7 +22,7 @@ def predict(
     seed: int,
     draws: int = 1,
     sampler: Sampler | None = None,
-    batch_size: int = ROWS,
+    batch_size: int = 0,
 ) -> np.ndarray:
     """Predictions of the model's fusion for K draws of a recoverer: (K, N), or class probabilities (K, N, C).
 
@@ -32,6 +32,7 @@ def predict(
         seed: of the noise, which depends on (seed, id) alone.
         draws: K; 1 is used if the draws would be equal.
         sampler: None: the configured one.
+        batch_size: 0: as many samples as a pass has rows.
     """
     draws = draws if recoverer.stochastic and not available.all() else 1
 
@@ -39,11 +40,11 @@ def predict(
         part = {m: x[rows] for m, x in latents.items()}
         mask = torch.from_numpy(available[rows]).to(part[model.modalities[0]].device)
         drawn = recoverer.recover(part, mask, SampleNoise(seed, ids[rows], "evaluate"), draws, sampler)
-        each = model.predict(drawn, mask)
+        each = model.predict(drawn, mask, refine=recoverer is model.recoverer)
         return (each[..., 0] if model.config.fusion.outputs == 1 else each.softmax(dim=-1)).cpu()
 
     device = latents[model.modalities[0]].device
-    return torch.cat(over_batches(len(ids), batch_size, run, device), dim=1).numpy()
+    return torch.cat(over_batches(len(ids), batch_size or most_rows(device), run, device), dim=1).numpy()
 
 
 class Predictor:

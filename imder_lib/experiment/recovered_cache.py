@@ -11,7 +11,7 @@ from imder_lib.data.missing import available_columns, patterns, restrict
 from imder_lib.diffusion.noise import SampleNoise, derive_seed
 from imder_lib.experiment.parallel import over_batches
 from imder_lib.model.imder import IMDer
-from imder_lib.model.recovery import ROWS, Latents
+from imder_lib.model.recovery import Latents, most_rows
 
 DRAWS = 2  # per sample and pattern: fusion is trained on the mean prediction over draws, as it is used
 
@@ -68,5 +68,5 @@ def fill_cache(
             recovered[m][:, rows, p] = drawn[m] * ~mask[:, i, None, None]
 
     for p in range(P):
-        over_batches(len(ids), ROWS, partial(run, p=p), device)
+        over_batches(len(ids), most_rows(device), partial(run, p=p), device)
     return RecoveredCache(available.to(device), recovered)

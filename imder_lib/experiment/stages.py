@@ -156,7 +156,8 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     """
     observed, device = _observed(model, data, config), next(model.parameters()).device
     settings = config.stage("adapt")
-    if model.recoverer.posterior and not model.refiners and observed["train"].all():
+    needless = model.recoverer.posterior and not model.refiners and observed["train"].all()
+    if needless or not settings.epochs:
         return Stage("adapt", settings, [], lambda *_: torch.zeros(()), lambda: torch.zeros(1), size=0)
     latents = _latents(model, data, observed)
     labels, caches, most = {}, {}, {}
@@ -209,10 +210,10 @@ def joint_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
 
     Unlike the release, the validation mask is the same in all epochs, so validation losses are comparable.
     """
-    device = next(model.parameters()).device
+    device, settings = next(model.parameters()).device, config.stage("joint")
 
     def mask(split: Split, seed: int) -> Tensor:
-        kw = {"seed": seed, "batch_size": config.batch_size}
+        kw = {"seed": seed, "batch_size": settings.batch_size}
         return availability("released", len(split), model.modalities, config.rate, **kw).to(device)
 
     valid_mask = mask(data.valid, derive_seed(config.seed, "joint", "valid"))
@@ -230,12 +231,13 @@ def joint_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
 
     return Stage(
         "joint",
-        config.stage("joint"),
+        settings,
         [model.recoverer, model.refiners, model.fusion],
         loss=loss,
         validate=lambda: _in_batches(len(data.valid), config.batch_size, error),
         size=len(data.train),
         masks=lambda generator: mask(data.train, int(torch.randint(2**62, (), generator=generator))),
+        initialise=lambda: model.recoverer.prepare(encode_split(model, data.train)),
     )
 
 

@@ -20,6 +20,7 @@ from imder_lib.experiment.checkpoint import CHECKPOINT, check_like, read_checkpo
 from imder_lib.experiment.parallel import progress_bar
 
 WARM_UP = 100  # steps, or a tenth of all steps if that is fewer
+STATEFUL = ("optimiser", "schedule")
 SAVED = ("epoch", "best_epoch", "best", "kept", "average", "initial")  # of a Learner, in the checkpoint
 
 
@@ -80,14 +81,13 @@ class Learner:
         return stopped or self.epoch >= self.stage.settings.epochs
 
     def state_dict(self) -> dict[str, Any]:
-        parts = ("optimiser", "schedule")
-        return {k: getattr(self, k) for k in SAVED} | {k: getattr(self, k).state_dict() for k in parts}
+        return {k: getattr(self, k) for k in SAVED} | {k: getattr(self, k).state_dict() for k in STATEFUL}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`; raises nearly anything if it is damaged."""
         check_like(state, {k: getattr(self, k) for k in SAVED})
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
+        for k in STATEFUL:
+            getattr(self, k).load_state_dict(state[k])
         for k in SAVED:
             setattr(self, k, state[k])
         self.average = [a.to(p) for a, p in zip(self.average, self.parameters, strict=False)]
@@ -147,13 +147,11 @@ class Learner:
                     torch._foreach_lerp_(self.average, weights, share)
                 losses.append(loss.detach())
                 bar.update()
-        values = torch.stack(losses).double().cpu()  # once an epoch, so that a GPU need not wait for the host
+        values = torch.stack(losses).cpu().double()  # once an epoch: a GPU need not wait for the host
         if bad := (~torch.isfinite(values)).nonzero()[:1].flatten().tolist():
             first = ", ".join(map(str, batches[bad[0]][:3].tolist()))
-            raise UserError(
-                f"stage {name}, epoch {self.epoch}: the loss is {values[bad[0]]} on training samples {first}, ...: "
-                "look for extreme numbers there (imder check), or lower the learning rate"
-            )
+            what = f"stage {name}, epoch {self.epoch}: the loss is {values[bad[0]]} on training samples {first}, ..."
+            raise UserError(f"{what}: look for extreme numbers there (imder check), or lower the learning rate")
         return sum(float(v) * len(rows) for v, rows in zip(values, batches, strict=True)) / self.stage.size
 
     def _validate(self) -> Tensor:
@@ -166,10 +164,8 @@ class Learner:
         self.set_weights(current)
         if not torch.isfinite(losses).all():
             row = int((~torch.isfinite(losses)).nonzero()[0])
-            raise UserError(
-                f"stage {self.stage.name}, epoch {self.epoch}: the validation loss number {row} of {len(losses)} is "
-                "not finite: look for extreme numbers in the validation split (imder check)"
-            )
+            what = f"stage {self.stage.name}, epoch {self.epoch}: validation loss number {row} of {len(losses)}"
+            raise UserError(f"{what} is not finite: look for extreme numbers in the validation split (imder check)")
         return losses
 
     @torch.no_grad()
@@ -184,7 +180,8 @@ def _copies(tensors: list[Tensor]) -> list[Tensor]:
 
 
 class Trainer:
-    """Runs stages on one model. A run that is killed after an epoch can be resumed with the same results.
+    """Runs stages on one model. A run that is killed after an epoch can be resumed with the same results, by one that
+    shares ``config`` and ``about``, plain values.
 
     Random numbers of an epoch depend on (seed, stage, epoch) only, so no generator state is saved.
 
@@ -198,8 +195,8 @@ class Trainer:
         UserError: the folder holds another run, or cannot be written.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, folder: Path, resume: bool) -> None:
-        self.model, self.config, self.folder = model, config, folder
+    def __init__(self, model: nn.Module, config: TrainConfig, folder: Path, resume: bool, about: dict) -> None:
+        self.model, self.config, self.folder, self.about = model, config, folder, asdict(config) | about
         begun = (folder / CHECKPOINT).exists()
         if begun and not resume:
             raise UserError(f"{folder} holds a training run: pass resume=True, or name another folder")
@@ -207,19 +204,16 @@ class Trainer:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(folder, error) from None
-        state = read_checkpoint(folder, model) if begun else {"config": asdict(config), "done": [], "history": []}
-        old, new = (pd.json_normalize(c).iloc[0].to_dict() for c in (state["config"], asdict(config)))
-        if changed := sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k)):
-            raise UserError(f"{folder} was trained with other settings ({', '.join(changed)}): name another folder")
+        state = read_checkpoint(folder, model) if begun else {"config": self.about, "done": [], "history": []}
+        old, new = (pd.json_normalize(c).iloc[0].to_dict() for c in (state["config"], self.about))
+        if changed := ", ".join(sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))):
+            raise UserError(f"{folder} was trained with other settings ({changed:.200}): name another folder")
         self.done, self.history, self.cut = state["done"], state["history"], state.get("stage", {})
         self.limits: dict[str, int] = state.get("limits", {})
 
     def run(self, stage: Stage) -> None:
         """Train one stage and set the weights of its best epoch in the model."""
         epochs, parts = stage.settings.epochs, stage.groups()
-        fault = UserError(f"the checkpoint in {self.folder} does not fit stage {stage.name}: name another folder")
-        if self.cut and not parts:  # another version of the kit was training what this one leaves out
-            raise fault
         if epochs and stage.initialise and not self.cut:
             stage.initialise()
         if epochs and parts:
@@ -228,7 +222,8 @@ class Trainer:
                 try:
                     learner.load_state_dict(self.cut)
                 except Exception:
-                    raise fault from None
+                    what = f"the checkpoint in {self.folder} does not fit stage {stage.name}"
+                    raise UserError(f"{what}: name another folder") from None
             elif stage.keep_initial:
                 self.history.append(learner.validate_initial())
             self.limits[stage.name] = epochs
@@ -244,7 +239,7 @@ class Trainer:
     def _save(self, cut: dict[str, Any]) -> None:
         self.cut = cut
         state = {k: getattr(self, k) for k in ("done", "history", "limits")}
-        state |= {"config": asdict(self.config), "stage": cut}
+        state |= {"config": self.about, "stage": cut}
         write_checkpoint(self.folder, state | {"model": self.model.state_dict()})
         rows = [row | {"epochs": self.limits.get(row["stage"])} for row in self.history]
         write_text(self.folder / "history.csv", pd.DataFrame(rows).to_csv(index=False))

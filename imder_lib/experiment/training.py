@@ -1,7 +1,7 @@
 """fit: training by one of two recipes, which are lists of stages."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import save_model
 from imder_lib.experiment.stages import RECIPES, fusion_stage
 from imder_lib.experiment.trainer import Trainer
-from imder_lib.model.imder import IMDer, check_widths
+from imder_lib.model.imder import IMDer, check_outputs, check_widths
 from imder_lib.nets.precision import computing
 
 # The one rule of which weights are kept, for readers; tables of a report show it.
@@ -56,7 +56,8 @@ def fit(
         bert: computes the text features from text_bert, and is trained in the fusion stage, the only one then.
 
     Raises:
-        UserError: the data do not fit the model, or ``out_dir`` holds another run or cannot be written.
+        UserError: the data do not fit the model, or ``out_dir`` cannot be written or holds another run: of other data,
+            another model configuration or other settings.
     """
     started = time.perf_counter()
     stages = dict(RECIPES[config.recipe])
@@ -68,10 +69,11 @@ def fit(
         trained, widths = nn.ModuleDict({"model": model, "bert": bert}), widths | {"text": bert.config.hidden_size}
         stages["fusion"], until = partial(fusion_stage, bert=bert), "fusion"
     check_widths(model.config.widths, widths)
-    if (outputs := model.config.fusion.outputs) != (data.classes or 1):
-        kind = f"{data.classes} classes" if data.classes else "numbers, which need 1"
-        raise UserError(f"the model has {outputs} outputs, the labels are {kind}: set the fusion's outputs to fit")
-    trainer = Trainer(trained, config, Path(out_dir), resume)
+    check_outputs(model.config, data.classes)
+    about = asdict(model.config)
+    if config.recipe == "staged" and model.recoverer.posterior and not model.refiners:
+        del about["sampler"]  # nothing is trained on draws
+    trainer = Trainer(trained, config, Path(out_dir), resume, {"model": about, "data": data.sha256})
     for name, stage in stages.items():
         if name not in trainer.done:
             with computing(model.config.precision, next(model.parameters()).device):

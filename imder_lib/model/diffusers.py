@@ -11,6 +11,7 @@ from imder_lib.config import ModelConfig
 from imder_lib.diffusion.denoiser import Denoiser, EDMDenoiser, ScoreDenoiser, sample_condition
 from imder_lib.diffusion.losses import dsm_loss, edm_error
 from imder_lib.diffusion.noise import SampleNoise
+from imder_lib.diffusion.schedules import SCHEDULES
 from imder_lib.diffusion.sde import VESDE, per_sample
 from imder_lib.errors import UserError
 from imder_lib.model.recovery import Latents, Standardised
@@ -107,6 +108,10 @@ class Diffusion(Standardised):
         sampler = sampler or self.config.sampler
         if sampler.guidance != 1:
             raise UserError("guidance other than 1 needs net 'joint'")
+        start, known = SCHEDULES[sampler.schedule](1, self.sde)[0], self.sde.std(torch.ones(()))
+        if self.config.rules.parameterisation == "score" and start > 1.001 * known:
+            what = f"schedule {sampler.schedule!r} starts at noise level {start:.3g}, the score net knows {known:.3g}"
+            raise UserError(f"{what} at most: use schedule 'released'")
         denoise = sample_condition(self.denoiser(m, valid), self.config.rules.sample_condition, noise)
         return sampler.draw(denoise, condition, condition, noise, callback, self.sde)
 

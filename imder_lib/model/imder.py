@@ -13,7 +13,7 @@ from imder_lib.diffusion.noise import Noise, seeded
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.model.recoverers import make_recoverer
-from imder_lib.model.recovery import Latents, passes
+from imder_lib.model.recovery import Latents, checked_mask, passes
 from imder_lib.nets.fusion import Fusion
 from imder_lib.nets.lengths import valid_steps
 from imder_lib.nets.precision import computing
@@ -30,6 +30,13 @@ def check_widths(expected: Mapping[str, int], found: Mapping[str, int]) -> None:
             f"the data do not fit the model. Widths (modality, expected, found): {'; '.join(rows)}. "
             "Use data of these widths, or a model that was trained on such data"
         )
+
+
+def check_outputs(config: ModelConfig, classes: int | None) -> None:
+    """Raise a UserError unless the model has one output for each class, or one for labels that are numbers."""
+    if (outputs := config.fusion.outputs) != (classes or 1):
+        kind = f"{classes} classes" if classes else "numbers, which need 1"
+        raise UserError(f"the model has {outputs} outputs, the labels are {kind}: set the fusion's outputs to fit")
 
 
 @dataclass
@@ -105,19 +112,20 @@ class IMDer(nn.Module):
         """Draws of missing latents, see :meth:`Recoverer.recover`."""
         return self.recoverer.recover
 
-    def predict(self, drawn: Mapping[str, Tensor], available: Tensor) -> Tensor:
+    def predict(self, drawn: Mapping[str, Tensor], available: Tensor, refine: bool = True) -> Tensor:
         """Predictions of K draws, (K, B, outputs). Their mean is the prediction, their spread its uncertainty.
 
         Args:
             drawn: modality -> (K, B, D, T), from :meth:`recover`, or from another recoverer.
             available: bool (B, M), as in the recovery.
+            refine: by the model's refiners, if it has some; they are trained for draws of its own recoverer.
         """
         like = drawn[self.modalities[0]]
         out = like.new_empty(*like.shape[:2], self.config.fusion.outputs)
         with computing(self.config.precision, available.device):
             for k, rows in passes(*like.shape[:2], available.device):
                 x = {m: v[k.start : k.stop, rows].flatten(0, 1) for m, v in drawn.items()}
-                x = self.refined(x, available[rows].repeat(len(k), 1))
+                x = self.refined(x, available[rows].repeat(len(k), 1)) if refine else x
                 out[k.start : k.stop, rows] = self.fusion(x)[0].unflatten(0, (len(k), -1))
         return out
 
@@ -146,8 +154,10 @@ class IMDer(nn.Module):
             sampler: None: the configured one.
             lengths: modality -> (B,), number of valid steps, see :meth:`encode`.
         """
-        available = torch.as_tensor(available)
-        self._check(features, available)
+        if missing := [m for m in self.modalities if m not in features]:
+            raise UserError(f"features lack {missing}: expected every one of {list(self.modalities)}")
+        like = features[self.modalities[0]]
+        available = checked_mask(available, len(like), self.modalities, like.device)
         with torch.no_grad():  # encoders are trained in the fusion stage only
             latents = self.encode(features, lengths)
         losses = {}
@@ -163,14 +173,3 @@ class IMDer(nn.Module):
                     losses[f"refine.{m}"] = error
             prediction, vectors = self.fusion(refined)
         return Output(prediction, refined, recovered, vectors, losses)
-
-    def _check(self, features: Mapping[str, Tensor], available: Tensor) -> None:
-        if missing := [m for m in self.modalities if m not in features]:
-            raise UserError(f"features lack {missing}: expected every one of {list(self.modalities)}")
-        shape = (len(features[self.modalities[0]]), len(self.modalities))
-        if available.shape != shape or available.dtype != torch.bool:
-            got = f"{available.dtype} {tuple(available.shape)}"
-            raise UserError(f"available must be bool {shape} with columns {list(self.modalities)}, got {got}")
-        if not available.any(dim=1).all():
-            row = int((~available.any(dim=1)).nonzero()[0])
-            raise UserError(f"row {row} of available has no modality: at least one must be available")

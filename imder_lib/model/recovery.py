@@ -1,5 +1,6 @@
 """Recoverers: methods that replace the latents of missing modalities, with one interface for all."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
@@ -11,6 +12,7 @@ from imder_lib.config import ModelConfig
 from imder_lib.data.schema import Split
 from imder_lib.diffusion.noise import Noise, SampleNoise
 from imder_lib.diffusion.samplers import Callback, Sampler
+from imder_lib.errors import UserError
 from imder_lib.model.regression import LinearMean
 from imder_lib.nets.lengths import lengths_of, valid_steps
 from imder_lib.nets.precision import computing
@@ -20,13 +22,30 @@ Latents = dict[str, Tensor]
 ROWS, GPU_ROWS = 256, 4096  # of a pass; more are no faster: on a CPU they exceed its caches, a GPU is busy with these
 
 
+def most_rows(device: torch.device) -> int:
+    """Rows of a pass."""
+    return ROWS if device.type == "cpu" else GPU_ROWS
+
+
 def passes(draws: int, size: int, device: torch.device, whole: bool = False) -> Iterator[tuple[range, slice]]:
     """The draws and rows of ``size`` samples that are computed together; ``whole``: all rows of one draw."""
-    most = max(1, size) if whole else ROWS if device.type == "cpu" else GPU_ROWS
+    most = max(1, size) if whole else most_rows(device)
     at_once = max(1, most // max(1, size))
-    at_once = at_once if device.type == "cpu" else max(1, -(-draws // max(1, -(-draws // at_once))))  # equal passes
+    if draws and device.type != "cpu":  # equal passes
+        at_once = math.ceil(draws / math.ceil(draws / at_once))
     for k, start in product(range(0, draws, at_once), range(0, max(1, size), most)):
         yield range(k, min(k + at_once, draws)), slice(start, start + most)
+
+
+def checked_mask(available: Tensor, size: int, modalities: Sequence[str], device: torch.device) -> Tensor:
+    """``available`` on the device; a UserError unless it is bool (size, M) with something available in every row."""
+    available, shape = torch.as_tensor(available), (size, len(modalities))
+    if (got := (available.dtype, tuple(available.shape))) != (torch.bool, shape):
+        raise UserError(f"available must be bool {shape} with columns {list(modalities)}, got {got[0]} {got[1]}")
+    if not available.any(dim=1).all():
+        row = int((~available.any(dim=1)).nonzero()[0])
+        raise UserError(f"row {row} of available has no modality: at least one must be available")
+    return available.to(device)
 
 
 class Standardizer(nn.Module):
@@ -45,8 +64,9 @@ class Standardizer(nn.Module):
     def fit(self, latents: Mapping[str, Tensor]) -> None:
         """Compute mean and standard deviation of each channel over all frames that are not all zero."""
         for i, m in enumerate(self.modalities):
-            frames = latents[m].transpose(1, 2).flatten(0, 1).double()
-            frames = frames[frames.ne(0).any(dim=1)]
+            frames = latents[m].transpose(1, 2).flatten(0, 1).cpu().double()  # not every GPU has float64
+            seen = frames.ne(0).any(dim=1)
+            frames = frames[seen if seen.any() else slice(1)]  # nothing but zeros is constant
             std = frames.std(dim=0, correction=0)
             self.mean[i, :, 0] = frames.mean(dim=0)
             self.varies[i, :, 0] = std > 1e-6
@@ -142,6 +162,8 @@ class Recoverer(nn.Module, ABC):
             modality -> (K, B, D, T), the given latents where available
         """
         draws, whole = whole_number("draws", draws), callback is not None or not isinstance(noise, SampleNoise)
+        like = latents[self.modalities[0]]
+        available = checked_mask(available, len(like), self.modalities, like.device)
         seen = {m: latents[m].masked_fill(~available[:, i, None, None], 0) for i, m in enumerate(self.modalities)}
         out = {m: x.new_empty(draws, *x.shape) for m, x in seen.items()}
         with computing(self.config.precision, available.device):

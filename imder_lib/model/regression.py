@@ -39,10 +39,10 @@ class LinearMean(nn.Module):
         return out.transpose(1, 2).unflatten(1, (self.M, self.D))
 
     @torch.no_grad()
-    def fit(self, latents: Tensor, chunk: int = 256) -> None:
-        """Fit the regressions of all incomplete patterns to complete latents (N, M, D, T)."""
-        held = torch.arange(len(latents), device=latents.device) % HELD_OUT == 0
-        kept, out = (self._moments(latents[rows], chunk) for rows in (~held, held))
+    def fit(self, latents: Tensor) -> None:
+        """Fit the regressions of all incomplete patterns to complete latents (N, M, D, T), in float64 on the CPU."""
+        latents, held = latents.cpu(), torch.arange(len(latents)) % HELD_OUT == 0
+        kept, out = (self._moments(latents[rows]) for rows in (~held, held))
         owner = torch.arange(self.M * self.D) // self.D  # modality of each channel of a frame
         centre = torch.arange(self.M * self.D) + WINDOW // 2 * self.M * self.D
         for code in range(1, 2**self.M - 1):
@@ -57,11 +57,11 @@ class LinearMean(nn.Module):
             self.weight[code, inputs[:, None], (~available).nonzero()[:, 0]] = W.to(self.weight)
 
     @staticmethod
-    def _moments(latents: Tensor, chunk: int) -> Tensor:
+    def _moments(latents: Tensor) -> Tensor:
         """Second moments of all windows, (W M D, W M D)."""
         size = WINDOW * latents.shape[1] * latents.shape[2]
-        out = torch.zeros(size, size, dtype=torch.float64, device=latents.device)
-        for x in latents.split(chunk):
+        out = torch.zeros(size, size, dtype=torch.float64)
+        for x in latents.split(256):  # samples; all at once would need much memory
             w = windows(x.flatten(1, 2)).flatten(0, 1).double()
             out += w.T @ w
         return out

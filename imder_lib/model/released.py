@@ -74,8 +74,7 @@ def released_name(name: str, config: ModelConfig) -> str:
 def fill_released(model: IMDer, state: Mapping[str, Tensor]) -> None:
     """Load a state dict from :func:`read_released`; its BERT is left out.
 
-    Raises:
-        UserError: missing or extra names, or wrong shapes; the model is unchanged.
+    A UserError for missing or extra names, or wrong shapes; the model is unchanged then.
     """
     own = {released_name(k, model.config): (k, tuple(v.shape)) for k, v in model.named_parameters()}
     given = {k: v for k, v in state.items() if not BERT.match(k)}
@@ -86,8 +85,7 @@ def fill_released(model: IMDer, state: Mapping[str, Tensor]) -> None:
 def read_released(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict written by torch.save, alone or in a training checkpoint, without prefixes and old buffers.
 
-    Raises:
-        UserError: no such file, not a state dict, or values that are not finite.
+    A UserError for no such file, no state dict, or values that are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -108,8 +106,7 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
 def load_released(path: str | Path, preset: str = "mosi") -> IMDer:
     """Load the released model for preset "mosi" or "mosei" from the authors' checkpoint, in eval mode, on the CPU.
 
-    Raises:
-        UserError: no such file, not a state dict, or names and shapes that do not fit.
+    A UserError for no such file, no state dict, or names and shapes that do not fit.
     """
     model = IMDer(model_preset(preset, preset="released"))
     fill_released(model, read_released(path))

@@ -24,14 +24,6 @@ def position_table(T: int, D: int, device: torch.device) -> Tensor:
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-def sinusoidal_positions(x: Tensor) -> Tensor:
-    """Position vectors (B, T, D) for ``x`` (B, T, D), see :func:`position_table`; zero at padding.
-
-    A step is padding if its first channel is exactly 0, which holds for the latents of padded frames.
-    """
-    return position_table(*x.shape[1:], x.device).to(x.dtype) * (x[..., :1] != 0)
-
-
 class Attention(nn.Module):
     """Causal multi-head attention with one input projection matrix (3D, D) for q, k and v."""
 
@@ -105,7 +97,8 @@ class Encoder(nn.Module):
         self.norm, self.embed_dropout = nn.LayerNorm(dim), embed_dropout
 
     def embed(self, x: Tensor) -> Tensor:
-        return F.dropout(x * math.sqrt(x.shape[-1]) + sinusoidal_positions(x), self.embed_dropout, self.training)
+        positions = position_table(*x.shape[1:], x.device).to(x.dtype) * (x[..., :1] != 0)  # none at padding, all zero
+        return F.dropout(x * math.sqrt(x.shape[-1]) + positions, self.embed_dropout, self.training)
 
     def forward(
         self, query: Tensor, key: Tensor | None = None, valid: Tensor | None = None, steps: Tensor | None = None

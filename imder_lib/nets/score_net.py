@@ -85,8 +85,7 @@ class ScoreNet(nn.Module):
         pad = (0, -T % self.multiple)
         h = F.pad(x, pad)
         c = None if condition is None else F.pad(condition, pad)
-        time = self.embed(t)
-        skips = []
+        time, skips = self.embed(t), []
         for level in self.down:
             h, c = level(h, c, time)
             skips.append(h)

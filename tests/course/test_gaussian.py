@@ -130,7 +130,12 @@ def test_callback_sees_every_step_and_calls_are_counted():
             return x / (1 + sigma[:, None] ** 2)
 
         like = torch.zeros(2, 3)
-        Sampler(name, 9, "karras").draw(denoise, like, callback=lambda i, s, x, d, seen=seen: seen.append(i))
+
+        def keep(i, s, x, d, seen=seen):
+            torch.testing.assert_close(d, x / (1 + s**2))  # what the denoiser makes of x at level s
+            seen.append(i)
+
+        Sampler(name, 9, "karras").draw(denoise, like, callback=keep)
         assert len(calls) == 9
         assert seen == list(range(5 if name == "heun" else 9))
 
@@ -150,10 +155,6 @@ def test_schedules():
         lambda: Sampler("em", 1, "released").draw(None, torch.zeros(1, 1)),
         lambda: SCHEDULES["karras"](-1, VESDE()),
         lambda: geometric(0),
-        lambda: karras(5, sigma_min=2.0, sigma_max=1.0),
-        lambda: geometric(5, sigma_min=2.0, sigma_max=1.0),
-        lambda: karras(5, sigma_min=0.0),
-        lambda: geometric(5, sigma_max=float("nan")),
         lambda: sample_condition(None, "noisy"),
         lambda: PAIR.weights(torch.ones(1), "some"),
         lambda: PAIR.sampled("clean", "never"),

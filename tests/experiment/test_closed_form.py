@@ -11,6 +11,7 @@ from imder_lib import IMDer, ModelConfig, changed, fit, load_data
 from imder_lib.config import StageConfig
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.experiment import trainer as trainer_module
+from imder_lib.experiment.checkpoint import read_checkpoint
 from imder_lib.experiment.closed_form import PENALTIES, fit_encoders, fit_readout
 from imder_lib.experiment.stages import fusion_stage
 from imder_lib.experiment.trainer import Stage, Trainer
@@ -164,7 +165,7 @@ def test_training_keeps_the_initial_weights_if_no_epoch_is_better(tmp_path, tiny
     data, model, initial = gaussian(), untrained(), untrained()
     config = changed(tiny_config, fusion={"lr": 1.0})  # a rate at which training diverges
     fusion_stage(initial, data, config).initialise()
-    trainer = Trainer(model, config, tmp_path, resume=False)
+    trainer = Trainer(model, config, tmp_path, False, {})
     trainer.run(fusion_stage(model, data, config))
     history = pd.DataFrame(trainer.history)
     assert history["epoch"].tolist() == [0, 1, 2]  # epoch 0: the initial weights
@@ -189,7 +190,7 @@ def test_initial_weights_are_replaced_only_by_clearly_better_ones(spread, better
     losses = [initial, initial - 1 + spread * torch.tensor([1, -1, 1, -1, 1, -1])]
     loss = lambda rows, generator, mask: part.weight.sum()  # noqa: E731
     stage = Stage("any", StageConfig(1, 0.1, 0.0, 2), [part], loss, lambda: losses.pop(0), 4, keep_initial=True)
-    trainer = Trainer(part, tiny_config, tmp_path, resume=False)
+    trainer = Trainer(part, tiny_config, tmp_path, False, {})
     trainer.run(stage)
     assert [(h["valid"], h["kept"]) for h in trainer.history] == [(2.5, True), (1.5, better)]
     assert torch.equal(part.weight, weight) is not better
@@ -213,7 +214,7 @@ def test_a_resumed_run_keeps_the_initial_losses(after, tiny_config, tmp_path, mo
     monkeypatch.setattr(trainer_module, "write_checkpoint", original)
     model = untrained()
     if after == 1:
-        assert len(Trainer(model, tiny_config, tmp_path / "cut", resume=True).cut["initial"]) == SIZES["valid"]
+        assert len(read_checkpoint(tmp_path / "cut", model)["stage"]["initial"]) == SIZES["valid"]
     resumed = fit(model, data, tiny_config, tmp_path / "cut", resume=True)
     pd.testing.assert_frame_equal(whole.history.drop(columns="seconds"), resumed.history.drop(columns="seconds"))
     assert (whole.history["epoch"] == 0).sum() == 1  # of fusion

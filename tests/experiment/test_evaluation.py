@@ -12,7 +12,7 @@ from imder_lib import IMDer, ModelConfig, TrainConfig, UserError, changed, evalu
 from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.experiment.cases import rates_of
 from imder_lib.experiment.evaluation import predict
-from imder_lib.experiment.metrics import metrics
+from imder_lib.experiment.metrics import coverage, metrics
 from imder_lib.model.recovery import encode_split
 
 
@@ -183,3 +183,44 @@ def test_a_protocol_that_masks_nothing_is_said(data, model):
         warnings.simplefilter("error")
         evaluate(model, data.test, [("released", 0.7, 4)])
         evaluate(model, data.test, [("released", 0)])
+
+
+def test_the_limit_does_not_depend_on_the_order_of_the_modalities(data):
+    tables = [
+        evaluate(tiny_model(dict(w)), data.test, ["fixed"])
+        for w in (data.widths.items(), reversed(data.widths.items()))
+    ]
+    limits = []
+    for table in tables:
+        rows = table[table["method"] == "bayes"]
+        limits.append({frozenset(case.split("+")): mae for case, mae in zip(rows["case"], rows["mae"], strict=True)})
+    assert limits[0] == limits[1]
+
+
+def test_baselines_are_not_refined(data):
+    table, sharper = (evaluate(m, data.test, [("fixed", "text")]) for m in (tiny_model(preset="released"), scaled()))
+    for method, equal in (("zero", True), ("mean", True), ("imder", False)):
+        a, b = (t.set_index("method").loc[method, "mae"] for t in (table, sharper))
+        assert (a == b) == equal, method
+
+
+def scaled():
+    """The tiny released model with other refiners."""
+    model = tiny_model(preset="released")
+    for p in model.refiners.parameters():
+        p.data *= 3
+    return model
+
+
+def test_an_unknown_spread_has_no_coverage():
+    found = coverage(np.zeros(3), np.array([1.0, np.nan, 1.0]), np.zeros(3))
+    assert all(np.isnan(v) for v in found.values())
+    assert coverage(np.zeros(2), np.ones(2), np.array([0.0, 9.0])) == {"cover50": 0.5, "cover80": 0.5, "cover95": 0.5}
+
+
+def test_what_cannot_stand_in_one_table(data, model):
+    with pytest.raises(UserError, match=r"two batch sizes at rate 0\.7"):
+        evaluate(model, data.test, [("released", 0.7, 2), ("released", 0.7, 4)], 1)
+    digits = load_data("digits", sizes={"train": 30, "valid": 10, "test": 10})
+    with pytest.raises(UserError, match="the model has 1 outputs, the labels are 10 classes"):
+        evaluate(tiny_model(digits.widths), digits.test)

@@ -28,7 +28,7 @@ def saved(tmp_path_factory) -> Path:
     model = IMDer(SMALL, seed=0)
     save_model(model, folder / "model.safetensors")
     torch.save(model.state_dict(), folder / "model.pt")
-    trainer = Trainer(model, TrainConfig(), folder, resume=False)
+    trainer = Trainer(model, TrainConfig(), folder, False, {})
     trainer.run(stage(model))
     trainer.done.clear()
     learner = Learner(stage(model), model, TrainConfig())
@@ -89,7 +89,7 @@ def test_a_damaged_pretrained_model(tmp_path, saved, changes, cut, suffix):
 
 def resumed(folder: Path, saved: Path) -> None:
     model = IMDer(SMALL, seed=0)
-    trainer = Trainer(model, TrainConfig(), folder, resume=True)
+    trainer = Trainer(model, TrainConfig(), folder, True, {})
     if "fusion" not in trainer.done:
         with redirect_stdout(StringIO()):
             trainer.run(stage(model))

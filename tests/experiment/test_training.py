@@ -14,7 +14,8 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from imder_lib import TrainConfig, UserError, changed, evaluate, fit, load_model
+from imder_lib import IMDer, TrainConfig, UserError, changed, evaluate, fit, load_data, load_model
+from imder_lib.diffusion.samplers import Sampler
 from imder_lib.experiment import trainer as trainer_module
 
 
@@ -110,7 +111,7 @@ def test_a_stage_that_was_cut_and_is_now_left_out_is_refused(data, tiny_config, 
     with pytest.raises(Killed):
         fit(older, data, tiny_config, tmp_path)
     monkeypatch.setattr(trainer_module, "write_checkpoint", original)
-    with pytest.raises(UserError, match="does not fit stage adapt"):
+    with pytest.raises(UserError, match=r"other settings \(model\.sampler"):
         fit(tiny_model(), data, tiny_config, tmp_path, resume=True)
 
 
@@ -210,3 +211,44 @@ def test_training_stops_at_a_loss_that_is_not_finite(split, message, data, tiny_
     with pytest.raises(UserError, match=f"stage fusion, epoch 1: .*{message}.*imder check"):
         fit(tiny_model(), broken, tiny_config, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_of_other_data_or_another_model_is_not_resumed(data, tiny_config, tmp_path):
+    fit(tiny_model(), data, tiny_config, tmp_path, until="fusion")
+    other = load_data("synthetic", sizes={"train": 48, "valid": 16, "test": 24}, widths=data.widths, steps=10, seed=1)
+    with pytest.raises(UserError, match=r"other settings \(data\)"):
+        fit(tiny_model(), other, tiny_config, tmp_path, resume=True)
+    model = IMDer(replace(tiny_model().config, precision="bfloat16"))
+    with pytest.raises(UserError, match=r"other settings \(model\.precision\)"):
+        fit(model, data, tiny_config, tmp_path, resume=True)
+    fit(tiny_model(sampler=Sampler(steps=9)), data, tiny_config, tmp_path, resume=True)  # draws train nothing here
+    fit(tiny_model(preset="released"), data, tiny_config, tmp_path / "released", until="fusion")
+    model = IMDer(replace(tiny_model(preset="released").config, sampler=Sampler("em", 4, "released")))
+    with pytest.raises(UserError, match=r"other settings \(model\.sampler\.steps\)"):
+        fit(model, data, tiny_config, tmp_path / "released", resume=True)
+
+
+def test_the_released_recipe_prepares_the_recoverer(data, tiny_config, tmp_path):
+    model = fit(tiny_model(), data, replace(tiny_config, recipe="released"), tmp_path).model
+    assert (model.recoverer.standardizer.std != 1).any()
+    with pytest.raises(UserError, match="recipe 'released' trains on all modalities"):
+        replace(tiny_config, recipe="released", supervision="observed")
+
+
+def test_without_epochs_of_adapt_nothing_is_recovered(data, tiny_config, tmp_path, capsys):
+    config = changed(tiny_config, fusion={"epochs": 1}, diffusion={"epochs": 1}, adapt={"epochs": 0})
+    fit(tiny_model(preset="released"), data, config, tmp_path)
+    assert "recovering" not in capsys.readouterr().out
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    config = changed(TrainConfig(seed=np.int64(3), clip=np.float64(0.5)), diffusion={"lr": np.float32(0.5)})
+    assert [type(x) for x in (config.seed, config.clip, config.diffusion.lr)] == [int, float, float]
+
+
+@pytest.mark.parametrize(
+    "bad", [{"clip": 0.0}, {"average": 1.0}, {"early_stop": 0}, {"patience": -1}, {"batch_size": 0}]
+)
+def test_settings_out_of_range(bad):
+    with pytest.raises(UserError, match=next(iter(bad))):
+        TrainConfig(**bad)

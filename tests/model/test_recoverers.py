@@ -13,7 +13,7 @@ from imder_lib import UserError
 from imder_lib.config import KIT, PRESETS, model_preset
 from imder_lib.diffusion.noise import SampleNoise
 from imder_lib.diffusion.samplers import SAMPLERS, Sampler
-from imder_lib.model.recovery import GPU_ROWS, ZeroFill, passes
+from imder_lib.model.recovery import GPU_ROWS, Standardizer, ZeroFill, passes
 from imder_lib.model.regression import PENALTIES, LinearMean, windows
 
 MIXED = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 1]], dtype=torch.bool)
@@ -30,7 +30,7 @@ SWITCHES = [
     {"preset": "released"},
     {"preset": "released", "train_condition": "independent"},
     {"preset": "released", "train_condition": "clean", "sample_condition": "clean"},
-    {"preset": "released", "sampler": Sampler("dpmpp_2m_sde", schedule="karras")},
+    {"preset": "released", "sampler": Sampler("dpmpp_2m_sde", schedule="released")},
     {"preset": "released", "latents": "standardised", "parameterisation": "edm", "sampler": Sampler("heun")},
 ]
 OTHERS = [{"recoverer": r} for r in ("zero", "mean", "regression", "network")]
@@ -199,6 +199,8 @@ def test_an_added_sampler_gets_its_settings(monkeypatch):
         lambda: prepared().recover(latents(), MIXED, draws=0),
         lambda: Sampler(steps=0),
         lambda: Sampler(steps=1.5),
+        lambda: Sampler(steps=15.0),
+        lambda: Sampler(guidance=float("nan")),
         lambda: Sampler("euler"),
         lambda: Sampler(schedule="cosine"),
         lambda: Sampler(guidance=-1.0),
@@ -238,6 +240,34 @@ def test_bad_rules_raise(bad):
         replace(KIT, **bad)
 
 
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.tensor([[True, True, False], [False, False, False]]), "row 1 of available has no modality"),
+        (torch.ones(2, 3, dtype=torch.int64), "available must be bool"),
+        (torch.ones(3, 3, dtype=torch.bool), "available must be bool"),
+    ],
+)
+def test_a_bad_mask_is_refused(mask, message):
+    model = tiny_model()
+    with pytest.raises(UserError, match=message):
+        model.recover({m: torch.zeros(2, 16, 4) for m in WIDTHS}, mask)
+
+
+def test_a_modality_of_zeros_is_constant():
+    standardizer = Standardizer(["a", "b"], 2)
+    standardizer.fit({"a": torch.zeros(3, 2, 4), "b": torch.randn(3, 2, 4)})
+    assert standardizer.varies[:, 0, 0].tolist() == [0, 1]
+    assert all(x.isfinite().all() for x in standardizer.buffers())
+
+
+def test_a_score_net_is_not_asked_beyond_its_levels():
+    model, mask = tiny_model(preset="released"), torch.tensor([[True, False, True]])
+    with pytest.raises(UserError, match=r"starts at noise level 40, the score net knows 9\.8. at most"):
+        model.recover({m: torch.zeros(1, 16, 4) for m in WIDTHS}, mask, sampler=Sampler("heun", 3))
+    model.recover({m: torch.zeros(1, 16, 4) for m in WIDTHS}, mask, sampler=Sampler("heun", 3, "released"))
+
+
 def test_unknown_names_raise():
     with pytest.raises(UserError, match="recoverer"):
         tiny_model(recoverer="magic")
@@ -264,7 +294,7 @@ def test_linear_mean_recovers_a_linear_map_of_nine_steps():
     a, kernel = torch.randn(400, 3, 12, generator=g), torch.randn(3, 3, 9, generator=g) / 27**0.5
     x = torch.stack([a, F.conv1d(a, kernel, padding=4)], dim=1)
     linear = LinearMean(2, 3)
-    linear.fit(x[:300], chunk=70)
+    linear.fit(x[:300])
     found = linear(x[300:], ONE.expand(100, 2))
     torch.testing.assert_close(found[:, 1], x[300:, 1], atol=1e-3, rtol=0)
     hidden = torch.where(ONE[..., None, None], x[300:], 7.0)
