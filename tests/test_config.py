@@ -42,7 +42,7 @@ def test_small_data_get_more_epochs(epochs, least_steps, batches, expected):
         (lambda: train_preset("mosi", fusion=2), "fusion must be a StageConfig, got 2"),
         (lambda: train_preset("mosi", fusion={"epochs": "many"}), "epochs must be a whole number, got 'many'"),
         (lambda: train_preset("mosi", diffusion={"lr": 0}), "lr > 0, got 100, 128 and 0"),
-        (lambda: train_preset("mosi", batch_size=0), "batch_size must be >= 1"),
+        (lambda: train_preset("mosi", batch_size=0), "batch_size must be a whole number of at least 1, got 0"),
         (lambda: train_preset("mosi", recipe="both"), r"recipe must be one of \('staged', 'released'\), got 'both'"),
         (lambda: model_preset("mosi", layers=2), "ModelConfig has no field 'layers'"),
         (lambda: model_preset("mosi", mask_padding=1), "mask_padding must be true or false, got 1"),

@@ -70,8 +70,8 @@ def fit(
         stages["fusion"], until = partial(fusion_stage, bert=bert), "fusion"
     check_widths(model.config.widths, widths)
     check_outputs(model.config, data.classes)
-    about = asdict(model.config)
-    if config.recipe == "staged" and model.recoverer.posterior and not model.refiners:
+    about, own = asdict(model.config), model.recoverer
+    if config.recipe == "staged" and (not own.stochastic or (own.posterior and not model.refiners)):
         del about["sampler"]  # nothing is trained on draws
     trainer = Trainer(trained, config, Path(out_dir), resume, {"model": about, "data": data.sha256})
     for name, stage in stages.items():
