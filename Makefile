@@ -36,7 +36,7 @@ test-browser: $(READY)  ## run notebooks 00, 03 and 05 in JupyterLab in a headle
 	$(BIN)/python -m pytest tests/browser
 
 reproduce: $(READY)  ## set up, train on synthetic data, make figures and tables: results/quick/index.html
-	$(BIN)/imder reproduce --profile $(PROFILE) --dataset synthetic --out $(OUT)
+	$(BIN)/imder reproduce --profile $(PROFILE) --dataset synthetic --out "$(OUT)"
 
 notebooks: $(READY)  ## copy the exercises from the solutions, run the course in profile quick, keep the outputs
 	$(BIN)/python -m tools.course results/course

@@ -123,13 +123,14 @@ class RecoveryPanel(Panel):
         self.drawn_with: dict[str, object] = {}
         controls = {"sample": _wide(widgets.IntSlider, "sample", 0, 0, len(self.split) - 1)}
         controls |= {m: _tick(f"{m} available", m != missing) for m in model.modalities}
-        calls = sorted({2, 5, 10, 20, Sampler().steps})
+        own = model.config.sampler
+        calls = sorted({2, 5, 10, 20, own.steps})
         controls |= {
             "level": _wide(widgets.SelectionSlider, "noise level", options=LEVELS, value=1.0),
-            "sampler": _wide(widgets.Dropdown, "sampler", options=list(SAMPLERS), value=model.config.sampler.name),
-            "steps": _wide(widgets.SelectionSlider, "network calls", options=calls, value=Sampler().steps),
+            "sampler": _wide(widgets.Dropdown, "sampler", options=list(SAMPLERS), value=own.name),
+            "steps": _wide(widgets.SelectionSlider, "network calls", options=calls, value=own.steps),
             "draws": _wide(widgets.IntSlider, "draws", 4, 1, 8),
-            "guidance": _wide(widgets.FloatSlider, "guidance", 1.0, min=0, max=3, step=0.5),
+            "guidance": _wide(widgets.FloatSlider, "guidance", own.guidance, min=0, max=max(3, own.guidance), step=0.5),
         }
         super().__init__(controls)
 

@@ -32,7 +32,7 @@ class How:
         body: "module:function" of (settings, folder, stage), which fills a cell's folder.
         child: each cell has a process of its own.
         workers: processes that share this machine's cores; 0: the worker has all that it may use.
-        threads: of each cell; 0: OMP_NUM_THREADS, or a thread for each of the cell's cores.
+        threads: of each cell; 0: one for each of its cores.
         memory: bytes of each cell; 0: no limit.
         beat, stale: see :mod:`imder_runs.locks`.
     """
@@ -101,7 +101,7 @@ def _attempt(job: dict[str, Any], how: How, lock: Lock, target: Path) -> str:
     stage = root / CELLS / job["needs"] if job["needs"] else None
     own = {"body": how.body, "settings": job["settings"], "folder": str(folder), "stage": str(stage or "")}
     cores = _cores(how.workers)
-    threads = how.threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or len(cores)
+    threads = how.threads or len(cores)
     own |= {"cores": cores, "threads": threads, "memory": how.memory}
     if how.child:
         server = _servers.pop() if _servers else Server()
@@ -153,6 +153,12 @@ def _continued(lock: Lock, afresh: bool) -> Path:
     for part in folder.rglob(".*.part"):  # half-written by a process that may still live
         shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
     return folder
+
+
+def own_threads() -> int:
+    """What OMP_NUM_THREADS says, a list of numbers by depth of nesting; 0: nothing. Dask's workers set it anew."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
 
 
 def _cores(workers: int) -> list[int]:

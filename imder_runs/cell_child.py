@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 FORKS = sys.platform == "linux"
+LONGEST = 1000  # characters of a message: it is read after the cell has ended, so it must fit into a pipe
 
 
 class Server:
@@ -33,7 +34,7 @@ class Server:
 
     def __init__(self, forks: bool = FORKS) -> None:
         path = os.pathsep.join(p for p in sys.path if p)
-        command = [sys.executable, "-m", "imder_runs.cell_child", str(os.getpid()), "fork" if forks else "once"]
+        command = [sys.executable, "-P", "-m", "imder_runs.cell_child", str(os.getpid()), "fork" if forks else "once"]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C reaches the parent alone, which ends this process
@@ -114,7 +115,7 @@ def _cell(job: dict[str, Any], out: int, parent: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os.write(out, json.dumps(message).encode() + b"\n")
+    os.write(out, json.dumps(message[:LONGEST]).encode() + b"\n")
     os._exit(0)
 
 

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from imder_lib.errors import UserError
 from imder_lib.experiment.evaluation import evaluate
 from imder_lib.experiment.training import FitResult, fit
-from imder_lib.files import write_text
+from imder_lib.files import write_text, written_whole
 from imder_lib.model.imder import IMDer
 from imder_runs.extension import file_hash, load_extension
 from imder_runs.pretrain import like_pretrained, load_pretrained, pretrain, read_pretrained
@@ -75,6 +75,8 @@ def run_of(settings: Mapping[str, Any], folder: Path, stage: Path | None) -> Run
             raise UserError(f"{path} has changed since the sweep was started: start the sweep again")
     if settings["environment"] != environment_hash():
         raise UserError("this worker has other package versions than the sweep: install requirements.lock on both")
+    if settings["pretrained"] and file_hash(settings["pretrained"]) != settings["pretrained_sha256"]:
+        raise UserError(f"{settings['pretrained']} has changed since the sweep was started: start the sweep again")
     pretrained = str(stage / PRETRAINED) if stage and (stage / PRETRAINED).exists() else settings["pretrained"]
     given = {k: settings[k] for k in ("text", "epochs", "steps")} | {"pretrained": pretrained}
     given["changes"] = {k: settings[k] for k in CHANGED}
@@ -126,10 +128,8 @@ def test_cell(model: IMDer, run: Run, settings: Mapping[str, Any]) -> list[dict[
 
 def copy_folder(source: Path, target: Path) -> None:
     """Copy a folder so that ``target`` is whole or absent."""
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)
-    part.rename(target)
+    with written_whole(target, new=True) as part:
+        shutil.copytree(source, part, dirs_exist_ok=True)
 
 
 def train_cell(run: Run, settings: Mapping[str, Any], home: Path) -> FitResult:

@@ -18,7 +18,7 @@ from imder_lib.errors import UserError
 from imder_runs import reproduce as jobs
 from imder_runs import sweep_commands
 from imder_runs.convert import convert as convert_file
-from imder_runs.describe import describe
+from imder_runs.describe import UNTRAINABLE, describe
 from imder_runs.fake import write_fake
 from imder_runs.interrupts import INTERRUPTED, interrupted, restore_interrupt
 from imder_runs.notebook import run_notebook
@@ -90,8 +90,9 @@ def fake(
 @app.command()
 def check(path: str) -> None:
     """Check a data file and print a summary."""
-    print(describe(load_data(path, root=HOME / "data")))
-    print("it fits")
+    text = describe(load_data(path, root=HOME / "data"))
+    print(text)
+    print("it can be read, no more" if UNTRAINABLE in text else "it fits")
 
 
 def main() -> None:

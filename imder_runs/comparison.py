@@ -11,7 +11,7 @@ from torch import Tensor
 from imder_lib.config import KIT, RELEASED, RELEASED_SAMPLER, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.diffusion.samplers import Sampler
-from imder_lib.errors import unknown
+from imder_lib.errors import UserError, unknown
 from imder_lib.experiment.training import FitResult, fit
 from imder_lib.model.imder import IMDer
 from imder_lib.settings import changed
@@ -61,8 +61,11 @@ def train_compared(
     first = IMDer(replace(model, recoverer="zero"), seed=train.seed)
     if pretrained is not None:
         load_pretrained(first, pretrained)
+    given = {k: v.clone() for k, v in first.state_dict().items()}
     with held(folder / "fusion"):
         shared = fit(first.to(device), data, train, folder / "fusion", resume=True, until="fusion")
+    if pretrained is not None and any(not torch.equal(v, first.state_dict()[k].cpu()) for k, v in given.items()):
+        raise UserError(f"{folder / 'fusion'} holds another pretrained model: name another output folder")
     if until == "fusion":
         return shared
     own = IMDer(compared_config(name, model), seed=train.seed).to(device)

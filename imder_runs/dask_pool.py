@@ -49,7 +49,8 @@ class DaskPool:
         except queue.Empty:
             pass
         if not futures and self.client.status in ("closing", "closed"):
-            raise RuntimeError("the scheduler is gone: start it and its workers, then give the same command again")
+            raise RuntimeError("the scheduler is gone: start it and its workers, then give the same command "
+                               "again (without a grid file: with --resume)")  # fmt: skip
         good = [f for f in futures if f.status == "finished"]
         found = [r for r in self.client.gather(good, errors="skip") if r]
         known = {r["name"] for r in found}

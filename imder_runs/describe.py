@@ -8,6 +8,7 @@ from imder_lib.data.checks import check_numbers, check_tokens
 from imder_lib.data.schema import MultimodalData
 from imder_runs.fake import is_fake
 
+UNTRAINABLE = "so the kit cannot train on this file"
 UNUSUAL = 1e6  # times the median over training rows of the largest number in a row
 
 
@@ -52,7 +53,7 @@ def _oddities(data: MultimodalData) -> list[str]:
     for name in ("train", "valid"):
         available = data.splits[name].available
         if available is not None and not available.all(axis=1).any():
-            lines.append(f"split {name!r}: no sample has all modalities, so the kit cannot train on this file")
+            lines.append(f"split {name!r}: no sample has all modalities, {UNTRAINABLE}")
     seen: dict[bytes, str] = {}  # hash of a row's features -> the first split that has it
     for name, split in data.splits.items():
         if split.text_bert is not None:

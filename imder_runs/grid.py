@@ -88,6 +88,12 @@ class Grid(Settings):
             self.imbalanced and "imbalanced" not in self.protocols
         ):
             raise UserError(f"imbalanced must be tables of rates, with protocol imbalanced, got {self.imbalanced}")
+        if self.patterns and "fixed" not in self.protocols:
+            raise UserError(f"patterns are those of protocol fixed, got protocols {self.protocols}: leave patterns out")
+        if self.rates and self.recipe == ["staged"] and set(self.protocols) <= {"fixed", "imbalanced"}:
+            raise UserError(f"rates have no effect on protocols {self.protocols}: leave rates out")
+        if self.recoverers != ["kit"] and "staged" not in self.recipe:
+            raise UserError(f"recoverers have no effect on recipe {self.recipe}: leave them out, or add recipe staged")
         shared = "released" in self.recipe or self.text == "bert-finetune"
         self.fusion = self.fusion or ("shared" if shared else "seed")
         if self.fusion not in ("seed", "shared") or (self.fusion == "seed" and shared):
@@ -158,6 +164,11 @@ def plan(grid: Grid) -> list[Cell]:
     given = {k: getattr(grid, k) for k in ("text", "pretrained", "epochs", "steps")}
     seeds = ",".join(map(str, grid.seeds))
     runs = {d: start_run(d, grid.profile, seeds, ".", create=False, **given) for d in grid.dataset}
+    paths: dict[str, str] = {}
+    for d, run in runs.items():
+        if other := paths.setdefault(run.data.name, d) if paths.get(run.data.name, d) != d else "":
+            raise UserError(f"{other} and {d} are both called {run.data.name!r} in the tables: rename one of them")
+        paths[run.data.name] = d
     # The features of BERT replace the file's, so its weights belong to the data.
     bert = {"bert_sha256": weights_hash(next(iter(runs.values())).bert())} if grid.text != "features" else {}
     for (dataset, run), changes in product(runs.items(), combinations(grid.changes)):
@@ -207,9 +218,14 @@ def _head(grid: Grid, run: Run, dataset: str, changes: dict[str, dict[str, objec
         "dataset": dataset, "data": run.data.name, "data_sha256": run.data.sha256,
         "sentiment": sentiment_scale(run.data), "profile": grid.profile, "profile_settings": _plain(budget),
         "text": grid.text, "pretrained": grid.pretrained, "pretrained_sha256": file, "epochs": grid.epochs,
-        "steps": grid.steps, **changes, "varied": re.sub(r"[^\w.,-]", "_", varied(grid.changes, changes))[:60],
+        "steps": grid.steps, **changes, "varied": _short(re.sub(r"[^\w.,-]", "_", varied(grid.changes, changes))),
         "draws": grid.draws or run.draws, "library": version("imder-kit"), "environment": environment_hash(),
     }  # fmt: skip
+
+
+def _short(text: str) -> str:
+    """A part of file names; a long text is cut, and its hash tells it from others."""
+    return text if len(text) <= 60 else f"{text[:51]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _plain(value: object) -> Any:

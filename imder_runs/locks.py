@@ -131,6 +131,9 @@ def acquire(work: Path, replaceable: int = -1) -> Lock | None:
     try:
         own = {"host": this_host(), "pid": os.getpid(), "started": started(os.getpid())}
         os.write(file, json.dumps(own).encode())
+    except OSError:  # a full disk: without an owner it would hold others up
+        (work / f"lock.{n + 1}").unlink(missing_ok=True)
+        raise
     finally:
         os.close(file)
     return Lock(work, n + 1)

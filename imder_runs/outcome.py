@@ -141,11 +141,13 @@ def write_results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     states |= {name: "damaged" for name, rows in found.items() if rows is None}
     missing = [{"cell": name, "state": state} for name, state in states.items()]
     save_table(folder, pd.DataFrame(missing, columns=["cell", "state"]), "missing")
+    if table.empty or "protocol" not in table:  # results of another grid stay until this one has some
+        return table
     text = table.to_csv(index=False)
     write_text(folder / "results.csv", text)
-    if table.empty or "protocol" not in table:
-        return table
+    old = {*(folder / "tables").glob("05_paper_*")}
     save_table(folder, table, "05_paper_all", BEST_EPOCH, text)
+    new = {"05_paper_all"}
     several = table["dataset"].nunique() > 1
     scale = {c.settings["data"]: c.settings["sentiment"] for c in cells}
     for (dataset, recipe, recoverer, varied), part in table.groupby(["dataset", "recipe", "recoverer", "varied"]):
@@ -156,6 +158,10 @@ def write_results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
             if not shown.empty:
                 name = "_".join(["05_paper", protocol, *own, *([varied] if varied else [])])
                 save_table(folder, shown, name, BEST_EPOCH)
+                new.add(name)
+    for path in old:
+        if path.stem not in new:
+            path.unlink(missing_ok=True)  # of another grid
     return table
 
 

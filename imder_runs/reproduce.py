@@ -1,6 +1,7 @@
 """The commands reproduce and pretrain: their options, which sweep shares, and what they do."""
 
 import json
+import shlex
 import shutil
 import sys
 import time
@@ -15,6 +16,7 @@ from typer import Argument, Option
 
 from imder_lib.data.load import NAMES
 from imder_lib.errors import UserError
+from imder_lib.experiment.checkpoint import CHECKPOINT
 from imder_lib.experiment.training import RECIPES
 from imder_lib.files import write_text
 from imder_lib.settings import whole_number
@@ -23,6 +25,7 @@ from imder_runs.cells import PRETRAINED, Cell, copy_folder, pretrain_run
 from imder_runs.describe import sentiment_scale
 from imder_runs.fake import is_fake
 from imder_runs.grid import Grid
+from imder_runs.locks import held
 from imder_runs.notebook import check_parameters, check_timeout, run_notebook
 from imder_runs.parallel_notebooks import notebook_threads, notebooks_at_once, run_jobs
 from imder_runs.places import NOTEBOOKS
@@ -110,7 +113,7 @@ def reproduce(settings: ReproduceSettings) -> Path:
         run = with_cells(run, sweep(grid_of(settings, recipes), run.folder)) if grid else with_pretrained(run)
         parameters["pretrained"] = run.pretrained
         seconds["sweep"] = round(time.perf_counter() - begun, 1)
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     threads = 0 if large else notebook_threads()
     provenance = run.provenance() | {"command": command, "parameters": asdict(settings), "notes": _notes(run)}
     provenance["threads"] = threads or provenance["threads"]
@@ -182,14 +185,17 @@ def pretrain_alone(settings: PretrainSettings) -> Path:
         raise UserError(f"the result {path.name}: expected a name that ends in .safetensors")
     folder = path.with_suffix(".run")
     begun = folder.exists() and any(folder.iterdir())  # an empty folder was left before a first epoch
-    if path.exists() or (begun and not settings.resume):
-        place = path if path.exists() else folder
-        raise UserError(f"{place} exists already: name another result, remove it, or continue with --resume")
+    if path.exists() and not (settings.resume and (folder / CHECKPOINT).exists()):
+        raise UserError(f"{path} exists already: name another result, or remove it")
+    if begun and not settings.resume:
+        raise UserError(f"{folder} exists already: name another result, remove it, or continue with --resume")
     given = {k: getattr(settings, k) for k in ("dataset", "profile", "text", "epochs", "download_bert")}
     run = start_run(seeds=str(settings.seed), out=folder, create=False, **given)
     check_start(run)
-    pretrain_run(run, settings.seed, folder, path)
-    shutil.rmtree(folder)  # the checkpoints
+    with held(folder):
+        if not path.with_suffix(".json").exists():  # else an earlier call was cut off here
+            pretrain_run(run, settings.seed, folder, path)
+        shutil.rmtree(folder)  # the checkpoints
     return path
 
 
@@ -199,6 +205,7 @@ def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] 
     path, kept = folder / "run.json", {k: v for k, v in asdict(settings).items() if k not in NOT_KEPT}
     if folder.exists() and not settings.resume:
         raise UserError(f"{folder} exists already: name another folder, or continue with --resume")
+    data = None  # hash of what the run has been trained on
     if folder.exists():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -206,13 +213,17 @@ def open_run(settings: Settings, recipes: Sequence[str], rates: Sequence[float] 
             before = None
         if not isinstance(before, dict):
             raise UserError(f"{folder} is no run of this kit (no readable run.json): name another folder")
+        data = before.pop("data_sha256", None)
         if before != kept:
             changed = ", ".join(k for k in {**before, **kept} if before.get(k) != kept.get(k))
             raise UserError(f"{folder} holds a run with other settings ({changed}): name another folder")
     if settings.resume and not folder.exists():
         print(f"{folder} does not exist: a new run starts", flush=True)
     run = start_run(out=folder, create=False, **{k: getattr(settings, k) for k in (*PASSED, "download_bert")})
+    if data not in (None, run.data.sha256):
+        raise UserError(f"{folder} holds a run on other data, {settings.dataset} has changed: name another folder")
     check_start(run, recipes, rates)
+    kept |= {"data_sha256": run.data.sha256}
     write_text(path, json.dumps(kept))  # creates the folder: from here the run can be continued
     return run
 

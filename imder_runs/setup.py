@@ -78,6 +78,8 @@ class Run:
         check_route(self.text)
         if self.epochs < 0 or self.steps < 0 or self.steps == 1:
             raise UserError(f"epochs must be >= 0 and steps 0 or >= 2, got {self.epochs} and {self.steps}")
+        if self.steps and "steps" in self.changes.get("sampler", {}):
+            raise UserError("steps and sampler.steps are both given: leave one of them out")
         if self.pretrained and not Path(self.pretrained).is_file():
             raise UserError(f"no pretrained model at {self.pretrained}: run imder pretrain, or see pt/README.md")
 
@@ -105,10 +107,10 @@ class Run:
 
     def train_config(self, seed: int) -> TrainConfig:
         config = train_preset(self.preset, seed=seed, **self.budget.train)
+        config = changed(config, **self.changes.get("train", {}))
         if self.epochs:
             config = changed(config, diffusion={"least_steps": 0})
             config = changed(config, **{k: {"epochs": min(self.epochs, config.stage(k).epochs)} for k in STAGES})
-        config = changed(config, **self.changes.get("train", {}))
         return changed(config, fusion={"epochs": 0}) if self.pretrained else config
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:

@@ -1,15 +1,18 @@
 """A sweep: plans the cells of a grid, runs those that are not finished, and writes the tables of those that are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from imder_lib.errors import UserError, unknown
-from imder_runs.attempt import CELLS, How, Result
+from imder_runs.attempt import CELLS, WORK, How, Result, own_threads
+from imder_runs.cell_child import FORKS
 from imder_runs.cells import Cell
 from imder_runs.engine import names, pool_of, run_cells
 from imder_runs.grid import Grid, plan
+from imder_runs.locks import held
 from imder_runs.outcome import PLAN, estimate, write_plan, write_results
 
 
@@ -22,8 +25,15 @@ class Workers:
     scheduler_file: str = ""
     memory: float = 0.0  # GB of each cell; 0: no limit
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.memory < float("inf"):
+            raise UserError(f"memory must be a number of GB of at least 0, got {self.memory}")
+        if self.memory and not FORKS:
+            raise UserError("memory can be limited on Linux only: leave it out")
+
     def how(self, folder: Path) -> How:
-        return How(str(folder.resolve()), workers=self.workers, memory=int(1e9 * self.memory))
+        given = {"workers": self.workers, "threads": own_threads(), "memory": int(1e9 * self.memory)}
+        return How(str(folder.resolve()), **given)
 
 
 def parse_list(text: str, known: Sequence, what: str) -> list:
@@ -77,21 +87,33 @@ def sweep(
         return cells
     if names(folder) - {"run.json"} and not (folder / PLAN).exists():
         raise UserError(f"{folder} holds other things than a sweep: name another folder")
-    write_plan(folder, cells)
-    print(f"{len(todo)} of {len(cells)} cells to run{estimate(folder, todo, workers.workers or 1)}", flush=True)
-    try:
-        results = {}
-        if todo:
-            with pool_of(workers.workers, workers.scheduler, workers.scheduler_file) as pool:
-                results = run_cells(pool, todo, workers.how(folder), _reporter())
-    finally:
-        write_results(folder, cells)
+    note = f"{len(todo)} of {len(cells)} cells to run{estimate(folder, todo, workers.workers or 1)}"
+    pool_or_none = pool_of(workers.workers, workers.scheduler, workers.scheduler_file) if todo else nullcontext()
+    with pool_or_none as pool:  # without workers the folder stays as it is
+        with _alone(folder):
+            write_plan(folder, cells)
+        print(note, flush=True)
+        try:
+            results = run_cells(pool, todo, workers.how(folder), _reporter()) if todo else {}
+        finally:
+            with _alone(folder):
+                write_results(folder, cells)
     if failed := [r for r in results.values() if r["state"] == "failed"]:
         raise RuntimeError(
             f"{len(failed)} of {len(todo)} cells failed, such as {failed[0]['name']}: {failed[0]['error']}; "
-            f"imder status {folder} lists them, the same command tries them again"
+            f"imder status {folder} lists them, the same command tries them again (without a grid file: --resume)"
         )
     return cells
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Write plan and tables while no other sweep of the same folder does."""
+    place = folder / WORK / ".results"
+    with held(place):
+        yield
+    with suppress(OSError):
+        place.rmdir()
 
 
 def _reporter() -> Callable[[Result, int], None]:

@@ -73,6 +73,8 @@ def sweep_alone(settings: SweepSettings) -> Path | None:
 
 def show_status(settings: StatusSettings) -> None:
     """Show the state of a sweep: cells that are done, running, failed and left."""
+    if not 0 <= settings.watch < float("inf"):
+        raise UserError(f"watch must be a number of seconds of at least 0, got {settings.watch}")
     while True:
         found = status(settings.folder)
         print(json.dumps(found) if settings.json else _status_lines(found), flush=True)

@@ -17,6 +17,7 @@ from imder_lib.errors import UserError, file_fault, unknown
 from imder_lib.files import written_whole
 from imder_lib.model.bert import last_hidden
 from imder_lib.model.weights import SHOWN, check_finite, check_fit
+from imder_runs.locks import held
 
 HEAD_WIDTH = 64  # of all published BERTs; a checkpoint does not store the number of heads
 HUB_NAME = "bert-base-uncased"
@@ -129,7 +130,9 @@ def bert_features(data: MultimodalData, bert: nn.Module, cache: str | Path, batc
     for name, split in data.splits.items():
         path = folder / f"{name}-{len(split)}.npy"
         if not path.exists():
-            _write(path, split, bert.eval(), batch_size)
+            with held(folder):  # the cells of a sweep begin together
+                if not path.exists():
+                    _write(path, split, bert.eval(), batch_size)
         features = {m: np.load(path, mmap_mode="r") if m == "text" else x for m, x in split.features.items()}
         mask = split.text_bert[:, 1] > 0
         lengths = split.lengths | {"text": np.where(mask, np.arange(1, mask.shape[1] + 1), 0).max(axis=1).clip(min=1)}

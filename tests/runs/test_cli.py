@@ -133,6 +133,8 @@ def test_bad_options(imder, tmp_path, option, message):
         (("pretrain", "synthetic", "p.pth"), "ends in .safetensors"),
         (("run", "01_data"), "did you mean 01_data.ipynb?"),
         (("run", "01_data.ipynb", "out.txt"), "ends in .ipynb"),
+        (("status", ".", "--watch", "nan"), "watch must be a number of seconds of at least 0, got nan"),
+        (("sweep", "--memory", "inf"), "memory must be a number of GB of at least 0, got inf"),
         (("sweep", "--rates", "2"), "unknown rate 2.0: expected one or more of"),
         (("sweep", "grid.yaml", "--profile", "smoke"), "grid.yaml says what to train: write profile there"),
         (("sweep", "grid.yaml", "--seeds", "1,2"), "grid.yaml says what to train: write seeds there"),

@@ -19,15 +19,16 @@ from imder_lib.data.missing import RATES
 from imder_lib.experiment.training import BEST_EPOCH
 from imder_runs import reproduce as reproduce_module
 from imder_runs import setup, sweep_commands
+from imder_runs.cells import environment_hash, run_of
 from imder_runs.cli import main
 from imder_runs.comparison import COMPARED, train_compared
 from imder_runs.fake import write_fake
 from imder_runs.grid import Grid, cases_of, plan, read_grid
 from imder_runs.notebook import check_parameters
-from imder_runs.outcome import compare, status
+from imder_runs.outcome import compare, status, write_results
 from imder_runs.profiles import PROFILES
 from imder_runs.setup import Run, start_run
-from imder_runs.sweep import sweep
+from imder_runs.sweep import Workers, sweep
 from imder_runs.tables import beside_published, interval
 
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
@@ -57,7 +58,7 @@ def test_each_seed_has_its_fusion_stage():
 
 
 def test_axes_and_the_fusion_stages_that_they_share():
-    cells = plan(small(sampler={"steps": [2, 3]}, train={"fusion": {"lr": [0.001, 0.002]}}))
+    cells = plan(small(steps=0, sampler={"steps": [2, 3]}, train={"fusion": {"lr": [0.001, 0.002]}}))
     kinds = Counter(c.settings["kind"] for c in cells)
     assert kinds == {"fusion": 2, "cell": 4}  # lr changes the fusion stage, steps do not
     assert {c.settings["varied"] for c in cells if c.needs} == {
@@ -100,6 +101,9 @@ def test_the_identity_of_a_cell_is_what_it_computes(data, tmp_path):
         ("recipe: released\nfusion: seed", "fusion must be seed or shared, and shared for recipe released"),
         ("recipe: released\ntrain: {rate: 0.3}", "train.rate: recipe released trains a model for each of rates"),
         ("pretrained: p.pth\ntrain: {fusion: {lr: 1}}", "train.fusion: pretrained takes the place"),
+        ("patterns: text\nprotocols: random", "patterns are those of protocol fixed"),
+        ("rates: 0.1\nprotocols: fixed", "rates have no effect on protocols ['fixed']"),
+        ("recipe: released\nrecoverers: regression", "recoverers have no effect on recipe ['released']"),
         ("extension: mine.txt", "extension must be a Python file"),
         ("- a", "expected lines such as"),
         ("a: [", "is no YAML"),
@@ -124,12 +128,72 @@ def test_bad_grids_are_one_error(tmp_path, text, message):
         ({"protocols": ["imbalanced"], "imbalanced": [{"sound": 0.1}]}, "rates 'sound=0.1': expected rates in [0, 1]"),
         ({"train": {"fusion": {"lr": -1.0}}}, "lr > 0"),
         ({"sampler": {"name": "em2"}}, "unknown sampler"),
+        ({"sampler": {"steps": 3}}, "steps and sampler.steps are both given"),
         ({"dataset": ["nothing"]}, "no data at"),
     ],
 )
 def test_what_the_data_do_not_allow_is_said_before_anything_runs(changes, message):
     with pytest.raises(UserError, match=re.escape(message)):
         plan(small(**changes))
+
+
+def test_data_of_one_name_do_not_share_a_table(tmp_path):
+    paths = [str(tmp_path / d / "small.pkl") for d in "ab"]
+    for path in paths:
+        Path(path).parent.mkdir()
+        write_fake("mosi", Path(path), sizes={"train": 24, "valid": 8, "test": 12}, steps=6)
+    with pytest.raises(UserError, match=r"a/small.pkl and .*b/small.pkl are both called 'small'"):
+        plan(small(dataset=paths))
+
+
+def test_many_axes_have_names_of_their_own():
+    train = {"fusion": {"lr": [0.001, 0.002]}, "diffusion": {"lr": [0.001, 0.002], "weight_decay": [0.01, 0.02]}}
+    model = {"joint": {"channels": [16, 32], "blocks": [1, 2]}}
+    cells = [c for c in plan(small(train=train, model=model)) if c.needs]
+    names = {c.settings["varied"] for c in cells}
+    assert len(cells) == len(names) == 32
+    assert max(map(len, names)) <= 60
+
+
+def test_epochs_limit_those_of_a_grid_too():
+    run = Run(load_data("synthetic", sizes={"train": 8, "valid": 4, "test": 4}), "smoke", [1], Path(), epochs=2)
+    run = replace(run, changes={"train": {"fusion": {"epochs": 30, "lr": 0.5}}})
+    assert (run.train_config(1).fusion.epochs, run.train_config(1).fusion.lr) == (2, 0.5)
+
+
+def test_limits_of_workers():
+    for memory in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="memory must be a number of GB"):
+            Workers(memory=memory)
+
+
+@pytest.mark.parametrize(("text", "threads"), [("", 0), ("3", 3), ("4,2", 4), ("many", 0)])
+def test_threads_of_cells(monkeypatch, tmp_path, text, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert Workers().how(tmp_path).threads == threads
+
+
+def test_tables_are_those_of_a_grid_with_results(tmp_path):
+    out, kw = tmp_path / "out", {"fusion": "shared", "rates": [0.3], "patterns": ["text"]}
+    sweep(small(recoverers=["dropout"], **kw), out)
+    before = (out / "results.csv").read_bytes()
+    with pytest.raises(UserError, match="scheduler"):
+        sweep(small(recoverers=["regression"], **kw), out, Workers(scheduler="tcp://127.0.0.1:9"))
+    assert (out / "results.csv").read_bytes() == before
+    write_results(out, plan(small(seeds=[5], **kw)))  # a grid that has come to nothing
+    assert (out / "results.csv").read_bytes() == before
+    (out / "tables" / "05_paper_other.md").write_text("of an earlier grid")
+    sweep(small(recoverers=["dropout"], **kw), out)
+    assert sorted(p.stem for p in (out / "tables").glob("*.md")) == [
+        "05_paper_all", "05_paper_fixed_staged_dropout", "05_paper_random_staged_dropout", "missing"
+    ]  # fmt: skip
+
+
+def test_a_pretrained_model_that_changes_under_a_sweep(tmp_path):
+    (tmp_path / "p.safetensors").write_text("other")
+    settings = {"environment": environment_hash(), "pretrained": str(tmp_path / "p.safetensors")}
+    with pytest.raises(UserError, match="has changed since the sweep was started"):
+        run_of(settings | {"pretrained_sha256": "0"}, tmp_path, None)
 
 
 def test_the_released_models_cover_each_case_once():
