@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from imder_lib import UserError
 from imder_lib.diffusion.samplers import Sampler
 from imder_lib.files import write_text
 from imder_runs import setup
+from imder_runs.cell_child import Server
 from imder_runs.notebook import check_parameters
 from imder_runs.reproduce import NOTEBOOKS
 
@@ -290,3 +292,52 @@ def test_a_locale_without_utf_8(file, tmp_path, write_notebook):
     assert "数据\\n" in (tmp_path / "完成.ipynb").read_text(encoding="utf-8")
     write_text(tmp_path / "a.txt", os.fsencode("数据").decode("ascii", "surrogateescape"))
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "数据"
+
+
+def test_a_file_that_cannot_be_trained_on(imder, file):
+    value = content()
+    for split, part in value.items():
+        part["available"] = np.tile([True, True, False], (SPLITS[split], 1))
+    file.write_bytes(pickle.dumps(value))
+    code, text, _ = imder("check", file)
+    assert code == 0
+    assert text.splitlines()[-1] == "it can be read, no more"
+
+
+def test_a_run_is_not_continued_on_other_data(imder, file, tmp_path, monkeypatch):
+    monkeypatch.setattr("imder_runs.reproduce.run_jobs", lambda jobs, at_once: [])
+    monkeypatch.setattr("imder_runs.reproduce.write_report", lambda folder, provenance, metric: folder)
+    command = ("reproduce", "--dataset", file, "--out", tmp_path / "out", "--profile", "smoke")
+    assert imder(*command)[0] == 0
+    assert imder(*command, "--resume")[0] == 0
+    value = content()
+    value["train"]["text"][0] += 1
+    file.write_bytes(pickle.dumps(value))
+    refused(imder, tmp_path, (*command, "--resume"), "holds a run on other data")
+
+
+def test_pretraining_that_was_cut_off_after_its_result(imder, file, tmp_path, monkeypatch):
+    path = tmp_path / "p.safetensors"
+    command = ("pretrain", file, path, "--profile", "smoke", "--epochs", "1")
+    with monkeypatch.context() as cut:
+        cut.setattr("imder_runs.reproduce.shutil", SimpleNamespace(rmtree=lambda folder: None))
+        assert imder(*command)[0] == 0
+    before = path.read_bytes()
+    refused(imder, tmp_path, command, "p.safetensors exists already: name another result, or remove it")
+    assert imder(*command, "--resume")[0] == 0
+    assert path.read_bytes() == before
+    assert not path.with_suffix(".run").exists()
+    refused(imder, tmp_path, (*command, "--resume"), "exists already")
+
+
+def test_a_long_message_of_a_cell_arrives(tmp_path, monkeypatch):
+    (tmp_path / "long_message.py").write_text("def body(*_):\n    raise ValueError('x' * 200_000)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    server = Server()
+    try:
+        job = {"body": "long_message:body", "settings": {}, "folder": str(tmp_path), "stage": ""}
+        message = server.run(job | {"cores": [0], "threads": 1, "memory": 0}, lambda: True, 1.0)
+    finally:
+        server.close()
+    assert message.startswith("ValueError: xxx")
+    assert len(message) == 1000

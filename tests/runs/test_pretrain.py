@@ -14,6 +14,7 @@ from imder_lib.diffusion.noise import derive_seed
 from imder_lib.experiment import trainer as trainer_module
 from imder_lib.model.bert import last_hidden
 from imder_runs import text as text_module
+from imder_runs.comparison import train_compared
 from imder_runs.fake import write_fake
 from imder_runs.pretrain import like_pretrained, load_pretrained, pretrain, pretrained_bert, read_pretrained
 from imder_runs.setup import start_run
@@ -174,3 +175,15 @@ def test_a_pretrained_model_of_wrong_shape_raises(data, tiny_config, tmp_path):
         read_pretrained(tmp_path / "bad.safetensors")
     with pytest.raises(UserError, match="no checkpoint"):
         read_pretrained(tmp_path / "none.pth")
+
+
+def test_a_folder_of_models_has_one_pretrained_model(data, tiny_config, tmp_path):
+    states = []
+    for seed in (1, 2):
+        model = tiny_model(seed=seed)
+        states.append({k: v for k, v in model.state_dict().items() if k.startswith(("encoders.", "fusion."))})
+    config, train = tiny_model().config, changed(tiny_config, fusion={"epochs": 0})
+    for state in (states[0], states[0]):
+        train_compared("kit", data, config, train, tmp_path, until="fusion", pretrained=state)
+    with pytest.raises(UserError, match="holds another pretrained model"):
+        train_compared("kit", data, config, train, tmp_path, until="fusion", pretrained=states[1])
