@@ -187,9 +187,8 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch_size", "early_stop"):
-            whole_number(name, getattr(self, name))
-        whole_number("patience", self.patience, 0)
+        for name, least in {"batch_size": 1, "early_stop": 1, "patience": 0}.items():
+            whole_number(name, getattr(self, name), least)
         if not (self.clip > 0 and 0 <= self.average < 1):
             raise UserError(f"clip must be > 0 and average lie in [0, 1), got {self.clip} and {self.average}")
         if (self.recipe, self.supervision) == ("released", "observed"):

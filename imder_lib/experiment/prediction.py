@@ -22,7 +22,7 @@ def predict(
     seed: int,
     draws: int = 1,
     sampler: Sampler | None = None,
-    batch_size: int = 0,
+    batch_size: int = 0,  # as many as a pass has rows
 ) -> np.ndarray:
     """Predictions of the model's fusion for K draws of a recoverer: (K, N), or class probabilities (K, N, C).
 
@@ -32,7 +32,6 @@ def predict(
         seed: of the noise, which depends on (seed, id) alone.
         draws: K; 1 is used if the draws would be equal.
         sampler: None: the configured one.
-        batch_size: 0: as many samples as a pass has rows.
     """
     draws = draws if recoverer.stochastic and not available.all() else 1
 

@@ -23,6 +23,15 @@ class RecoveredCache:
     available: Tensor  # bool (N, P, M), the P patterns of each sample
     recovered: Latents  # modality -> (K, N, P, D, T), K draws; zero where the modality is available
 
+    @property
+    def count(self) -> int:
+        """P, also the number of the complete pattern, which has no recovered latents."""
+        return self.available.shape[1]
+
+    def mask(self, rows: Tensor, pattern: Tensor) -> Tensor:
+        """bool (B, M): what is available in ``rows`` (B,) under ``pattern`` (B,)."""
+        return self.available[rows, pattern.clamp(max=self.count - 1)] | (pattern == self.count)[:, None]
+
 
 def choose_patterns(
     ids: Sequence[str], modalities: Sequence[str], count: int, seed: int, observed: Tensor | None = None

@@ -160,36 +160,34 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     if needless or not settings.epochs:
         return Stage("adapt", settings, [], lambda *_: torch.zeros(()), lambda: torch.zeros(1), size=0)
     latents = _latents(model, data, observed)
-    labels, caches, most = {}, {}, {}
+    labels, caches, whole = {}, {}, {}
     for name, each in (("train", config.adapt.patterns), ("valid", 0)):  # all patterns in validation: less variance
         ids, seed = data.splits[name].ids, derive_seed(config.seed, "cache", name)
         print(f"cache: recovering {len(ids)} {name} samples", flush=True)
         labels[name] = torch.from_numpy(data.splits[name].labels.copy())[:, None].to(device)
         caches[name] = fill_cache(model, latents[name], ids, each, seed, observed[name])
-        # Of an incomplete sample: the pattern with all that is observed, or the first if that one is not in the cache.
-        most[name] = (caches[name].available == observed[name][:, None]).all(dim=2).int().argmax(dim=1)
+        # The pattern with all that is observed; of an incomplete sample the first, if that one is not in the cache.
+        most = (caches[name].available == observed[name][:, None]).all(dim=2).int().argmax(dim=1)
+        whole[name] = torch.where(observed[name].all(dim=1), caches[name].count, most)
     complete = 1 / (2 ** len(model.modalities) - 1)  # probability of the complete pattern
 
     def losses(name: str, rows: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Prediction losses (B,) and refiner loss; ``pattern`` (B,) is an index into the cache, -1: complete."""
+        """Prediction losses (B,) and refiner loss under patterns (B,) of the cache, of which the last is complete."""
         rows, pattern, cache = rows.to(device), pattern.to(device), caches[name]
-        seen = observed[name][rows]
-        pattern = torch.where((pattern < 0) & ~seen.all(dim=1), most[name][rows], pattern)
-        available = cache.available[rows, pattern.clamp(min=0)] | (pattern < 0)[:, None]  # (B, M)
-        true, missing = {m: x[rows] for m, x in latents[name].items()}, model.recoverer.missing_rows(available)
-        known = {m: i[seen[i, c]] for c, (m, i) in enumerate(missing.items()) if m in model.refiners}
-        filled, refine = [], []
+        pattern = torch.where(pattern == cache.count, whole[name][rows], pattern)
+        available, true = cache.mask(rows, pattern), {m: x[rows] for m, x in latents[name].items()}
+        missing, drawn, refine = model.recoverer.missing_rows(available), [], []
+        known = {m: i[observed[name][rows][i, c]] for c, (m, i) in enumerate(missing.items()) if m in model.refiners}
         for k in range(1 if available.all() else len(cache.recovered[model.modalities[0]])):
-            drawn = {m: cache.recovered[m][k, rows[i], pattern[i]] for m, i in missing.items()}
-            x = model.refined({m: true[m].index_copy(0, i, drawn[m]) for m, i in missing.items()}, available)
-            filled.append(x)
+            x = {m: true[m].index_copy(0, i, cache.recovered[m][k, rows[i], pattern[i]]) for m, i in missing.items()}
+            drawn.append(x := model.refined(x, available))
             refine.append(sum(F.mse_loss(x[m][i], true[m][i]) for m, i in known.items() if len(i)))
-        mean = mean_prediction(torch.stack([model.fusion(x)[0] for x in filled]))
+        mean = mean_prediction(torch.stack([model.fusion(x)[0] for x in drawn]))
         return task_loss(mean, labels[name][rows], "none").flatten(), sum(refine) / len(refine)
 
     def train_loss(rows: Tensor, generator: torch.Generator, mask: None) -> Tensor:
-        pattern = torch.randint(caches["train"].available.shape[1], (len(rows),), generator=generator)
-        pattern[torch.rand(len(rows), generator=generator) < complete] = -1
+        pattern = torch.randint(caches["train"].count, (len(rows),), generator=generator)
+        pattern[torch.rand(len(rows), generator=generator) < complete] = caches["train"].count
         error, refine = losses("train", rows, pattern)
         return error.mean() + (LOSS_WEIGHT * refine if config.supervision == "full" else 0)  # needs targets
 
@@ -198,8 +196,8 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
             each = lambda rows: losses("valid", rows, torch.full_like(rows, pattern))[0]  # noqa: E731
             return _in_batches(len(data.valid), 256, each)
 
-        P = caches["valid"].available.shape[1]
-        return complete * error(-1) + (1 - complete) * sum(error(p) for p in range(P)) / P
+        P = caches["valid"].count
+        return complete * error(P) + (1 - complete) * sum(error(p) for p in range(P)) / P
 
     parts, keep = [model.refiners, model.fusion], model.config.fusion.readout
     return Stage("adapt", settings, parts, train_loss, validate, len(data.train), cosine=True, keep_initial=keep)

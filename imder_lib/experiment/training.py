@@ -56,8 +56,7 @@ def fit(
         bert: computes the text features from text_bert, and is trained in the fusion stage, the only one then.
 
     Raises:
-        UserError: the data do not fit the model, or ``out_dir`` cannot be written or holds another run: of other data,
-            another model configuration or other settings.
+        UserError: the data do not fit the model, or ``out_dir`` cannot be written or holds a run of something else.
     """
     started = time.perf_counter()
     stages = dict(RECIPES[config.recipe])

@@ -118,7 +118,7 @@ class IMDer(nn.Module):
         Args:
             drawn: modality -> (K, B, D, T), from :meth:`recover`, or from another recoverer.
             available: bool (B, M), as in the recovery.
-            refine: by the model's refiners, if it has some; they are trained for draws of its own recoverer.
+            refine: by the model's refiners, trained for draws of its own recoverer, if it has some.
         """
         like = drawn[self.modalities[0]]
         out = like.new_empty(*like.shape[:2], self.config.fusion.outputs)
