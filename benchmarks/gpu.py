@@ -25,7 +25,7 @@ from benchmarks.measure import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = {"numpy": "numpy", "scipy": "scipy", "pandas": "pandas", "sklearn": "scikit-learn", "tqdm": "tqdm",
-          "safetensors": "safetensors", "IPython": "ipython"}  # fmt: skip
+          "safetensors": "safetensors"}  # fmt: skip
 TOLERANCE = 1e-4  # of predictions, CPU against GPU in float32
 
 

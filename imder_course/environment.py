@@ -27,8 +27,7 @@ def check_environment(folder: str | Path = ".") -> pd.DataFrame:
             rows.append((name, version(name), True, ""))
         except PackageNotFoundError:
             rows.append((name, "missing", False, "run make test, or pip install --editable . in the kit's folder"))
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    rows.append(("device", str(device), True, ""))
+    rows.append(("device", "cuda" if torch.cuda.is_available() else "cpu", True, ""))
     rows.append(("cores", f"{os.cpu_count()}, PyTorch uses {torch.get_num_threads()}", True, ""))
     place = next(p for p in (Path(folder).resolve(), *Path(folder).resolve().parents) if p.exists())
     free, room = shutil.disk_usage(place).free / 1e9, f"make room: the course writes up to {DISK:g} GB to {place}"

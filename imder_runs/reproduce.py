@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from typer import Argument, Option
 
 from imder_lib.data.load import NAMES
@@ -32,7 +31,7 @@ from imder_runs.places import NOTEBOOKS
 from imder_runs.profiles import PROFILES, find_profile
 from imder_runs.progress import progress_shown, say
 from imder_runs.report import write_report
-from imder_runs.setup import Run, check_start, parse_seeds, start_run
+from imder_runs.setup import Run, check_start, default_device, parse_seeds, start_run
 from imder_runs.sweep import parse_list, sweep
 
 # Notebooks in the order in which they are started: if two run at once, each trains what the other needs later. 00
@@ -238,6 +237,6 @@ def _notes(run: Run) -> list[str]:
         "Labels lie in [-3, 3] on both sides of 0 and are read as sentiments: all metrics are shown.": sentiment,
         "Labels are no sentiments in [-3, 3] on both sides of 0: read MAE and correlation; ACC2, F1, ACC5 and ACC7 "
         "are meaningless and are left out of the tables and figures.": not sentiment and not run.data.classes,
-        "Computed on the CPU.": not torch.accelerator.is_available(),
+        "Computed on the CPU.": default_device().type == "cpu",
     }
     return [note for note, applies in notes.items() if applies]
