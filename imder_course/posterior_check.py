@@ -17,7 +17,7 @@ from imder_lib.diffusion.samplers import Sampler
 from imder_lib.errors import UserError
 from imder_lib.experiment.parallel import over_batches
 from imder_lib.model.imder import IMDer
-from imder_lib.model.recovery import ROWS, Latents, Standardizer, encode_split
+from imder_lib.model.recovery import Latents, Standardizer, encode_split, most_rows
 
 
 def latent_posteriors(
@@ -124,5 +124,5 @@ def _recovered(
         part, noise = {m: x[rows] for m, x in latents.items()}, SampleNoise(seed, ids[rows], "posterior check")
         return {m: x.cpu() for m, x in model.recover(part, available[rows], noise, draws, sampler).items()}
 
-    parts = over_batches(len(ids), ROWS, run, available.device)
+    parts = over_batches(len(ids), most_rows(available.device), run, available.device)
     return {m: torch.cat([part[m] for part in parts], dim=1) for m in latents}

@@ -183,27 +183,21 @@ def plan(grid: Grid) -> list[Cell]:
         name = re.sub(r"[^\w.]", "_", run.data.name)
         label = f"{name}-{head['varied']}" if head["varied"] else name
         sampler = changes["sampler"].get("name", "")
-        for recoverer in grid.recoverers if "staged" in grid.recipe else ():
-            if extension_of(grid.extension, recoverer, sampler if recoverer == "kit" else ""):
-                trials[recoverer, str(common), run.data.steps] = partial(compared_config, recoverer, common), run
-        if "released" in grid.recipe and extension_of(grid.extension, sampler):
-            trials["released", str(common), run.data.steps] = partial(run.model_config, "released"), run
-        tested = {r: cases_of(grid, rates, run.data.modalities, r) for r in (None, *rates)}
-        for seed in grid.seeds:
-            stage = _stage(grid, head, name, seed)
-            if stage:
-                stages[stage.name] = stage
-            needs = stage.name if stage else ""
-            for recoverer in grid.recoverers if "staged" in grid.recipe else ():
-                own = {"kind": "cell", "seed": seed, "recipe": "staged", "recoverer": recoverer, "rate": None}
-                own["cases"] = tested[None]
-                own |= extension_of(grid.extension, recoverer, sampler)
-                out.append((seed, Cell(f"{label}-{recoverer}-seed{seed}", head | own, needs)))
-            for rate in rates if "released" in grid.recipe else ():
-                own = {"kind": "cell", "seed": seed, "recipe": "released", "recoverer": "released", "rate": rate}
-                own["cases"] = tested[rate]
-                own |= extension_of(grid.extension, sampler)
-                out.append((seed, Cell(f"{label}-joint-rate{rate}-seed{seed}", head | own, needs)))
+        models = [("staged", recoverer, None) for recoverer in grid.recoverers if "staged" in grid.recipe]
+        models += [("released", "released", rate) for rate in rates if "released" in grid.recipe]
+        tested = {rate: cases_of(grid, rates, run.data.modalities, rate) for *_, rate in models}
+        for recipe, recoverer, rate in models:
+            staged = recipe == "staged"
+            if extension_of(grid.extension, recoverer, sampler if recoverer == "kit" or not staged else ""):
+                make = partial(compared_config, recoverer, common) if staged else partial(run.model_config, recoverer)
+                trials[recoverer, str(common), run.data.steps] = make, run
+            end = recoverer if staged else f"joint-rate{rate}"
+            for seed in grid.seeds:
+                stage = _stage(grid, head, name, seed)
+                stages |= {stage.name: stage} if stage else {}
+                own = {"kind": "cell", "seed": seed, "recipe": recipe, "recoverer": recoverer, "rate": rate}
+                own |= extension_of(grid.extension, recoverer, sampler) | {"cases": tested[rate]}
+                out.append((seed, Cell(f"{label}-{end}-seed{seed}", head | own, stage.name if stage else "")))
     for (recoverer, *_), (config, run) in trials.items():  # each once, after all cheaper checks
         try_extension(grid.extension, recoverer, config, len(run.data.train), run.data.steps)
     order = {seed: i for i, seed in enumerate(grid.seeds)}
