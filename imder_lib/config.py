@@ -7,8 +7,9 @@ from typing import Literal
 from torch import nn
 
 from imder_lib.diffusion.samplers import Sampler
+from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError, unknown
-from imder_lib.settings import Settings, changed, whole_number
+from imder_lib.settings import Settings, changed, check_value, whole_number
 
 MORE_EPOCHS = 3  # at most, of the diffusion on a small data set: every epoch validates and writes a checkpoint
 
@@ -115,7 +116,9 @@ class ModelConfig(Settings):
             raise UserError(f"a model needs at least two modalities, got {list(self.widths)}")
         check_names(self.widths, "widths")
         for name, value in {"dim": self.dim, "heads": self.fusion.heads, **self.widths}.items():
-            whole_number(name, value)
+            whole_number(name, check_value(name, value, int))
+        if (self.recoverer, self.rules.net, self.rules.parameterisation) == ("diffusion", "unet", "score"):
+            self.sampler.check_levels(VESDE(self.unet.sigma))
         if self.sampler.guidance != 1 and (self.rules.net != "joint" or not self.rules.condition_dropout):
             raise UserError("guidance other than 1 needs net 'joint' and condition_dropout > 0")
 

@@ -5,6 +5,8 @@ from dataclasses import fields, is_dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from imder_lib.errors import UserError, unknown
 
 KINDS = {int: (Integral, "a whole number"), float: (Real, "a number"), bool: (bool, "true or false"),
@@ -13,8 +15,18 @@ KINDS = {int: (Integral, "a whole number"), float: (Real, "a number"), bool: (bo
 Config = TypeVar("Config")
 
 
+def plain(value: Any) -> Any:
+    """The value with NumPy's numbers as Python's, also in tables and lists: files can hold these alone."""
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def check_value(name: str, value: Any, kind: Any) -> Any:
-    """The value, NumPy's numbers as Python's; a UserError unless it has the type of its field's annotation ``kind``."""
+    """The plain value; a UserError unless it has the type of its field's annotation ``kind``."""
+    value = plain(value)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise UserError(f"{name} must be one of {get_args(kind)}, got {value!r}")
@@ -22,7 +34,7 @@ def check_value(name: str, value: Any, kind: Any) -> Any:
     allowed, text = KINDS.get(get_origin(kind) or kind, (kind, f"a {getattr(kind, '__name__', kind)}"))
     if not isinstance(value, allowed) or isinstance(value, bool) is not (kind is bool):
         raise UserError(f"{name} must be {text}, got {value!r}")
-    return kind(value) if kind in (int, float) and type(value) not in (int, float) else value
+    return value
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:

@@ -32,7 +32,7 @@ class How:
         body: "module:function" of (settings, folder, stage), which fills a cell's folder.
         child: each cell has a process of its own.
         workers: processes that share this machine's cores; 0: the worker has all that it may use.
-        threads: of each cell; 0: one for each of its cores.
+        threads: of each cell; 0: OMP_NUM_THREADS of the worker, or one for each of the cell's cores.
         memory: bytes of each cell; 0: no limit.
         beat, stale: see :mod:`imder_runs.locks`.
     """
@@ -101,7 +101,7 @@ def _attempt(job: dict[str, Any], how: How, lock: Lock, target: Path) -> str:
     stage = root / CELLS / job["needs"] if job["needs"] else None
     own = {"body": how.body, "settings": job["settings"], "folder": str(folder), "stage": str(stage or "")}
     cores = _cores(how.workers)
-    threads = how.threads or len(cores)
+    threads = how.threads or own_threads() or len(cores)
     own |= {"cores": cores, "threads": threads, "memory": how.memory}
     if how.child:
         server = _servers.pop() if _servers else Server()

@@ -176,7 +176,7 @@ def plan(grid: Grid) -> list[Cell]:
         if "released" in grid.protocols and not rates_of("released", run.data.modalities):
             raise UserError("protocol 'released' needs three modalities: leave it out")
         run.train_config(0)  # raises for a value out of range, as does check_start for those of the model
-        common = run.model_config()
+        common, *_ = [run.model_config(preset) for preset in ("kit", *(r for r in grid.recipe if r == "released"))]
         check_start(run, grid.recipe, grid.rates)
         rates = grid.rates or rates_of("random", run.data.modalities)
         head = _head(grid, run, dataset, changes) | bert

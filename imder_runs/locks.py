@@ -153,7 +153,7 @@ def _replaceable(watch: Watch, folder: Path) -> int:
 
 
 @contextmanager
-def held(folder: Path, every: float = 1.0) -> Iterator[None]:
+def held(folder: Path, waits: str = "another process trains this model", every: float = 1.0) -> Iterator[None]:
     """Hold the lock of a folder inside the block; while another process holds it, wait and look every few seconds."""
     watch, lock, over = Watch(), None, threading.Event()
 
@@ -162,7 +162,7 @@ def held(folder: Path, every: float = 1.0) -> Iterator[None]:
             pass
 
     try:
-        with progress_bar(0, "waiting: another process trains this model") as bar:
+        with progress_bar(0, f"waiting: {waits}") as bar:
             while lock is None:
                 free = _replaceable(watch, folder)
                 try:

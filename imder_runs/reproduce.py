@@ -192,7 +192,7 @@ def pretrain_alone(settings: PretrainSettings) -> Path:
     run = start_run(seeds=str(settings.seed), out=folder, create=False, **given)
     check_start(run)
     with held(folder):
-        if not path.with_suffix(".json").exists():  # else an earlier call was cut off here
+        if not (path.exists() and path.with_suffix(".json").exists()):  # else an earlier call was cut off here
             pretrain_run(run, settings.seed, folder, path)
         shutil.rmtree(folder)  # the checkpoints
     return path

@@ -127,7 +127,9 @@ class Run:
         return train_compared(name, self.data, model, train, folder, default_device(), until, weights)
 
     def model_folder(self, seed: int) -> Path:
-        return self.folder / "models" / self.data.name / f"seed{seed}"
+        """Folder of the models of one seed; BERT's features are other data, under the same name and hash."""
+        name = self.data.name if self.text == "features" else f"{self.data.name}-{self.text}"
+        return self.folder / "models" / name / f"seed{seed}"
 
     def bert(self) -> nn.Module:
         """BERT on the default device, from the pretrained model if it has one, otherwise from pt/bert-base-uncased."""

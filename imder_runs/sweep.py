@@ -7,13 +7,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from imder_lib.errors import UserError, unknown
+from imder_lib.experiment.parallel import own_cores
 from imder_runs.attempt import CELLS, WORK, How, Result, own_threads
 from imder_runs.cell_child import FORKS
 from imder_runs.cells import Cell
 from imder_runs.engine import names, pool_of, run_cells
 from imder_runs.grid import Grid, plan
 from imder_runs.locks import held
-from imder_runs.outcome import PLAN, estimate, write_plan, write_results
+from imder_runs.outcome import PLAN, estimate, read_plan, write_plan, write_results
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Workers:
             raise UserError("memory can be limited on Linux only: leave it out")
 
     def how(self, folder: Path) -> How:
-        given = {"workers": self.workers, "threads": own_threads(), "memory": int(1e9 * self.memory)}
-        return How(str(folder.resolve()), **given)
+        # Dask sets OMP_NUM_THREADS of its workers to 1: what this command has been given must be passed on.
+        threads = own_threads() or max(1, len(own_cores()) // self.workers) if self.workers else 0
+        return How(str(folder.resolve()), workers=self.workers, threads=threads, memory=int(1e9 * self.memory))
 
 
 def parse_list(text: str, known: Sequence, what: str) -> list:
@@ -97,7 +99,10 @@ def sweep(
             results = run_cells(pool, todo, workers.how(folder), _reporter()) if todo else {}
         finally:
             with _alone(folder):
-                write_results(folder, cells)
+                if [c.name for c in read_plan(folder)] == [c.name for c in cells]:
+                    write_results(folder, cells)
+                else:
+                    print(f"{folder} shows another grid, which was started later: for this one start it again")
     if failed := [r for r in results.values() if r["state"] == "failed"]:
         raise RuntimeError(
             f"{len(failed)} of {len(todo)} cells failed, such as {failed[0]['name']}: {failed[0]['error']}; "
@@ -110,7 +115,7 @@ def sweep(
 def _alone(folder: Path) -> Iterator[None]:
     """Write plan and tables while no other sweep of the same folder does."""
     place = folder / WORK / ".results"
-    with held(place):
+    with held(place, "another sweep writes here"):
         yield
     with suppress(OSError):
         place.rmdir()

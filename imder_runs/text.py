@@ -130,7 +130,7 @@ def bert_features(data: MultimodalData, bert: nn.Module, cache: str | Path, batc
     for name, split in data.splits.items():
         path = folder / f"{name}-{len(split)}.npy"
         if not path.exists():
-            with held(folder):  # the cells of a sweep begin together
+            with held(folder, "another process computes BERT's features"):  # the cells of a sweep begin together
                 if not path.exists():
                     _write(path, split, bert.eval(), batch_size)
         features = {m: np.load(path, mmap_mode="r") if m == "text" else x for m, x in split.features.items()}

@@ -53,10 +53,7 @@ def _posteriors(
 
 
 def exact_posterior(process: AffectProcess, features: Features, modality: str, given: Iterable[str]) -> Posterior:
-    """Posterior of one missing modality (T, D), given other modalities; only these are read from the features.
-
-    A UserError for unknown modalities, or none given.
-    """
+    """Posterior of one missing modality (T, D), given one or more others; only these are read from the features."""
     return _posteriors(process, features, [modality], list(given))[modality]
 
 

@@ -70,7 +70,6 @@ def edm_error(
     Args:
         x0: (B, ...) clean.
         condition, mode: see :func:`train_condition`.
-        sigma_data: standard deviation of clean data.
 
     Returns:
         (B, ...), about 1 for an untrained network on standardised data

@@ -175,6 +175,13 @@ class Sampler(Settings):
                 raise UserError(f"sampler {self.name!r} has no setting {k!r}: its settings are {own}")
             check_value(f"setting {k!r} of sampler {self.name!r}", v, float)
 
+    def check_levels(self, sde: VESDE) -> None:
+        """Raise a UserError if the schedule starts at a noise level that no score net of this SDE has seen."""
+        start, known = SCHEDULES[self.schedule](self.steps, sde)[0], sde.std(torch.ones(()))
+        if start > 1.001 * known:
+            what = f"schedule {self.schedule!r} starts at noise level {start:.3g}, the score net knows {known:.3g}"
+            raise UserError(f"{what} at most: use schedule 'released'")
+
     def draw(
         self,
         denoise: Denoiser,
@@ -187,9 +194,6 @@ class Sampler(Settings):
         """Draw a sample with the shape (B, ...), device and dtype of ``like``.
 
         Args:
-            denoise: (x, sigma, condition) -> x0.
-            like: gives shape, device and dtype; its values are not read.
-            condition, noise, callback: see the module.
             sde: used by schedule "released" and sampler "em".
         """
         run, sde, args = SAMPLERS[self.name], sde or VESDE(), (condition, noise, callback)

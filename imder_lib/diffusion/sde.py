@@ -9,13 +9,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class VESDE:
-    """Variance-exploding SDE; times are tensors in (0, 1].
+    """Variance-exploding SDE; times are tensors in (0, 1]."""
 
-    Args:
-        sigma: base of the diffusion coefficient, > 1. The release uses 25: std(1) = 9.845.
-    """
-
-    sigma: float = 25.0
+    sigma: float = 25.0  # base of the diffusion coefficient, > 1. The release uses 25: std(1) = 9.845.
 
     def std(self, t: Tensor) -> Tensor:
         """Standard deviation of x_t given x_0: sqrt((sigma^(2t) - 1) / (2 ln sigma))."""

@@ -73,7 +73,8 @@ def evaluate(
     seeds = [whole_number("seeds", s, 0) for s in ([seeds] if isinstance(seeds, Real) else seeds)]
     for model in models.values():
         check_widths(model.config.widths, {m: x.shape[-1] for m, x in split.features.items()})
-        check_outputs(model.config, None if split.data is None else split.data.classes)
+        if split.data is not None:
+            check_outputs(model.config, split.data.classes)
     modalities, *others = (model.modalities for model in models.values())
     if bad := [other for other in others if other != modalities]:
         raise UserError(f"models: expected the modalities of all in one order, got {modalities} and {bad[0]}")

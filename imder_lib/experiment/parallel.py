@@ -46,12 +46,6 @@ def over_batches(
     """Results of ``run`` for each batch of rows, in order, without gradient.
 
     Batches must not depend on each other; random numbers come from a SampleNoise, so they are the same in any order.
-
-    Args:
-        size: number of rows.
-        batch_size: rows per batch; the last may have fewer.
-        run: function of the rows of a batch.
-        device: on which ``run`` computes.
     """
 
     @torch.no_grad()  # a thread starts with gradients

@@ -31,7 +31,6 @@ def predict(
         available: bool (N, M).
         seed: of the noise, which depends on (seed, id) alone.
         draws: K; 1 is used if the draws would be equal.
-        sampler: None: the configured one.
     """
     draws = draws if recoverer.stochastic and not available.all() else 1
 

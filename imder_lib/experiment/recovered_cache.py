@@ -62,7 +62,6 @@ def fill_cache(
     Args:
         latents: modality -> (N, D, T), true.
         patterns: number of patterns per sample; 0: all incomplete ones.
-        seed: of patterns and noise.
         observed: bool (N, M), modalities that may be read; None: all.
     """
     available = choose_patterns(ids, model.modalities, patterns, seed, observed)

@@ -48,6 +48,11 @@ def _observed(model: IMDer, data: MultimodalData, config: TrainConfig) -> dict[s
     return {k: x.to(next(model.parameters()).device) for k, x in observed.items()}
 
 
+def adapts(model: IMDer, data: MultimodalData, config: TrainConfig) -> bool:
+    """Whether stage adapt has something to learn, see :func:`adapt_stage`."""
+    return not (model.recoverer.posterior and not model.refiners and _observed(model, data, config)["train"].all())
+
+
 def _latents(model: IMDer, data: MultimodalData, observed: dict[str, Tensor]) -> dict[str, Latents]:
     """Latents of "train" and "valid", zero where ``observed`` does not let them be read.
 
@@ -156,8 +161,7 @@ def adapt_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> Stag
     """
     observed, device = _observed(model, data, config), next(model.parameters()).device
     settings = config.stage("adapt")
-    needless = model.recoverer.posterior and not model.refiners and observed["train"].all()
-    if needless or not settings.epochs:
+    if not (adapts(model, data, config) and settings.epochs):
         return Stage("adapt", settings, [], lambda *_: torch.zeros(()), lambda: torch.zeros(1), size=0)
     latents = _latents(model, data, observed)
     labels, caches, whole = {}, {}, {}

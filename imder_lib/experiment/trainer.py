@@ -205,9 +205,12 @@ class Trainer:
         except OSError as error:
             raise unwritable(folder, error) from None
         state = read_checkpoint(folder, model) if begun else {"config": self.about, "done": [], "history": []}
+        if self.about.keys() - state["config"].keys():
+            raise UserError(f"{folder} was trained by an earlier version of the kit: name another folder")
         old, new = (pd.json_normalize(c).iloc[0].to_dict() for c in (state["config"], self.about))
-        if changed := ", ".join(sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))):
-            raise UserError(f"{folder} was trained with other settings ({changed:.200}): name another folder")
+        if changed := sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k)):
+            what = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+            raise UserError(f"{folder} was trained with other settings ({what}): name another folder")
         self.done, self.history, self.cut = state["done"], state["history"], state.get("stage", {})
         self.limits: dict[str, int] = state.get("limits", {})
 

@@ -12,7 +12,7 @@ from imder_lib.config import TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.errors import UserError
 from imder_lib.experiment.checkpoint import save_model
-from imder_lib.experiment.stages import RECIPES, fusion_stage
+from imder_lib.experiment.stages import RECIPES, adapts, fusion_stage
 from imder_lib.experiment.trainer import Trainer
 from imder_lib.model.imder import IMDer, check_outputs, check_widths
 from imder_lib.nets.precision import computing
@@ -69,10 +69,11 @@ def fit(
         stages["fusion"], until = partial(fusion_stage, bert=bert), "fusion"
     check_widths(model.config.widths, widths)
     check_outputs(model.config, data.classes)
-    about, own = asdict(model.config), model.recoverer
-    if config.recipe == "staged" and (not own.stochastic or (own.posterior and not model.refiners)):
+    about = asdict(model.config) | {"modalities": list(model.modalities)}
+    if not (model.recoverer.stochastic and (config.recipe == "released" or adapts(model, data, config))):
         del about["sampler"]  # nothing is trained on draws
-    trainer = Trainer(trained, config, Path(out_dir), resume, {"model": about, "data": data.sha256})
+    about = {"model": about, "data": data.sha256, "samples": len(data.train)}
+    trainer = Trainer(trained, config, Path(out_dir), resume, about)
     for name, stage in stages.items():
         if name not in trainer.done:
             with computing(model.config.precision, next(model.parameters()).device):

@@ -11,7 +11,6 @@ from imder_lib.config import ModelConfig
 from imder_lib.diffusion.denoiser import Denoiser, EDMDenoiser, ScoreDenoiser, sample_condition
 from imder_lib.diffusion.losses import dsm_loss, edm_error
 from imder_lib.diffusion.noise import SampleNoise
-from imder_lib.diffusion.schedules import SCHEDULES
 from imder_lib.diffusion.sde import VESDE, per_sample
 from imder_lib.errors import UserError
 from imder_lib.model.recovery import Latents, Standardised
@@ -21,10 +20,7 @@ ORDER = {"text": 0, "vision": 1, "audio": 2}  # of the release's combined condit
 
 
 class Diffusion(Standardised):
-    """One U-Net per modality. Its condition: the only available latent, or a 1x1 convolution of all available ones.
-
-    The released rules reproduce the release (1e-5 per network, 1e-3 for 100 steps).
-    """
+    """One U-Net per modality. Its condition: the only available latent, or a 1x1 convolution of all available ones."""
 
     stochastic = posterior = True
 
@@ -108,10 +104,8 @@ class Diffusion(Standardised):
         sampler = sampler or self.config.sampler
         if sampler.guidance != 1:
             raise UserError("guidance other than 1 needs net 'joint'")
-        start, known = SCHEDULES[sampler.schedule](1, self.sde)[0], self.sde.std(torch.ones(()))
-        if self.config.rules.parameterisation == "score" and start > 1.001 * known:
-            what = f"schedule {sampler.schedule!r} starts at noise level {start:.3g}, the score net knows {known:.3g}"
-            raise UserError(f"{what} at most: use schedule 'released'")
+        if self.config.rules.parameterisation == "score":
+            sampler.check_levels(self.sde)
         denoise = sample_condition(self.denoiser(m, valid), self.config.rules.sample_condition, noise)
         return sampler.draw(denoise, condition, condition, noise, callback, self.sde)
 

@@ -16,11 +16,7 @@ def windows(x: Tensor) -> Tensor:
 
 
 class LinearMean(nn.Module):
-    """Linear estimate of E[missing | available] of standardised latents: one ridge regression per pattern.
-
-    Args:
-        modalities, dim: M and D.
-    """
+    """Linear estimate of E[missing | available] of standardised latents: one ridge regression per pattern."""
 
     def __init__(self, modalities: int, dim: int) -> None:
         super().__init__()

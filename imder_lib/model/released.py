@@ -104,10 +104,7 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_released(path: str | Path, preset: str = "mosi") -> IMDer:
-    """Load the released model for preset "mosi" or "mosei" from the authors' checkpoint, in eval mode, on the CPU.
-
-    A UserError for no such file, no state dict, or names and shapes that do not fit.
-    """
+    """Load the released model for preset "mosi" or "mosei" from the authors' checkpoint, in eval mode, on the CPU."""
     model = IMDer(model_preset(preset, preset="released"))
     fill_released(model, read_released(path))
     return model.eval()

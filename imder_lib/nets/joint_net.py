@@ -63,12 +63,9 @@ class JointNet(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, level: Tensor, known: Tensor, available: Tensor) -> Tensor:
-        """Raw output F (B, M, D, T).
+        """Raw output F (B, M, D, T) for scaled noisy latents x where missing, and ``level`` (B,), log sigma / 4.
 
-        Args:
-            x: (B, M, D, T), scaled noisy latents where missing; not read where available (B, M).
-            level: (B,), a quarter of the logarithm of the noise level.
-            known: (B, M, D, T), clean latents where available, zero where missing.
+        ``known``, as large as x: clean latents where ``available`` (B, M), zero where missing.
         """
         return self.estimate(x * ~available[:, :, None, None], level, self.condition(known, available), available)
 

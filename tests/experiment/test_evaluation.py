@@ -1,6 +1,7 @@
 """evaluate: rows, rates, baselines, and independence of the batch."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -224,3 +225,6 @@ def test_what_cannot_stand_in_one_table(data, model):
     digits = load_data("digits", sizes={"train": 30, "valid": 10, "test": 10})
     with pytest.raises(UserError, match="the model has 1 outputs, the labels are 10 classes"):
         evaluate(tiny_model(digits.widths), digits.test)
+    alone = replace(digits.test, data=None)  # nothing is known of the classes then
+    model = IMDer(changed(tiny_model(digits.widths).config, fusion={"outputs": 10}))
+    assert "acc" in evaluate(model, alone, ["fixed"])

@@ -1,11 +1,12 @@
 """fit: both recipes reduce the loss, write their files, and give the same results after an interruption."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -221,7 +222,20 @@ def test_a_run_of_other_data_or_another_model_is_not_resumed(data, tiny_config, 
     model = IMDer(replace(tiny_model().config, precision="bfloat16"))
     with pytest.raises(UserError, match=r"other settings \(model\.precision\)"):
         fit(model, data, tiny_config, tmp_path, resume=True)
-    fit(tiny_model(sampler=Sampler(steps=9)), data, tiny_config, tmp_path, resume=True)  # draws train nothing here
+    swapped = IMDer(replace(tiny_model().config, widths=dict(reversed(data.widths.items()))))
+    with pytest.raises(UserError, match=r"other settings \(model\.modalities\)"):
+        fit(swapped, data, tiny_config, tmp_path, resume=True)
+    longer = IMDer(replace(tiny_model().config, sampler=Sampler(steps=9)))
+    fit(longer, data, tiny_config, tmp_path, resume=True)  # draws train nothing here
+    some = replace(tiny_config, supervision="observed")
+    fit(tiny_model(), data, some, tmp_path / "observed", until="fusion")
+    with pytest.raises(UserError, match=r"other settings \(model\.sampler\.steps\)"):
+        fit(longer, data, some, tmp_path / "observed", resume=True)
+    state = torch.load(tmp_path / "checkpoint.pt")
+    del state["config"]["model"], state["config"]["data"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="was trained by an earlier version of the kit"):
+        fit(tiny_model(), data, tiny_config, tmp_path, resume=True)
     fit(tiny_model(preset="released"), data, tiny_config, tmp_path / "released", until="fusion")
     model = IMDer(replace(tiny_model(preset="released").config, sampler=Sampler("em", 4, "released")))
     with pytest.raises(UserError, match=r"other settings \(model\.sampler\.steps\)"):
@@ -244,6 +258,11 @@ def test_without_epochs_of_adapt_nothing_is_recovered(data, tiny_config, tmp_pat
 def test_numbers_of_numpy_become_plain_ones():
     config = changed(TrainConfig(seed=np.int64(3), clip=np.float64(0.5)), diffusion={"lr": np.float32(0.5)})
     assert [type(x) for x in (config.seed, config.clip, config.diffusion.lr)] == [int, float, float]
+    dropout = {"attention_dropout": {"text": np.float32(0.5)}}
+    model = changed(tiny_model().config, widths={"text": np.int64(4), "audio": 5}, fusion=dropout)
+    json.dumps(asdict(model))
+    with pytest.raises(UserError, match=r"audio must be a whole number, got 5\.0"):
+        replace(model, widths={"text": 4, "audio": 5.0})
 
 
 @pytest.mark.parametrize(

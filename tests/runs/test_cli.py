@@ -328,6 +328,9 @@ def test_pretraining_that_was_cut_off_after_its_result(imder, file, tmp_path, mo
     assert path.read_bytes() == before
     assert not path.with_suffix(".run").exists()
     refused(imder, tmp_path, (*command, "--resume"), "exists already")
+    path.unlink()
+    assert imder(*command)[0] == 0
+    assert path.exists()
 
 
 def test_a_long_message_of_a_cell_arrives(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from imder_lib.data.missing import RATES
 from imder_lib.experiment.training import BEST_EPOCH
 from imder_runs import reproduce as reproduce_module
 from imder_runs import setup, sweep_commands
+from imder_runs.attempt import own_threads
 from imder_runs.cells import environment_hash, run_of
 from imder_runs.cli import main
 from imder_runs.comparison import COMPARED, train_compared
@@ -129,6 +130,7 @@ def test_bad_grids_are_one_error(tmp_path, text, message):
         ({"train": {"fusion": {"lr": -1.0}}}, "lr > 0"),
         ({"sampler": {"name": "em2"}}, "unknown sampler"),
         ({"sampler": {"steps": 3}}, "steps and sampler.steps are both given"),
+        ({"recipe": "released", "sampler": {"name": "heun", "schedule": "karras"}}, "starts at noise level 40"),
         ({"dataset": ["nothing"]}, "no data at"),
     ],
 )
@@ -170,7 +172,10 @@ def test_limits_of_workers():
 @pytest.mark.parametrize(("text", "threads"), [("", 0), ("3", 3), ("4,2", 4), ("many", 0)])
 def test_threads_of_cells(monkeypatch, tmp_path, text, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", text)
-    assert Workers().how(tmp_path).threads == threads
+    assert own_threads() == threads
+    assert Workers(scheduler="tcp://a:1").how(tmp_path).threads == 0  # the worker's own
+    monkeypatch.setattr("imder_runs.sweep.own_cores", lambda: list(range(8)))
+    assert Workers(workers=3).how(tmp_path).threads == (threads or 2)
 
 
 def test_tables_are_those_of_a_grid_with_results(tmp_path):
@@ -183,7 +188,8 @@ def test_tables_are_those_of_a_grid_with_results(tmp_path):
     write_results(out, plan(small(seeds=[5], **kw)))  # a grid that has come to nothing
     assert (out / "results.csv").read_bytes() == before
     (out / "tables" / "05_paper_other.md").write_text("of an earlier grid")
-    sweep(small(recoverers=["dropout"], **kw), out)
+    mine = small(recoverers=["dropout"], **kw)
+    sweep(mine, out)
     assert sorted(p.stem for p in (out / "tables").glob("*.md")) == [
         "05_paper_all", "05_paper_fixed_staged_dropout", "05_paper_random_staged_dropout", "missing"
     ]  # fmt: skip
