@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from imder_lib.config import RELEASED, ModelConfig, TrainConfig
+from imder_lib.config import RELEASED, RELEASED_SAMPLER, ModelConfig, TrainConfig
 from imder_lib.data.schema import MultimodalData
 from imder_lib.experiment.checkpoint import read_tensors, write_tensors, write_text
 from imder_lib.experiment.training import fit
@@ -90,7 +90,8 @@ def load_pretrained(model: IMDer, state: Mapping[str, Tensor]) -> None:
     own = _parts(model.state_dict())
     if not _parts(state):
         same = model.config.rules == RELEASED and not model.config.fusion.readout
-        released = model if same else IMDer(changed(model.config, rules=RELEASED, fusion={"readout": False}))
+        rules = {"rules": RELEASED, "sampler": RELEASED_SAMPLER, "fusion": {"readout": False}}
+        released = model if same else IMDer(changed(model.config, **rules))
         fill_released(released, dict(state))
         # The released model has no readout, so it is initialised to zero.
         readout = {k: torch.zeros_like(v) for k, v in own.items() if k.startswith(READOUT)}
