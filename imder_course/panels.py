@@ -124,11 +124,12 @@ class RecoveryPanel(Panel):
         controls = {"sample": _wide(widgets.IntSlider, "sample", 0, 0, len(self.split) - 1)}
         controls |= {m: _tick(f"{m} available", m != missing) for m in model.modalities}
         own = model.config.sampler
-        calls = sorted({2, 5, 10, 20, own.steps})
+        usual = Sampler().steps  # also where the run has fewer calls: the noise level moves from call to call
+        calls = sorted({2, 5, 10, 20, usual})
         controls |= {
             "level": _wide(widgets.SelectionSlider, "noise level", options=LEVELS, value=1.0),
             "sampler": _wide(widgets.Dropdown, "sampler", options=list(SAMPLERS), value=own.name),
-            "steps": _wide(widgets.SelectionSlider, "network calls", options=calls, value=own.steps),
+            "steps": _wide(widgets.SelectionSlider, "network calls", options=calls, value=usual),
             "draws": _wide(widgets.IntSlider, "draws", 4, 1, 8),
             "guidance": _wide(widgets.FloatSlider, "guidance", own.guidance, min=0, max=max(3, own.guidance), step=0.5),
         }
