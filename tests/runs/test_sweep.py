@@ -178,10 +178,11 @@ def test_threads_of_cells(monkeypatch, tmp_path, text, threads):
     assert Workers(workers=3).how(tmp_path).threads == (threads or 2)
 
 
-def test_tables_are_those_of_a_grid_with_results(tmp_path):
+def test_tables_are_those_of_a_grid_with_results(tmp_path, monkeypatch):
     out, kw = tmp_path / "out", {"fusion": "shared", "rates": [0.3], "patterns": ["text"]}
     sweep(small(recoverers=["dropout"], **kw), out)
     before = (out / "results.csv").read_bytes()
+    monkeypatch.setattr("imder_runs.dask_pool.PATIENCE", 1)
     with pytest.raises(UserError, match="scheduler"):
         sweep(small(recoverers=["regression"], **kw), out, Workers(scheduler="tcp://127.0.0.1:9"))
     assert (out / "results.csv").read_bytes() == before
