@@ -89,12 +89,11 @@ def sweep(
         return cells
     if names(folder) - {"run.json"} and not (folder / PLAN).exists():
         raise UserError(f"{folder} holds other things than a sweep: name another folder")
-    note = f"{len(todo)} of {len(cells)} cells to run{estimate(folder, todo, workers.workers or 1)}"
     pool_or_none = pool_of(workers.workers, workers.scheduler, workers.scheduler_file) if todo else nullcontext()
     with pool_or_none as pool:  # without workers the folder stays as it is
         with _alone(folder):
             write_plan(folder, cells)
-        print(note, flush=True)
+        print(f"{len(todo)} of {len(cells)} cells to run{estimate(folder, todo, workers.workers or 1)}", flush=True)
         try:
             results = run_cells(pool, todo, workers.how(folder), _reporter()) if todo else {}
         finally:
