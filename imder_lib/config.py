@@ -115,7 +115,7 @@ class ModelConfig(Settings):
         if len(self.widths) < 2:
             raise UserError(f"a model needs at least two modalities, got {list(self.widths)}")
         check_names(self.widths, "widths")
-        for name, value in {"dim": self.dim, "heads": self.fusion.heads, **self.widths}.items():
+        for name, value in [("dim", self.dim), ("heads", self.fusion.heads), *self.widths.items()]:
             whole_number(name, check_value(name, value, int))
         if (self.recoverer, self.rules.net, self.rules.parameterisation) == ("diffusion", "unet", "score"):
             self.sampler.check_levels(VESDE(self.unet.sigma))

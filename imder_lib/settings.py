@@ -62,7 +62,7 @@ def changed(config: Config, **changes: Any) -> Config:
 
 
 class Settings:
-    """Base of the configurations, frozen dataclasses: a value of another type than its field's is a UserError."""
+    """Base of the configurations: a value of another type than its field's is a UserError."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():

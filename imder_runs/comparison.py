@@ -61,10 +61,11 @@ def train_compared(
     first = IMDer(replace(model, recoverer="zero"), seed=train.seed)
     if pretrained is not None:
         load_pretrained(first, pretrained)
-    given = {k: v.clone() for k, v in first.state_dict().items()}
+    kept = pretrained is not None and not train.fusion.epochs  # the stage leaves these weights as they are
+    given = {k: v.clone() for k, v in first.state_dict().items()} if kept else {}
     with held(folder / "fusion"):
         shared = fit(first.to(device), data, train, folder / "fusion", resume=True, until="fusion")
-    if pretrained is not None and any(not torch.equal(v, first.state_dict()[k].cpu()) for k, v in given.items()):
+    if any(not torch.equal(v, first.state_dict()[k].cpu()) for k, v in given.items()):
         raise UserError(f"{folder / 'fusion'} holds another pretrained model: name another output folder")
     if until == "fusion":
         return shared

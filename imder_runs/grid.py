@@ -166,9 +166,8 @@ def plan(grid: Grid) -> list[Cell]:
     runs = {d: start_run(d, grid.profile, seeds, ".", create=False, **given) for d in grid.dataset}
     paths: dict[str, str] = {}
     for d, run in runs.items():
-        if other := paths.setdefault(run.data.name, d) if paths.get(run.data.name, d) != d else "":
+        if (other := paths.setdefault(run.data.name, d)) != d:
             raise UserError(f"{other} and {d} are both called {run.data.name!r} in the tables: rename one of them")
-        paths[run.data.name] = d
     # The features of BERT replace the file's, so its weights belong to the data.
     bert = {"bert_sha256": weights_hash(next(iter(runs.values())).bert())} if grid.text != "features" else {}
     for (dataset, run), changes in product(runs.items(), combinations(grid.changes)):
@@ -176,7 +175,9 @@ def plan(grid: Grid) -> list[Cell]:
         if "released" in grid.protocols and not rates_of("released", run.data.modalities):
             raise UserError("protocol 'released' needs three modalities: leave it out")
         run.train_config(0)  # raises for a value out of range, as does check_start for those of the model
-        common, *_ = [run.model_config(preset) for preset in ("kit", *(r for r in grid.recipe if r == "released"))]
+        common = run.model_config()
+        if "released" in grid.recipe:
+            run.model_config("released")  # raises for a sampler that its rules do not allow
         check_start(run, grid.recipe, grid.rates)
         rates = grid.rates or rates_of("random", run.data.modalities)
         head = _head(grid, run, dataset, changes) | bert

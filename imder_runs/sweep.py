@@ -34,7 +34,7 @@ class Workers:
 
     def how(self, folder: Path) -> How:
         # Dask sets OMP_NUM_THREADS of its workers to 1: what this command has been given must be passed on.
-        threads = own_threads() or max(1, len(own_cores()) // self.workers) if self.workers else 0
+        threads = (own_threads() or max(1, len(own_cores()) // self.workers)) if self.workers else 0
         return How(str(folder.resolve()), workers=self.workers, threads=threads, memory=int(1e9 * self.memory))
 
 

@@ -180,10 +180,10 @@ def _copies(tensors: list[Tensor]) -> list[Tensor]:
 
 
 class Trainer:
-    """Runs stages on one model. A run that is killed after an epoch can be resumed with the same results, by one that
-    shares ``config`` and ``about``, plain values.
+    """Runs stages on one model. A run that is killed after an epoch can be resumed with the same results.
 
-    Random numbers of an epoch depend on (seed, stage, epoch) only, so no generator state is saved.
+    The resumed run must have the same ``config`` and ``about``, plain values. Random numbers of an epoch depend on
+    (seed, stage, epoch) only, so no generator state is saved.
 
     Attributes:
         done: names of finished stages.

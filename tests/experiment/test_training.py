@@ -263,6 +263,8 @@ def test_numbers_of_numpy_become_plain_ones():
     json.dumps(asdict(model))
     with pytest.raises(UserError, match=r"audio must be a whole number, got 5\.0"):
         replace(model, widths={"text": 4, "audio": 5.0})
+    with pytest.raises(UserError, match="heads must be a whole number of at least 1, got 0"):
+        changed(model, widths={"heads": 4, "text": 5}, fusion={"heads": 0})
 
 
 @pytest.mark.parametrize(

@@ -187,3 +187,4 @@ def test_a_folder_of_models_has_one_pretrained_model(data, tiny_config, tmp_path
         train_compared("kit", data, config, train, tmp_path, until="fusion", pretrained=state)
     with pytest.raises(UserError, match="holds another pretrained model"):
         train_compared("kit", data, config, train, tmp_path, until="fusion", pretrained=states[1])
+    train_compared("kit", data, config, tiny_config, tmp_path / "on", until="fusion", pretrained=states[0])  # trains on
