@@ -33,7 +33,7 @@ class Workers:
             raise UserError("memory can be limited on Linux only: leave it out")
 
     def how(self, folder: Path) -> How:
-        # Dask sets OMP_NUM_THREADS of its workers to 1: what this command has been given must be passed on.
+        # Dask sets OMP_NUM_THREADS to 1 on its workers: what this command was given must be passed on.
         threads = (own_threads() or max(1, len(own_cores()) // self.workers)) if self.workers else 0
         return How(str(folder.resolve()), workers=self.workers, threads=threads, memory=int(1e9 * self.memory))
 
@@ -89,13 +89,14 @@ def sweep(
         return cells
     if names(folder) - {"run.json"} and not (folder / PLAN).exists():
         raise UserError(f"{folder} holds other things than a sweep: name another folder")
+    how = workers.how(folder)  # before the pool: Dask sets OMP_NUM_THREADS of this process, too
     pool_or_none = pool_of(workers.workers, workers.scheduler, workers.scheduler_file) if todo else nullcontext()
     with pool_or_none as pool:  # without workers the folder stays as it is
         with _alone(folder):
             write_plan(folder, cells)
         print(f"{len(todo)} of {len(cells)} cells to run{estimate(folder, todo, workers.workers or 1)}", flush=True)
         try:
-            results = run_cells(pool, todo, workers.how(folder), _reporter()) if todo else {}
+            results = run_cells(pool, todo, how, _reporter()) if todo else {}
         finally:
             with _alone(folder):
                 if [c.name for c in read_plan(folder)] == [c.name for c in cells]:
