@@ -1,6 +1,5 @@
 """The rows of gpu.py that need only PyTorch: matrix rates, calls of the nets, CUDA graphs, torch.compile."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.graphs import EAGER, Graphed
-from benchmarks.measure import count_flops, matrix_product, peak_memory, seconds
+from benchmarks.measure import alternate, count_flops, matrix_product, peak_memory, seconds
 
 MODALITIES = ("text", "audio", "vision")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -40,10 +39,12 @@ def nets(device: torch.device, quick: bool) -> dict[str, tuple[nn.Module, nn.Mod
     torch.manual_seed(0)
     channels = (32, 64, 64, 64) if quick else (32, 64, 128, 256)
     score = ScoreNet(channels).to(device).eval()
-    joint, fusion = JointNet(3, 32).to(device).eval(), Fusion(MODALITIES, 32, FusionConfig()).to(device).eval()
+    layers = 1 if quick else 4
+    joint = JointNet(3, 32, blocks=2 * layers).to(device).eval()
+    fusion = Fusion(MODALITIES, 32, FusionConfig(layers=layers)).to(device).eval()
     for p in joint.parameters():  # some start at zero
         p.data.add_(0.02 * torch.randn_like(p))
-    plain = PlainFusion(MODALITIES, 32, 8, 4, {}, 0.0).to(device).eval()
+    plain = PlainFusion(MODALITIES, 32, 8, layers, {}, 0.0).to(device).eval()
     plain.load_state_dict(fusion.state_dict())
 
     def make(*shape: int) -> Tensor:
@@ -176,15 +177,17 @@ def convolutions(device: torch.device, quick: bool) -> list[dict[str, object]]:
 
 
 @torch.no_grad()
-def compiled(device: torch.device, quick: bool) -> dict[str, object]:
-    """The same calls under torch.compile, mode reduce-overhead: seconds of compilation, ms, error."""
-    if device.type != "cuda":
-        raise ValueError("measured on a CUDA device only")
-    found: dict[str, object] = {}
-    for name, (net, _, arguments) in nets(device, quick).items():
-        x = arguments(686)
-        exact, fast, began = first(net(*x)), torch.compile(net, mode="reduce-overhead"), time.perf_counter()
-        seconds(lambda fast=fast, x=x: fast(*x))
-        row = {"compile_s": time.perf_counter() - began, "ms": 1e3 * timed(lambda fast=fast, x=x: fast(*x))}
-        found[f"{name} 686"] = row | {"error": float((first(fast(*x)) - exact).norm() / exact.norm())}
-    return found
+def compiled(device: torch.device, quick: bool) -> list[dict[str, object]]:
+    """Calls with and without torch.compile, which has one shape to work for: seconds of compilation, ms, error."""
+    mode, rows = "reduce-overhead" if device.type == "cuda" else "default", []
+    for name, (net, plain, arguments) in nets(device, quick).items():
+        for B in (8,) if quick else (32, 128):
+            torch.compiler.reset()
+            x, fast = arguments(B), torch.compile(net, mode=mode, dynamic=False)
+            ways = {"": net, "compiled_": fast} | ({} if plain is None else {"plain_": plain})
+            row = {"net": name, "batch": B, "compile_s": seconds(lambda fast=fast, x=x: fast(*x))}
+            times = alternate([lambda call=call, x=x: call(*x) for call in ways.values()])
+            row |= {f"{way}ms": 1e3 * median(t) for way, t in zip(ways, times, strict=True)}
+            exact = first(net(*x))
+            rows.append(row | {"error": float((first(fast(*x)) - exact).norm() / exact.norm())})
+    return rows
