@@ -1,4 +1,4 @@
-"""Comparison of recoverers that share the fusion stage and the training budget."""
+"""Comparison of recoverers that share the fusion stage and the training settings."""
 
 from collections.abc import Mapping
 from dataclasses import replace
