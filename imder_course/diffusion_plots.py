@@ -190,6 +190,7 @@ def quality_against_calls(
     titles: Mapping[str, str],
     reference: Mapping[str, float],
     *,
+    bands: Mapping[str, tuple[float, float]] | None = None,
     limits: Mapping[str, tuple[float, float]] | None = None,
     log: bool = False,
 ) -> Figure:
@@ -199,6 +200,7 @@ def quality_against_calls(
         table: columns sampler, calls, metric, value, and low and high where there are intervals.
         titles: metric -> title of its panel.
         reference: metric -> value of a dashed line: the ideal, or the noise of the measurement.
+        bands: metric -> lower and upper end of a band around the dashed line.
         limits: metric -> axis limits, if outliers would compress the rest.
         log: logarithmic value axis.
     """
@@ -209,10 +211,12 @@ def quality_against_calls(
         part = table[table["metric"] == metric].sort_values("calls", kind="stable")
         for sampler, marker in zip(table["sampler"].unique(), MARKERS, strict=False):
             line = part[part["sampler"] == sampler]
-            error = [line["value"] - line["low"], line["high"] - line["value"]]
+            error = [line["value"] - line["low"], line["high"] - line["value"]] if line["low"].notna().any() else None
             axis.errorbar(line["calls"], line["value"], yerr=error, marker=marker, ms=5, capsize=2, label=sampler)
         if metric in reference:
             axis.axhline(reference[metric], **TRUTH)
+        if metric in (bands or {}):
+            axis.axhspan(*bands[metric], color=SILVER, alpha=0.25, lw=0)
         axis.set(xscale="log", yscale="log" if log else "linear", xlabel="calls of the denoiser", title=title)
         axis.set(xticks=ticks, ylim=(limits or {}).get(metric))
         axis.xaxis.set_major_formatter("{x:.0f}")

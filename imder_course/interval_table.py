@@ -24,7 +24,7 @@ def with_intervals(table: pd.DataFrame, metrics: Sequence[str], form: str = ".3f
 def metric_table(table: pd.DataFrame, protocol: str, metric: str) -> pd.DataFrame:
     """Table of one metric under one protocol: one row per case with nominal and realised rate, one column per method.
 
-    Entries for several seeds are "mean ± standard deviation".
+    Entries for several seeds are "mean ± standard deviation". Means are rounded as pandas rounds other tables.
     """
     rows = []
     for case, group in table[table["protocol"] == protocol].groupby("case", sort=False):
@@ -32,6 +32,6 @@ def metric_table(table: pd.DataFrame, protocol: str, metric: str) -> pd.DataFram
         for method in METHODS:
             values = group.loc[group["method"] == method, metric]
             if len(values):
-                row[method] = f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+                row[method] = f"{values.mean().round(3):.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
         rows.append(row)
     return pd.DataFrame(rows)

@@ -154,9 +154,9 @@ class Sampler(Settings):
     steps: int = 15  # network calls >= 1; "heun" uses an odd number, so it rounds an even one down
     schedule: str = "geometric"  # one of SCHEDULES
     settings: Mapping[str, float] = field(default_factory=dict)  # keywords of the sampler, such as {"eta": 0.5}
-    # Classifier-free guidance weight w (Ho & Salimans, 2022): D0 + w (D - D0), where D0 is the denoiser without
-    # condition. 0: no condition; 1: the trained denoiser; above 1: a stronger condition. Values other than 1 need net
-    # "joint" and two network calls per step.
+    # Classifier-free guidance weight w (Ho & Salimans, 2022, whose w is one less): D0 + w (D - D0), where D0 is the
+    # denoiser without condition. 0: no condition; 1: the trained denoiser; above 1: a stronger condition. Values other
+    # than 1 need net "joint" and two network calls per step.
     guidance: float = 1.0
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class VESDE:
-    """Variance-exploding SDE; times are tensors in (0, 1]."""
+    """Variance-exploding SDE; times are tensors above 0, in the release up to 1."""
 
     sigma: float = 25.0  # base of the diffusion coefficient, > 1. The release uses 25: std(1) = 9.845.
 

@@ -177,6 +177,14 @@ def test_exercises_come_from_the_solutions(path):
         assert "print(" in solved.cells[i].source  # a stub runs without its solution
 
 
+def test_printed_sources_are_those_of_today(capsys):
+    cells = [c for path in ALL for c in nbformat.read(path, as_version=4).cells if "inspect.getsource" in c.source]
+    assert cells
+    for cell in cells:
+        exec("import inspect\n" + cell.source, {})
+        assert capsys.readouterr().out == cell.outputs[0].text  # else: make notebooks
+
+
 def test_edited_exercises_are_copied_and_other_outputs_are_kept():
     course, solved = (nbformat.read(p / ALL[0].name, as_version=4) for p in (NOTEBOOKS, SOLUTIONS))
     first, second = tagged(solved, "exercise")[:2]
