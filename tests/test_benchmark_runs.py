@@ -4,9 +4,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks import real_data
+from benchmarks import real_data, recovery
+from imder_runs.setup import Run
 
 
 def test_what_a_sample_lacks_in_the_file_is_missing_in_every_case(data):
@@ -39,3 +41,35 @@ def test_a_misspelt_recoverer_is_found_before_anything_is_trained(monkeypatch, c
     with pytest.raises(SystemExit):
         real_data.main()
     assert "did you mean regression?" in capsys.readouterr().err
+
+
+def test_a_posterior_check_is_not_repeated_and_its_model_gets_its_own_seconds(data, monkeypatch, tmp_path):
+    run = Run(data, "smoke", [1], tmp_path)
+    history = pd.DataFrame({"stage": ["fusion", "diffusion", "diffusion"], "seconds": [100.0, 2.0, 3.0]})
+    folders, checked = [], []
+
+    def train(name, data, model, config, folder, *_):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        folders.append(folder)
+        return SimpleNamespace(model=name, history=history)
+
+    def check(model, data, **given):
+        checked.append(model)
+        return pd.DataFrame(
+            {"pattern": "text", "method": ["recovered", "exact"], "metric": "bias", "value": [0.1, 0.0]}
+        )
+
+    evaluated = pd.DataFrame({"method": ["kit", "zero"], "mae": [1.0, 2.0]})
+    for name, fake in {"start_run": lambda *_: run, "train_compared": train, "posterior_check": check}.items():
+        monkeypatch.setattr(recovery, name, fake)
+    monkeypatch.setattr(recovery, "evaluate", lambda *_, **__: evaluated.copy())
+    for more, runs in (([], 1), ([], 1), (["--limit", "4"], 2), (["--limit", "5"], 3), (["--draws", "2"], 4)):
+        command = ["recovery.py", "--profile", "smoke", "--names", "kit", "--out", str(tmp_path), *more]
+        monkeypatch.setattr("sys.argv", command)
+        recovery.main()
+        assert len(checked) == runs
+        quality = pd.read_csv(tmp_path / "sample_quality.csv").set_index("method")["seconds"]
+        assert quality["kit"] == 5 and np.isnan(quality["exact"])
+    seconds = pd.read_csv(tmp_path / "metrics.csv").set_index("method")["seconds"]
+    assert seconds["kit"] == 5 and np.isnan(seconds["zero"])
+    assert folders[0] == folders[1] == folders[4] != folders[2]  # other epochs of fusion
