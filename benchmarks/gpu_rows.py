@@ -104,7 +104,7 @@ def recovery(setup: Setup, known: dict) -> dict[str, object]:
         "one_draw_in_one_batch_of_all_draws": batched,
         "one_draw_two_cores": cores,
         "times_two_cores": cores / own,
-        "peak_mb": peak_memory(lambda: draw(table[0], setup.draws, SampleNoise(1, ids, "gpu"))),
+        "peak_mb": peak_memory(lambda: draw(table[0], setup.draws, SampleNoise(1, ids, "gpu")), setup.device),
     }
 
 
@@ -142,7 +142,7 @@ def steps(setup: Setup, known: dict) -> dict[str, object]:
         step()
         step()
         took = median(seconds(step, 3) for _ in range(5))
-        found[name] = {"seconds": took, "peak_mb": peak_memory(step)}
+        found[name] = {"seconds": took, "peak_mb": peak_memory(step, setup.device)}
     return found
 
 

@@ -144,12 +144,15 @@ def count_flops(call: Call) -> int:
     return counter.get_total_flops()
 
 
-def peak_memory(call: Call) -> float | None:
+def peak_memory(call: Call, device: torch.device | str | None = None) -> float | None:
     """Largest memory of one call in MB, in addition to what was held before; None where it cannot be measured.
 
     If the call has been made before, what it keeps is held already.
+
+    Args:
+        device: where the call computes; None: a CUDA device, if there is one.
     """
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() if device is None else torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()
@@ -166,10 +169,10 @@ def peak_memory(call: Call) -> float | None:
 
 
 def weigh(call: Call) -> tuple[int, float | None]:
-    """FLOPs and peak memory of a call, which is made once if it is long, otherwise once more without first costs."""
+    """FLOPs and memory of a call on the CPU, which is made once if it is long, otherwise again without first costs."""
     counted, began = [], time.perf_counter()
-    peak = peak_memory(lambda: counted.append(count_flops(call)))
-    return counted[0], peak if time.perf_counter() - began > 2 else peak_memory(call)
+    peak = peak_memory(lambda: counted.append(count_flops(call)), "cpu")
+    return counted[0], peak if time.perf_counter() - began > 2 else peak_memory(call, "cpu")
 
 
 def _status(key: str) -> int:

@@ -43,7 +43,7 @@ def scaling(chosen: Mapping[str, Sequence[int]], rounds: int) -> list[dict[str, 
     for axis, sizes in chosen.items():
         calls = [prediction(**BASE | {axis: size}) for size in sizes]
         calls[0]()  # what the first call sets up
-        memory = [peak_memory(call) for call in calls]
+        memory = [peak_memory(call, "cpu") for call in calls]
         times = [[seconds(call) for call in calls] for _ in range(rounds)]
         took = [median(column) for column in zip(*times, strict=True)]
         kept = [m if m is not None else float("nan") for m in memory]

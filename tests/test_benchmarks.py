@@ -68,6 +68,13 @@ def test_a_measured_row_becomes_a_line():
     assert lines[2].startswith("| product | 32 |") and "failed: ValueError: no" in lines[3]
 
 
+def test_memory_of_a_call_on_the_cpu_is_read_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: pytest.fail("asked the GPU"))
+    flops, peak = measure.weigh(lambda: torch.ones(2_000_000).sum())
+    assert flops == 0 and (peak is None or peak > 4)
+
+
 def test_rows_and_axes_have_names():
     assert set(axes(False)) == set(NAMES) == set(BASE)
     assert {"score", "joint", "fusion", "encode", "recovery", "training", "posterior", "evaluation"} == set(ROWS)
