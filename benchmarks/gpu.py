@@ -2,7 +2,8 @@
 
 Needs Python and PyTorch; packages of the kit that are missing are listed, and the rows that need them fail alone. Each
 row is independent: one that fails has its error, and the file is written again after each row. After --limit seconds
-the row that runs is stopped and no other starts. --device cpu --quick checks the rows that need no CUDA.
+the row that runs is stopped and no other starts. --device cpu --quick checks the rows that need no CUDA. The exit code
+is 1 if a row has an error, or if CPU and GPU do not agree.
 """
 
 import argparse
@@ -89,6 +90,14 @@ ROWS: dict[str, Callable] = {
     "graphed_steps": larger("graphed_steps"),
     "compiled": lambda device, quick, known: compiled(device, quick),
 }
+ON_CUDA = ("graphs", "graphed_steps", "compiled")
+
+
+def failed(found: dict[str, dict]) -> list[str]:
+    """Rows with an error, and parity if it does not hold."""
+    parts = found.get("parity", {}).values()
+    apart = any(not part["holds"] for part in parts if isinstance(part, dict))
+    return [name for name, row in found.items() if "error" in row] + ["parity"] * apart
 
 
 def stop(number: int, frame: types.FrameType | None) -> None:
@@ -100,11 +109,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes, to check that every row runs")
-    parser.add_argument("--rows", default=",".join(ROWS), help="rows to run, joined by commas")
+    parser.add_argument("--rows", default="", help="rows to run, joined by commas; all that the device can if empty")
     parser.add_argument("--limit", type=float, default=450.0, help="seconds of the whole run")
     parser.add_argument("--out", default=os.environ.get("OUT", "results/gpu"))
     args = parser.parse_args()
-    if bad := [k for k in args.rows.split(",") if k not in ROWS]:
+    able = [k for k in ROWS if k not in ON_CUDA or torch.device(args.device).type == "cuda"]
+    chosen = args.rows.split(",") if args.rows else able
+    if bad := [k for k in chosen if k not in ROWS]:
         parser.error(f"unknown row {bad[0]!r}: expected one or more of {','.join(ROWS)}, joined by commas")
     began, device, lacking = time.perf_counter(), torch.device(args.device), missing_packages()
     if lacking:
@@ -122,7 +133,7 @@ def main() -> None:
     signal.alarm(max(1, round(args.limit)))
     found, path = {"settings": head}, Path(args.out) / "gpu.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    for name in args.rows.split(","):
+    for name in chosen:
         started = time.perf_counter()
         try:
             if started - began > args.limit - 5:
@@ -137,6 +148,8 @@ def main() -> None:
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     signal.alarm(0)
     print(path.read_text(encoding="utf-8"))
+    if bad := failed(found):
+        sys.exit(f"failed: {', '.join(bad)}")
 
 
 if __name__ == "__main__":

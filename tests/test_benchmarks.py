@@ -134,6 +134,25 @@ def test_ways_to_compute_a_convolution_agree(dilation):
         torch.testing.assert_close(way(conv, h), expected)
 
 
+def test_gpu_fails_where_a_row_fails_or_cpu_and_gpu_differ(monkeypatch, tmp_path):
+    def broken(*_):
+        raise RuntimeError("no")
+
+    apart = {preset: {"difference": 1.0, "largest": 1.0, "holds": preset == "kit"} for preset in ("kit", "released")}
+    near = {"kit": apart["kit"]}
+    for row, message in ((lambda *_: near, None), (lambda *_: apart, "failed: parity"), (broken, "failed: parity")):
+        monkeypatch.setitem(gpu.ROWS, "parity", row)
+        monkeypatch.setitem(gpu.ROWS, "rates", lambda *_: [])
+        monkeypatch.setattr("sys.argv", ["gpu", "--device", "cpu", "--rows", "parity,rates", "--out", str(tmp_path)])
+        if message is None:
+            gpu.main()
+        else:
+            with pytest.raises(SystemExit, match=message):
+                gpu.main()
+        assert set(json.loads((tmp_path / "gpu.json").read_text())) == {"settings", "parity", "rates"}
+    assert set(gpu.ON_CUDA) < set(gpu.ROWS)
+
+
 def test_gpu_lists_missing_packages(monkeypatch):
     assert gpu.missing_packages() == []
     monkeypatch.setitem(gpu.NEEDED, "no_such_module", "no-such-package")
