@@ -1,5 +1,8 @@
 """Time per stage at the sizes of MOSI or MOSEI, and the projected time of profile full, from a few batches.
 
+Epochs are forward and backward passes, without the optimiser's steps, clipping and validation; every epoch is counted,
+though early stopping ends most stages sooner.
+
 python benchmarks/full_size.py mosi
 """
 
@@ -92,7 +95,7 @@ def main(name: str) -> None:
             joint = epoch["diffusion"] + epoch["adapt"] + 2 / 3 * samples * draw
             cells = SEEDS * (RATES * config.joint.epochs * joint + test)
         hours, of_fusion = (first + cells) / 3600, first / 3600
-        print(f"    profile full, {SEEDS} seeds: at most {hours:.0f} h, fusion stage {of_fusion:.1f} h")
+        print(f"    profile full, {SEEDS} seeds: about {hours:.0f} h, fusion stage {of_fusion:.1f} h")
 
 
 if __name__ == "__main__":
