@@ -1,21 +1,21 @@
 """What the kit costs, as ratios within one run: python -m benchmarks.bench, or make bench.
 
-Prints a table and writes OUT/bench.json. Each row is the median of 5 rounds (3 if 5 would take over half a minute); in
-a round a matrix product, the kit and what it is compared with take turns. ``cost``: time / time of the product of two
-1024 x 1024 float32 matrices. ``ratio``: time of the comparison / time of the kit; before anything is timed, two nets
-with the same weights must give equal outputs within 1e-4. ``share``: achieved FLOP/s / FLOP/s of that product.
-``peak MB``: memory of one call, in addition to what was held before it.
+Prints a table and writes OUT/bench.json, again after each row. Each row is the median of 5 rounds (3 if 5 would take
+over half a minute); in a round a matrix product, the kit and what it is compared with take turns. ``cost``: time / time
+of the product of two 1024 x 1024 float32 matrices. ``ratio``: time of the comparison / time of the kit; before anything
+is timed, two nets with the same weights must give equal outputs within 1e-4. ``share``: achieved FLOP/s / FLOP/s of
+that product. ``peak MB``: memory of one call, in addition to what was held before it.
 """
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -23,22 +23,11 @@ import torch
 from benchmarks.bench_rows import QUICK, ROWS, Sizes
 from benchmarks.measure import PRODUCT, count_flops, matrix_product, measure, seconds, settings, table
 from benchmarks.scaling import axes, figure, scaling
-from benchmarks.threads import LOOP
+from benchmarks.threads import neighbours
 from imder_lib.errors import unknown
+from imder_lib.files import write_text
 
 RUNS = ("smoke", "quick")  # whole runs; quick only with --full
-
-
-@contextmanager
-def neighbours(count: int) -> Iterator[None]:
-    """Processes that keep a core busy while the block runs."""
-    busy = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
 
 
 def run_child(command: Sequence[str]) -> tuple[float, float]:
@@ -63,21 +52,23 @@ def whole_run(profile: str, product: float) -> dict[str, object]:
     return {"row": f"whole {profile}", "seconds": took, "cost": took / product, "peak_mb": peak, "rounds": 1}
 
 
-def measured(chosen: Iterable[str], sizes: Sizes, rounds: int) -> list[dict[str, object]]:
-    """Rows of :data:`ROWS` and of whole runs; a row that fails has its error, and the others go on."""
-    product, rows = matrix_product(PRODUCT), []
+def measured(chosen: Iterable[str], quick: bool) -> Iterator[dict[str, object]]:
+    """Rows of :data:`ROWS`, of scaling and of whole runs; a row that fails has its error, and the others go on."""
+    product = matrix_product(PRODUCT)
     count_flops(product)  # what counting sets up is no memory of the first row
     for name in chosen:
         try:
             if name in RUNS:
-                rows.append(whole_run(name, sorted(seconds(product) for _ in range(9))[4]))
-                continue
-            for case in ROWS[name](sizes):
-                rows.append(measure(case, product, 2.0 * PRODUCT**3, rounds))
-                print(f"{case.name}, batch {case.batch}: {rows[-1]['seconds']:.3g} s", file=sys.stderr, flush=True)
+                yield whole_run(name, sorted(seconds(product) for _ in range(9))[4])
+            elif name == "scaling":
+                yield from scaling(axes(quick), 1 if quick else 3)
+            else:
+                for case in ROWS[name](QUICK if quick else Sizes()):
+                    row = measure(case, product, 2.0 * PRODUCT**3, int(quick))
+                    print(f"{case.name}, batch {case.batch}: {row['seconds']:.3g} s", file=sys.stderr, flush=True)
+                    yield row
         except Exception as error:
-            rows.append({"row": name, "error": f"{type(error).__name__}: {error}"})
-    return rows
+            yield {"row": name, "error": f"{type(error).__name__}: {error}"}
 
 
 def main() -> None:
@@ -93,21 +84,21 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)  # of whole runs
     runs = ["smoke"] * (not args.quick) + ["quick"] * args.full
     chosen = args.rows.split(",") if args.rows else [*ROWS, "scaling", *runs]
     if bad := [k for k in chosen if k not in known]:
         parser.error(str(unknown("unknown row", bad[0], known)))
-    began, ran = time.perf_counter(), settings()
+    began, ran = time.perf_counter(), settings() | {"neighbours": int(args.busy), "quick": args.quick}
+    rows, growth = [], []
+    found = {"settings": ran, "rows": rows, "scaling": growth}
     with neighbours(int(args.busy)):
-        rows = measured([k for k in chosen if k != "scaling"], QUICK if args.quick else Sizes(), int(args.quick))
-        growth = scaling(axes(args.quick), 1 if args.quick else 3) if "scaling" in chosen else []
-    ran |= {"neighbours": int(args.busy), "quick": args.quick, "seconds": time.perf_counter() - began}
-    rate = sorted(2e-9 * PRODUCT**3 / seconds(matrix_product(PRODUCT)) for _ in range(9))[4]
-    ran |= {"gflops_of_product": rate}
-    folder = Path(args.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"settings": ran, "rows": rows, "scaling": growth}, indent=1)
-    (folder / "bench.json").write_text(text + "\n", encoding="utf-8")
+        for row in measured(chosen, args.quick):
+            (growth if "axis" in row else rows).append(row)
+            write_text(Path(args.out) / "bench.json", json.dumps(found, indent=1) + "\n")
+    ran["seconds"] = time.perf_counter() - began
+    ran["gflops_of_product"] = sorted(2e-9 * PRODUCT**3 / seconds(matrix_product(PRODUCT)) for _ in range(9))[4]
+    write_text(Path(args.out) / "bench.json", json.dumps(found, indent=1) + "\n")
     print(table(rows))
     for g in growth:
         print(f"{g['axis']} {g['sizes']}: slope of time {g['slope']:.2f}, of memory {g['memory_slope']:.2f}")

@@ -1,6 +1,6 @@
 """How time and memory of predictions grow with T, N, M, draws and sampler steps: slopes on log axes, and a figure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -37,9 +37,8 @@ def prediction(T: int, N: int, M: int, draws: int, steps: int) -> Callable[[], o
     return lambda: predict(model, model.recoverer, latents, ids, available, 1, draws, batch_size=BATCH)
 
 
-def scaling(chosen: Mapping[str, Sequence[int]], rounds: int) -> list[dict[str, object]]:
+def scaling(chosen: Mapping[str, Sequence[int]], rounds: int) -> Iterator[dict[str, object]]:
     """Seconds (median over rounds, in which the sizes take turns) and peak memory in MB along each axis."""
-    found = []
     for axis, sizes in chosen.items():
         calls = [prediction(**BASE | {axis: size}) for size in sizes]
         calls[0]()  # what the first call sets up
@@ -47,9 +46,8 @@ def scaling(chosen: Mapping[str, Sequence[int]], rounds: int) -> list[dict[str, 
         times = [[seconds(call) for call in calls] for _ in range(rounds)]
         took = [median(column) for column in zip(*times, strict=True)]
         kept = [m if m is not None else float("nan") for m in memory]
-        found.append({"axis": axis, "sizes": list(sizes), "seconds": took, "slope": slope(sizes, took),
-                      "memory_mb": memory, "memory_slope": slope(sizes, [max(m, 1.0) for m in kept])})  # fmt: skip
-    return found
+        yield {"axis": axis, "sizes": list(sizes), "seconds": took, "slope": slope(sizes, took),
+               "memory_mb": memory, "memory_slope": slope(sizes, [max(m, 1.0) for m in kept])}  # fmt: skip
 
 
 def figure(growth: Sequence[Mapping[str, object]], path: Path) -> None:

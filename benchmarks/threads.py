@@ -10,6 +10,8 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
 
 SETTINGS = {  # name -> environment variables set before PyTorch is imported
@@ -56,6 +58,18 @@ def start(setting: dict[str, str], threads: int) -> subprocess.Popen:
     return process
 
 
+@contextmanager
+def neighbours(count: int) -> Iterator[None]:
+    """Processes that keep a core busy while the block runs."""
+    busy = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def turn(process: subprocess.Popen, seconds: float) -> float:
     """Seconds per training step in a turn of at least ``seconds``."""
     print(seconds, file=process.stdin, flush=True)
@@ -73,13 +87,8 @@ def main() -> None:
     print(f"{'busy':>4}  {'setting':12} {'seconds':>8} {'least':>8} {'most':>8} {'ratio':>7}")
     try:
         for count in map(int, args.neighbours.split(",")):
-            busy = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(count)]
-            try:
+            with neighbours(count):
                 turns = [{name: turn(p, args.seconds) for name, p in processes.items()} for _ in range(args.rounds)]
-            finally:
-                for neighbour in busy:
-                    neighbour.kill()
-                    neighbour.wait()
             for name in SETTINGS:
                 seconds, ratio = [t[name] for t in turns], median(t[name] / t["default"] for t in turns)
                 low, high = min(seconds), max(seconds)

@@ -1,5 +1,7 @@
 """The benchmarks that are commands: what they compute, and what an interruption or a mistake leaves."""
 
+import json
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import real_data, recovery
+from benchmarks import bench, real_data, recovery
 from imder_runs.setup import Run
 
 
@@ -73,3 +75,35 @@ def test_a_posterior_check_is_not_repeated_and_its_model_gets_its_own_seconds(da
     seconds = pd.read_csv(tmp_path / "metrics.csv").set_index("method")["seconds"]
     assert seconds["kit"] == 5 and np.isnan(seconds["zero"])
     assert folders[0] == folders[1] == folders[4] != folders[2]  # other epochs of fusion
+
+
+def test_bench_keeps_each_row_and_passes_its_threads_on(monkeypatch, tmp_path):
+    def fails(sizes):
+        yield from ()
+        raise RuntimeError("no")
+
+    path, known = tmp_path / "bench.json", []
+
+    def whole(profile, product):
+        known.extend([json.loads(path.read_text()), os.environ["OMP_NUM_THREADS"]])
+        return {"row": "whole smoke", "seconds": 1.0}
+
+    def slopes(*_):
+        yield {"axis": "N", "sizes": [1, 2], "slope": 1.0, "memory_slope": 1.0}
+        raise ValueError("no memory")
+
+    monkeypatch.setattr(bench, "ROWS", {"score": fails})
+    monkeypatch.setattr(bench, "PRODUCT", 8)
+    monkeypatch.setattr(bench, "whole_run", whole)
+    monkeypatch.setattr(bench, "scaling", slopes)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setattr(bench.torch, "set_num_threads", lambda n: None)
+    command = ["bench", "--rows", "score,scaling,smoke", "--threads", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit):
+        bench.main()
+    before, threads = known
+    assert threads == "2"
+    assert [row["error"] for row in before["rows"]] == ["RuntimeError: no", "ValueError: no memory"]
+    assert [row["axis"] for row in before["scaling"]] == ["N"]
+    assert [row["row"] for row in json.loads(path.read_text())["rows"]] == ["score", "scaling", "whole smoke"]
