@@ -26,6 +26,7 @@ from imder_lib.errors import UserError
 from imder_runs.reproduce import NOTEBOOKS
 
 ROOT = NOTEBOOKS.parent
+MARK = ".imder-site"  # empty file in each book; a folder without it is never replaced
 MATHJAX = Path(str(files("sphinx-mathjax-offline"))) / "static/mathjax/tex-svg.js"
 README = re.compile(r"(\]\((?:\.\./)*)README\.md")  # becomes the first page, index.html
 LINK = re.compile(r"\]\(([^)#\s]+)")
@@ -175,15 +176,16 @@ def gallery(figures: list[Figure]) -> str:
 
 
 def build_site(out: Path, root: Path = ROOT) -> None:
-    """Build the book; it replaces an earlier one only if the build succeeds.
+    """Build the book beside its place; it replaces an earlier one only if the build succeeds.
 
     Raises:
         UserError: ``out`` holds something else, a figure has no alt text, or Sphinx warned, for example of a dead link.
     """
     out = out.resolve()
-    if out.exists() and not (out / "searchindex.js").is_file():
-        raise UserError(f"{out} exists already and is no site: name another folder")
-    with tempfile.TemporaryDirectory() as folder:
+    if out.exists() and not (out / MARK).is_file():
+        raise UserError(f"{out} exists already and is no site of this command: delete it, or name another folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         source, html = Path(folder, "source"), Path(folder, "html")
         source.mkdir()
         prepare(root, source)
@@ -193,8 +195,12 @@ def build_site(out: Path, root: Path = ROOT) -> None:
             Sphinx(source, None, html, trees, "html", CONFIG, status=None, warning=warnings).build()
         if found := strip_escape_sequences(warnings.getvalue()).replace(f"{source}/", ""):
             raise UserError(f"the site has errors:\n{found}")
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(html, out, ignore=shutil.ignore_patterns(".buildinfo", "objects.inv"))
+        for name in (".buildinfo", "objects.inv"):
+            (html / name).unlink(missing_ok=True)
+        (html / MARK).touch()
+        if out.exists():
+            out.rename(Path(folder, "old"))  # goes with the folder
+        html.rename(out)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -10,7 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from imder_lib.errors import UserError
-from tools.site import ROOT, build_site
+from tools.site import MARK, ROOT, build_site
 
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEANl9ngAAAAABJRU5ErkJggg=="
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of the next Sphinx, in myst_parser
@@ -146,9 +147,24 @@ def test_a_build_replaces_only_an_earlier_site(tmp_path):
     (site / "old.html").write_text("")
     build_site(site, kit)
     assert not (site / "old.html").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kit", "site"]  # nothing is left beside it
+    (kit / "searchindex.js").write_text("")  # of another book
     with pytest.raises(UserError, match="is no site"):
         build_site(kit, kit)
     assert (kit / "README.md").is_file()
+
+
+def test_an_earlier_site_outlives_a_failure_at_the_end(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    site.mkdir()
+    for name in (MARK, "old.html"):
+        (site / name).touch()
+    monkeypatch.setattr("tools.site.Sphinx", lambda source, _, html, *__, **___: SimpleNamespace(build=html.mkdir))
+    monkeypatch.setattr(Path, "touch", lambda path: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        build_site(site, write_course(tmp_path / "kit"))
+    assert (site / "old.html").is_file()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kit", "site"]
 
 
 @pytest.mark.parametrize(
