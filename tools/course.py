@@ -56,7 +56,7 @@ def copy_exercises() -> list[str]:
         course = nbformat.read(NOTEBOOKS / source.name, as_version=4)
         new = with_exercises(course, nbformat.read(source, as_version=4))
         if new != course:
-            nbformat.write(new, NOTEBOOKS / source.name)
+            write_text(NOTEBOOKS / source.name, nbformat.writes(new) + "\n")
             changed.append(source.name)
     return changed
 
@@ -98,7 +98,8 @@ def run_course(folder: Path, profile: str = "quick") -> None:
         jobs = {}
         for source in sorted(place.glob("*.ipynb")):
             executed = folder / "executed" / source.relative_to(NOTEBOOKS)
-            if not executed.exists() or executed.stat().st_mtime < source.stat().st_mtime:
+            changed = max(path.stat().st_mtime for path in (source, NOTEBOOKS / source.name))
+            if not executed.exists() or executed.stat().st_mtime < changed:
                 jobs[str(source.relative_to(NOTEBOOKS))] = partial(execute, source, executed)
         parts = [(folder / "executed" / name).with_name(f".{Path(name).name}") for name in jobs]
         with progress_shown(parts, folder / "models"):
