@@ -1,6 +1,7 @@
 """Check the form of committed notebooks: python -m tools.form NOTEBOOK...; one line per problem, exit code 1."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -37,8 +38,9 @@ def form_problems(path: str | Path) -> list[str]:
     found += [f"cell {c.id} is longer than {CELL_LINES} lines" for c in code if c.source.count("\n") >= CELL_LINES]
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("the kernel is not python3")
-    if not any(c.outputs for c in code) or not all(c.execution_count for c in code):
-        found.append("outputs are missing: run the whole notebook before the commit")
+    counts = [c.execution_count or 0 for c in code]
+    if not any(c.outputs for c in code) or any(b <= a for a, b in pairwise([0, *counts])):
+        found.append("outputs are missing, or not of one run from top to bottom: run the whole notebook")
     found += [f"cell {c.id} ends in an error" for c in code if any(o.output_type == "error" for o in c.outputs)]
     for cell in code:
         pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]

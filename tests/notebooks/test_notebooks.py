@@ -61,6 +61,15 @@ def edit_count(notebook):
     code_cells(notebook)[-1].execution_count = None
 
 
+def edit_order(notebook):
+    code = code_cells(notebook)
+    code[1].execution_count, code[2].execution_count = code[2].execution_count, code[1].execution_count
+
+
+def edit_run_again(notebook):
+    code_cells(notebook)[2].execution_count = code_cells(notebook)[-1].execution_count + 1
+
+
 def edit_error(notebook):
     code_cells(notebook)[1].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[]))
 
@@ -93,6 +102,8 @@ def code_cells(notebook):
         (edit_kernel, "kernel"),
         (edit_outputs, "outputs are missing"),
         (edit_count, "outputs are missing"),
+        (edit_order, "not of one run"),
+        (edit_run_again, "not of one run"),
         (edit_error, "ends in an error"),
         (edit_size, "bytes"),
         (edit_alt, "without alt text"),
