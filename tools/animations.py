@@ -1,5 +1,6 @@
 """Animations of reverse diffusion, for pages without a kernel: python -m tools.animations FOLDER writes both GIFs."""
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -96,4 +97,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="of the GIFs; it exists")
+    main(parser.parse_args().folder)

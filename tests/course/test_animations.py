@@ -1,9 +1,13 @@
 """GIFs: frames of equal size, with the last one repeated."""
 
+import runpy
+
 import numpy as np
+import pytest
 from PIL import Image
 
 from imder_course.style import use_style
+from tools import animations
 from tools.animations import HOLD, cloud_gif, digits_gif
 
 
@@ -26,3 +30,10 @@ def test_frames_have_one_layout(tmp_path):
         assert first.shape == last.shape
         still = np.abs(first - last)[-8:]  # at the lower edge, no axis has moved
         assert still.max() < 60
+
+
+def test_without_a_folder_the_usage_is_shown(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["animations"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(animations.__file__, run_name="__main__")
+    assert "folder" in capsys.readouterr().err
