@@ -65,7 +65,9 @@ lock:  ## renew requirements.lock
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
 	.venv-lock/bin/python -m pip install --quiet '.[dev]'
-	.venv-lock/bin/python -m pip freeze --exclude imder-kit | sed -E 's/\+[a-z0-9]+$$//' > requirements.lock
+	.venv-lock/bin/python -m pip freeze --exclude imder-kit > .venv-lock/freeze
+	sed -E 's/\+[a-z0-9]+$$//' .venv-lock/freeze > .venv-lock/lock
+	mv .venv-lock/lock requirements.lock
 	rm -rf .venv-lock
 
 clean:  ## remove the environment, the results and the book

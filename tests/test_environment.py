@@ -1,6 +1,8 @@
 """environment.yml, pyproject.toml and requirements.lock agree."""
 
+import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,7 @@ def disagreements(pyproject: str, lock: str, environment: str) -> list[str]:
             found.append(f"lock: {name} {locked[name]} is outside {specifier}")
         if direct.get(name) != locked.get(name):
             found.append(f"environment: {name} {direct.get(name)}, locked {locked.get(name)}")
+    found += [f"environment: {line} stands twice" for line, n in Counter(pip).items() if n > 1]
     found += [f"environment: {name} is no dependency of the project" for name in direct.keys() - wanted.keys()]
     if SpecifierSet(python.removeprefix("python")) != SpecifierSet(project["requires-python"]):
         found.append(f"environment: {python}, pyproject {project['requires-python']}")
@@ -64,6 +67,12 @@ def test_the_three_files_agree():
     [
         ("environment.yml", "numpy==", "numpy==0", "environment: numpy"),
         ("environment.yml", "- numpy==", "- numpy-financial==", "no dependency"),
+        (
+            "environment.yml",
+            "      - --editable",
+            "      - torch==2.13.0\n      - --editable",
+            "torch==2.13.0 stands twice",
+        ),
         ("environment.yml", "python>=3.11", "python>=3.10", "environment: python>=3.10"),
         ("environment.yml", "--constraint requirements.lock", "--pre", "pip options"),
         ("requirements.lock", "\npandas==", "\nzpandas==", "lock: pandas is missing"),
@@ -80,6 +89,22 @@ def test_a_difference_is_found(file, old, new, message):
     assert old in changed[file]
     changed[file] = changed[file].replace(old, new, 1)
     assert any(message in line for line in disagreements(*changed.values()))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_lock_is_renewed_as_a_whole(tmp_path, fails):
+    """With a Python that installs nothing."""
+    lock, python = tmp_path / "requirements.lock", tmp_path / "python"
+    lock.write_text("old==1\n", encoding="utf-8")
+    freeze = "*freeze*) exit 1" if fails else "*freeze*) echo torch==2.13.0+cpu"
+    python.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in "-m venv"*) mkdir -p .venv-lock/bin; cp "$0" .venv-lock/bin/python;; {freeze};; esac\n'
+    )
+    python.chmod(0o755)
+    done = subprocess.run(["make", "-f", ROOT / "Makefile", "lock", f"PYTHON={python}"], cwd=tmp_path)
+    assert (done.returncode != 0) == fails
+    assert lock.read_text(encoding="utf-8") == ("old==1\n" if fails else "torch==2.13.0\n")
 
 
 def test_citation_names_the_kit_and_the_paper():
