@@ -106,6 +106,7 @@ class RecoveryPanel(Panel):
         seed: of the draws.
 
     Attributes:
+        ticks: modality -> its control, whether it is available.
         missing: the missing modalities.
         path: (sigma, noisy latents, denoised latents) of each network call, then (0, drawn, drawn); K draws each.
         prediction: (K,) numbers, or (K, C) probabilities of classes.
@@ -122,7 +123,6 @@ class RecoveryPanel(Panel):
         self.latents = encode_split(model, self.split)
         self.drawn_with: dict[str, object] = {}
         controls = {"sample": _wide(widgets.IntSlider, "sample", 0, 0, len(self.split) - 1)}
-        controls |= {m: _tick(f"{m} available", m != missing) for m in model.modalities}
         own = model.config.sampler
         usual = Sampler().steps  # also where the run has fewer calls: the noise level moves from call to call
         calls = sorted({2, 5, 10, 20, usual})
@@ -133,7 +133,9 @@ class RecoveryPanel(Panel):
             "draws": _wide(widgets.IntSlider, "draws", 4, 1, 8),
             "guidance": _wide(widgets.FloatSlider, "guidance", own.guidance, min=0, max=max(3, own.guidance), step=0.5),
         }
-        super().__init__(controls)
+        self.ticks = {m: _tick(f"{m} available", m != missing) for m in model.modalities}
+        # A modality may have the name of another control.
+        super().__init__(controls | {f"{m} available" if m in controls else m: t for m, t in self.ticks.items()})
 
     def figure(self) -> Figure:
         """The figure for the current values; recovers again only if a control other than the level has changed."""
@@ -156,7 +158,7 @@ class RecoveryPanel(Panel):
 
     @torch.no_grad()
     def _draw(self) -> None:
-        given = [self.value(m) for m in self.model.modalities]
+        given = [tick.value for tick in self.ticks.values()]
         if all(given) or not any(given):
             raise UserError(f"at least one modality must be {'missing' if all(given) else 'available'}")
         n, K = self.value("sample"), self.value("draws")
@@ -166,7 +168,7 @@ class RecoveryPanel(Panel):
         path = self._trajectory(latents, available, noise)
         logits = self.model.fusion(self.model.refined(path[-1][1], available))[0]
         prediction = logits[:, 0] if self.model.config.fusion.outputs == 1 else logits.softmax(dim=1)
-        self.missing = [m for m in self.model.modalities if not self.value(m)]
+        self.missing = [m for m, tick in self.ticks.items() if not tick.value]
         self.path, self.prediction = path, prediction.cpu().numpy()
 
     def _trajectory(self, latents: Latents, available: Tensor, noise: SampleNoise) -> list:

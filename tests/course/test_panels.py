@@ -1,12 +1,13 @@
 """Panels: effect of the controls, error messages, and recomputation."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import WIDTHS, tiny_model
 
 from imder_course.diagram import framework
 from imder_course.panels import MissingRatePanel, RecoveryPanel
@@ -156,6 +157,21 @@ def test_other_nets_and_unknown_modalities_raise(trained, data):
         RecoveryPanel(tiny_model(preset="released"), data.test, "text")
     with pytest.raises(UserError, match="missing must be one of"):
         RecoveryPanel(trained, data.test, "gesture")
+
+
+def test_a_modality_may_have_the_name_of_a_control(data, monkeypatch):
+    names = {"text": "steps", "audio": "sample", "vision": "vision"}
+    model = tiny_model({names[m]: width for m, width in WIDTHS.items()}).eval()
+    split = replace(data.test, features={names[m]: x for m, x in data.test.features.items()})
+    model.recoverer.prepare(encode_split(model, split))
+    panel = RecoveryPanel(model, split, "steps")
+    monkeypatch.setattr(panel, "refresh", lambda: None)  # one figure is enough
+    for name, value in {"sample": 2, "steps": 5, "sample available": False}.items():
+        panel.controls[name].value = value
+    panel.figure()
+    assert panel.missing == ["steps", "sample"]
+    assert len(panel.path) == 5 + 1
+    assert panel.ticks["vision"] is panel.controls["vision"]
 
 
 def test_classes_and_pictures(data):
