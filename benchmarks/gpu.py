@@ -90,7 +90,7 @@ ROWS: dict[str, Callable] = {
     "graphed_steps": larger("graphed_steps"),
     "compiled": lambda device, quick, known: compiled(device, quick),
 }
-ON_CUDA = ("graphs", "graphed_steps", "compiled")
+ON_CUDA = ("graphs", "graphed_steps", "compiled")  # the last one runs on a CPU, too, but takes minutes there
 
 
 def failed(found: dict[str, dict]) -> list[str]:

@@ -92,7 +92,7 @@ def calls(device: torch.device, quick: bool) -> list[dict[str, object]]:
             if plain is not None:
                 row["plain_ms"] = 1e3 * timed(lambda plain=plain, x=x: plain(*x))
                 row["plain_error"] = float((first(plain(*x)) - exact).abs().max())
-            row["peak_mb"] = peak_memory(lambda net=net, x=x: net(*x))
+            row["peak_mb"] = peak_memory(lambda net=net, x=x: net(*x), device)
             rows.append(row)
     return rows
 

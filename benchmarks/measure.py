@@ -144,15 +144,15 @@ def count_flops(call: Call) -> int:
     return counter.get_total_flops()
 
 
-def peak_memory(call: Call, device: torch.device | str | None = None) -> float | None:
+def peak_memory(call: Call, device: torch.device | str) -> float | None:
     """Largest memory of one call in MB, in addition to what was held before; None where it cannot be measured.
 
     If the call has been made before, what it keeps is held already.
 
     Args:
-        device: where the call computes; None: a CUDA device, if there is one.
+        device: where the call computes.
     """
-    if torch.cuda.is_available() if device is None else torch.device(device).type == "cuda":
+    if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()

@@ -122,20 +122,21 @@ class RecoveryPanel(Panel):
         self.model, self.split, self.pictures, self.seed = model.eval(), split.first(SAMPLES), pictures, seed
         self.latents = encode_split(model, self.split)
         self.drawn_with: dict[str, object] = {}
-        controls = {"sample": _wide(widgets.IntSlider, "sample", 0, 0, len(self.split) - 1)}
+        sample = {"sample": _wide(widgets.IntSlider, "sample", 0, 0, len(self.split) - 1)}
         own = model.config.sampler
         usual = Sampler().steps  # also where the run has fewer calls: the noise level moves from call to call
         calls = sorted({2, 5, 10, 20, usual})
-        controls |= {
+        controls = {
             "level": _wide(widgets.SelectionSlider, "noise level", options=LEVELS, value=1.0),
             "sampler": _wide(widgets.Dropdown, "sampler", options=list(SAMPLERS), value=own.name),
             "steps": _wide(widgets.SelectionSlider, "network calls", options=calls, value=usual),
             "draws": _wide(widgets.IntSlider, "draws", 4, 1, 8),
             "guidance": _wide(widgets.FloatSlider, "guidance", own.guidance, min=0, max=max(3, own.guidance), step=0.5),
         }
-        self.ticks = {m: _tick(f"{m} available", m != missing) for m in model.modalities}
+        self.ticks, taken = {m: _tick(f"{m} available", m != missing) for m in model.modalities}, sample | controls
         # A modality may have the name of another control.
-        super().__init__(controls | {f"{m} available" if m in controls else m: t for m, t in self.ticks.items()})
+        ticks = {f"{m} available" if m in taken else m: tick for m, tick in self.ticks.items()}
+        super().__init__(sample | ticks | controls)
 
     def figure(self) -> Figure:
         """The figure for the current values; recovers again only if a control other than the level has changed."""
