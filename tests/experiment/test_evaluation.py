@@ -58,6 +58,16 @@ def test_several_models_stand_in_one_table(data, model):
             evaluate(wrong, data.test)
 
 
+def test_each_seed_has_draws_of_its_own(data, model):
+    """Under one pattern: the masks are equal, so only the noise can differ. Fills of a fixed value do not."""
+    both = evaluate(model, data.test, [("fixed", "text")], [1, 2], draws=2)
+    mae = both.pivot(index="method", columns="seed", values="mae")
+    assert mae.loc["imder", 1] != mae.loc["imder", 2]
+    assert (mae[1] == mae[2]).drop("imder").all()
+    alone = evaluate(model, data.test, [("fixed", "text")], [2], draws=2)
+    pd.testing.assert_frame_equal(both[both["seed"] == 2].reset_index(drop=True), alone)
+
+
 def test_missing_features_are_never_read(data):
     """Predictions are equal if the missing features are replaced by others."""
     model = tiny_model().eval()
