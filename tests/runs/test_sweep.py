@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
-from imder_lib import UserError, load_data, model_preset, train_preset
+from imder_lib import IMDer, UserError, load_data, model_preset, train_preset
 from imder_lib.data.missing import RATES
 from imder_lib.experiment.training import BEST_EPOCH
 from imder_runs import reproduce as reproduce_module
@@ -459,13 +460,31 @@ def test_the_released_recipe_refuses_samples_that_lack_a_modality(tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
-def test_guidance_is_the_kits_alone(tmp_path):
-    """A grid may set it although its other recoverers have no use for it."""
+def tiny_comparison():
+    """Data, and the common configurations of a comparison of recoverers."""
     data = load_data("synthetic", sizes={"train": 24, "valid": 8, "test": 8}, widths=dict.fromkeys("abc", 4), steps=4)
     sizes = {"dim": 8, "fusion": {"layers": 1, "heads": 2}, "unet": {"channels": (8,), "heads": 2, "refiner_blocks": 1},
              "joint": {"channels": 8, "blocks": 1}}  # fmt: skip
     model = model_preset("mosi", data.widths, **sizes, sampler={"guidance": 2.0, "steps": 2})
     train = train_preset("mosi", **{stage: {"epochs": 1} for stage in ("fusion", "diffusion", "adapt")})
+    return data, model, train
+
+
+def test_compared_recoverers_start_from_the_shared_encoders_and_fusion(tmp_path):
+    data, model, train = tiny_comparison()
+    shared = train_compared("kit", data, model, train, tmp_path, until="fusion").model
+    untrained = IMDer(model, seed=train.seed)
+    for name in ("kit", "regression"):
+        own = train_compared(name, data, model, train, tmp_path, until="diffusion").model
+        for part in ("encoders", "fusion"):
+            a, b, c = (getattr(m, part).state_dict() for m in (shared, own, untrained))
+            assert all(torch.equal(a[k], b[k]) for k in a), (name, part)
+            assert any(not torch.equal(a[k], c[k]) for k in a), (name, part)
+
+
+def test_guidance_is_the_kits_alone(tmp_path):
+    """A grid may set it although its other recoverers have no use for it."""
+    data, model, train = tiny_comparison()
     found = {name: train_compared(name, data, model, train, tmp_path).model.config.sampler for name in COMPARED}
     assert {name for name, sampler in found.items() if sampler.guidance == 2 and name in ("network", "kit")} == {"kit"}
     assert {sampler.steps for sampler in found.values()} == {2}
