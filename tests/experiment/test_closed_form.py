@@ -161,6 +161,27 @@ def test_the_readout_network_is_used_for_a_nonlinear_label():
     assert errors[0] < 0.5 * errors[1]
 
 
+@pytest.mark.parametrize("clearly", [True, False])
+def test_the_readout_network_must_be_clearly_better(clearly):
+    """Its gain over the regression, which is 0 here, is positive on average, but not by two standard errors."""
+    rng, model = np.random.default_rng(0), untrained()
+    x = rng.standard_normal((40, 48)).astype(np.float32)
+    nothing = {m: np.zeros((1, w)) for m, w in WIDTHS.items()}, np.zeros(1)
+    train = x, 3 * x[:, 0]
+    latents = {m: torch.from_numpy(x[:, 16 * i : 16 * (i + 1), None]) for i, m in enumerate(WIDTHS)}
+    fit_readout(model, nothing, train, train)
+    with torch.no_grad():
+        network = model.fusion(latents)[0][:, 0].numpy()
+    assert network.any()
+    labels = network.copy()
+    if not clearly:
+        labels[np.abs(network).argsort()[::2]] = 0  # there the regression is right
+    gain = np.abs(labels) - np.abs(network - labels)
+    assert gain.mean() > 0 and (gain.mean() > 2 * gain.std() / 40**0.5) == clearly
+    fit_readout(model, nothing, train, (x, labels))
+    assert any(p.any() for p in model.fusion.readout.network.parameters()) is clearly
+
+
 def test_training_keeps_the_initial_weights_if_no_epoch_is_better(tmp_path, tiny_config):
     data, model, initial = gaussian(), untrained(), untrained()
     config = changed(tiny_config, fusion={"lr": 1.0})  # a rate at which training diverges

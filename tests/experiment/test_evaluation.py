@@ -14,7 +14,8 @@ from imder_lib.data.schema import MultimodalData, Split
 from imder_lib.experiment.cases import rates_of
 from imder_lib.experiment.evaluation import predict
 from imder_lib.experiment.metrics import coverage, metrics
-from imder_lib.model.recovery import encode_split
+from imder_lib.experiment.prediction import Predictor
+from imder_lib.model.recovery import MeanFill, encode_split
 
 
 def test_one_row_per_case_method_and_seed(data, model):
@@ -227,6 +228,51 @@ def test_an_unknown_spread_has_no_coverage():
     found = coverage(np.zeros(3), np.array([1.0, np.nan, 1.0]), np.zeros(3))
     assert all(np.isnan(v) for v in found.values())
     assert coverage(np.zeros(2), np.ones(2), np.array([0.0, 9.0])) == {"cover50": 0.5, "cover80": 0.5, "cover95": 0.5}
+
+
+def test_the_spread_of_draws_is_their_standard_deviation():
+    asked = []
+
+    def draws(rows, mask):
+        asked.append(rows.tolist())
+        return np.array([[1.0, 2.0, 5.0], [3.0, 8.0, 5.0]])[:, rows]
+
+    predictor, mask = Predictor(draws, 3), np.array([[True, False]] * 3)
+    np.testing.assert_allclose(predictor(mask), [[2, 5, 5], [2**0.5, 18**0.5, 0]])
+    predictor(mask)
+    assert asked == [[0, 1, 2]]
+
+
+def test_intervals_have_the_variance_of_the_draws_and_of_the_error_on_complete_data(data):
+    """Labels stand just inside and just outside the ends of the intervals that are computed here."""
+    marks, labels = np.ones((len(data.valid), 3), dtype=bool), data.valid.labels.copy()
+    marks[:6, 1], labels[:6] = False, 9.0  # the error of these is large, but none on complete data
+    parts = data.splits | {"valid": replace(data.valid, available=marks, labels=labels)}
+    data = MultimodalData(data.name, parts, data.sha256, data.process)
+    model, mask = tiny_model().eval(), np.array([[True, False, False]] * len(data.test))
+    model.fusion.out.weight.data *= 20  # draws then differ by as much as the error
+    latents = encode_split(model, data.test)
+    each = predict(model, model.recoverer, latents, data.test.ids, mask, 1, draws=4)
+    with torch.no_grad():
+        error = model.fusion(encode_split(model, data.valid))[0][6:, 0].numpy() - data.valid.labels[6:]
+    residual, spread = np.sqrt(np.mean(error**2)), each.std(axis=0, ddof=1)
+    assert 0.2 < np.median(spread) / residual < 5
+    ends = np.outer(np.array([0.6745, 1.2816, 1.9600]), [0.99, -1.01]).ravel()  # of standard normals
+    labels = each.mean(axis=0) + np.tile(ends, 4) * np.hypot(spread, residual)
+    parts = data.splits | {"test": replace(data.test, labels=labels.astype(np.float32))}
+    other = MultimodalData(data.name, parts, data.sha256, data.process)
+    row = evaluate(model, other.test, [("fixed", "text")], [1], draws=4).set_index("method").loc["imder"]
+    assert row[["cover50", "cover80", "cover95"]].tolist() == [1 / 6, 3 / 6, 5 / 6]
+
+
+@pytest.mark.parametrize("name", ["test", "train"])
+def test_baseline_mean_is_that_of_the_training_split(name, data, model):
+    split = data.splits[name]
+    table = evaluate(model.eval(), split, [("fixed", "text")]).set_index("method")
+    fill, mask = MeanFill(model.config), np.array([[True, False, False]] * len(split))
+    fill.prepare(encode_split(model, data.train))
+    predicted = predict(model, fill, encode_split(model, split), split.ids, mask, 1)[0]
+    assert table.loc["mean", "mae"] == metrics(predicted, split.labels)["mae"]
 
 
 def test_what_cannot_stand_in_one_table(data, model):

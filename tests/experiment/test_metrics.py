@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
 from imder_lib import UserError
-from imder_lib.experiment.metrics import class_metrics, metrics, task_loss
+from imder_lib.experiment.metrics import class_metrics, coverage, metrics, task_loss
 
 
 def test_against_scikit_learn():
@@ -33,6 +33,22 @@ def test_constant_predictions_and_zero_labels():
     m = metrics(np.ones(4), np.zeros(4))
     assert m["corr"] == 0
     assert np.isnan(m["acc2"])
+
+
+def test_five_and_seven_classes_by_hand():
+    """A prediction of 2.6 is 3 in seven classes and 2 in five, and so on; a half goes to the even number."""
+    m = metrics(np.array([2.6, -2.9, 1.4, 0.5, -1.6]), np.array([2.0, -2.0, 1.0, 0.0, -1.0]))
+    assert (m["acc5"], m["acc7"]) == (pytest.approx(4 / 5), pytest.approx(2 / 5))
+
+
+def test_coverage_of_normals_and_by_hand():
+    """Central intervals of 50, 80 and 95 % end at .674, 1.282 and 1.960 standard deviations."""
+    rng = np.random.default_rng(0)
+    mean, std = rng.normal(0, 3, 10_000), rng.uniform(0.1, 5, 10_000)
+    found = coverage(mean, std, mean + std * rng.standard_normal(10_000))
+    assert found == pytest.approx({"cover50": 0.5, "cover80": 0.8, "cover95": 0.95}, abs=0.015)
+    off = np.array([0.67, -0.68, 1.28, -1.29, 1.95, -1.97])
+    assert coverage(np.ones(6), np.full(6, 2.0), 1 + 2 * off) == {"cover50": 1 / 6, "cover80": 3 / 6, "cover95": 5 / 6}
 
 
 def test_bad_predictions_raise():

@@ -261,6 +261,20 @@ def test_a_modality_of_zeros_is_constant():
     assert all(x.isfinite().all() for x in standardizer.buffers())
 
 
+def test_padding_is_not_counted_in_statistics_of_latents():
+    """Frames of zeros stay zero; the other ones have mean 0 and standard deviation 1 in each channel."""
+    x = {m: 5 + v for m, v in latents(40, seed=1).items()}
+    for v in x.values():
+        v[:30, :, 3:] = 0
+    standardizer = Standardizer(list(x), 16)
+    standardizer.fit(x)
+    out = standardizer(x).permute(0, 3, 1, 2)  # (N, T, M, D)
+    assert not out[:30, 3:].any()
+    frames = torch.cat([out[:30, :3].flatten(0, 1), out[30:].flatten(0, 1)])
+    torch.testing.assert_close(frames.mean(dim=0), torch.zeros(3, 16), atol=1e-5, rtol=0)
+    torch.testing.assert_close(frames.std(dim=0, correction=0), torch.ones(3, 16), atol=1e-5, rtol=0)
+
+
 def test_a_score_net_is_not_asked_beyond_its_levels():
     model, mask = tiny_model(preset="released"), torch.tensor([[True, False, True]])
     with pytest.raises(UserError, match=r"starts at noise level 40, the score net knows 9\.8. at most"):
