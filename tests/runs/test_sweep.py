@@ -18,16 +18,16 @@ from scipy import stats
 from imder_lib import IMDer, UserError, load_data, model_preset, train_preset
 from imder_lib.data.missing import RATES
 from imder_lib.experiment.training import BEST_EPOCH
+from imder_runs import cells, setup, sweep_commands
 from imder_runs import reproduce as reproduce_module
-from imder_runs import setup, sweep_commands
 from imder_runs.attempt import own_threads
-from imder_runs.cells import environment_hash, run_of
+from imder_runs.cells import environment_hash, pretrain_run, run_of
 from imder_runs.cli import main
 from imder_runs.comparison import COMPARED, train_compared
 from imder_runs.fake import write_fake
 from imder_runs.grid import Grid, cases_of, plan, read_grid
 from imder_runs.notebook import check_parameters
-from imder_runs.outcome import compare, status, write_results
+from imder_runs.outcome import compare, status, write_plan, write_results
 from imder_runs.profiles import PROFILES
 from imder_runs.setup import Run, start_run
 from imder_runs.sweep import Workers, sweep
@@ -268,6 +268,71 @@ def test_a_sweep_its_state_and_its_comparison(tmp_path, capsys):
         status(tmp_path)
 
 
+def finished(folder, cells, shift):
+    """Write the rows of finished cells, whose metrics are better by ``shift(seed)`` than .5 and 1."""
+    write_plan(folder, cells)
+    for cell in cells:
+        own, by = cell.settings, shift(cell.settings["seed"])
+        head = {k: own.get(k) for k in ("recipe", "recoverer", "varied", "seed")} | {"dataset": own["data"]}
+        head |= {"rate": 0.5, "realised": 0.5, "n": 3, "draws": 1}
+        numbers = {"imder": {"acc2": 0.5 + by, "mae": 1 - by, "corr": None}, "zero": {"acc2": 0.1, "mae": 9.0}}
+        rows = [head | {"protocol": p, "case": str(c), "method": m} | v
+                for p, c in own.get("cases", ()) for m, v in numbers.items()]  # fmt: skip
+        (folder / "cells" / cell.name).mkdir(parents=True)
+        (folder / "cells" / cell.name / "metrics.json").write_text(json.dumps(rows))
+
+
+def test_a_comparison_is_b_minus_a_with_an_interval_over_the_seeds_of_both(tmp_path, imder):
+    """The seeds are better by .1, .2 and .6 in B, which has a fourth one alone."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    kw = {"recoverers": ["dropout"], "rates": [0.3], "patterns": ["text"], "fusion": "shared"}
+    finished(a, plan(small(seeds=[1, 2, 3], **kw)), lambda seed: 0.01 * seed)
+    gain = {1: 0.1, 2: 0.2, 3: 0.6, 4: 0.3}
+    finished(b, plan(small(seeds=[1, 2, 3, 4], **kw)), lambda seed: 0.01 * seed + gain[seed])
+    table = compare(a, b)
+    assert [*zip(table["metric"], table["case"], strict=True)] == [
+        (m, c) for m in ("acc2", "mae") for c in ("text", "0.3")
+    ]
+    assert (table["seeds"] == 3).all()
+    ends = stats.ttest_1samp([0.1, 0.2, 0.6], 0).confidence_interval(0.95)
+    for row in table.to_dict("records"):
+        sign = 1 if row["metric"] == "acc2" else -1
+        start = 0.5 if row["metric"] == "acc2" else 1.0
+        assert (row["a"], row["b"]) == pytest.approx((start + sign * 0.02, start + sign * 0.32))
+        assert row["difference"] == pytest.approx(sign * 0.3)
+        assert (row["low"], row["high"]) == pytest.approx(sorted(sign * x for x in ends))
+    assert imder("compare", a, b, "--out", tmp_path / "c.csv")[0] == 0
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "c.csv", dtype={"case": str}, keep_default_na=False), table)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [("environment", "this worker has other package versions"), ("data_sha256", "synthetic holds other data")],
+)
+def test_a_worker_with_other_packages_or_data_is_refused(tmp_path, key, message):
+    settings = plan(small())[0].settings
+    assert run_of(settings, tmp_path, None).data.sha256 == settings["data_sha256"]
+    with pytest.raises(UserError, match=message):
+        run_of(settings | {key: "0"}, tmp_path, None)
+
+
+def test_a_cell_of_the_released_recipe_trains_at_its_rate_and_tests_all_its_draws(tmp_path, monkeypatch):
+    given = []
+    run = Run(tiny_data(), "smoke", [5], tmp_path, epochs=1, steps=2)
+    run = replace(run, changes={"model": TINY, "train": {"batch_size": 1}})
+    pretrain_run(run, 5, tmp_path / "fusion", tmp_path / "p.safetensors")
+    run = replace(run, pretrained=str(tmp_path / "p.safetensors"))
+    monkeypatch.setattr(cells, "fit", lambda model, data, config, *args, **kw: given.append((model, config)))
+    cells.train_cell(run, {"recipe": "released", "rate": 0.6}, tmp_path)
+    ((model, config),) = given
+    assert (config.recipe, config.rate, config.seed, config.fusion.epochs) == ("released", 0.6, 5, 0)
+    settings = {"cases": [["fixed", "a"], ["released", 0.6]], "draws": 3, "varied": ""}
+    rows = cells.test_cell(model, run, settings | {"recipe": "released", "recoverer": "released"})
+    rows = [r for r in rows if r["method"] == "imder"]
+    assert [(r["case"], r["draws"], r["seed"]) for r in rows] == [("a", 3, 5), ("0.6", 3, 5)]
+    assert rows[1]["realised"] > 0.5  # batches of the test are those of the training: one of 32 would lack nothing
+
+
 def test_sweep_from_the_command_line(tmp_path, monkeypatch, capsys):
     path = write_fake("mosi", tmp_path / "small.pkl", sizes={"train": 24, "valid": 8, "test": 12}, steps=6)
     command = ["imder", "sweep", "--dataset", str(path), "--profile", "smoke", "--out", str(tmp_path / "out")]
@@ -460,12 +525,18 @@ def test_the_released_recipe_refuses_samples_that_lack_a_modality(tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
+TINY = {"dim": 8, "fusion": {"layers": 1, "heads": 2}, "unet": {"channels": (8,), "heads": 2, "refiner_blocks": 1},
+        "joint": {"channels": 8, "blocks": 1}}  # fmt: skip
+
+
+def tiny_data():
+    return load_data("synthetic", sizes={"train": 24, "valid": 8, "test": 8}, widths=dict.fromkeys("abc", 4), steps=4)
+
+
 def tiny_comparison():
     """Data, and the common configurations of a comparison of recoverers."""
-    data = load_data("synthetic", sizes={"train": 24, "valid": 8, "test": 8}, widths=dict.fromkeys("abc", 4), steps=4)
-    sizes = {"dim": 8, "fusion": {"layers": 1, "heads": 2}, "unet": {"channels": (8,), "heads": 2, "refiner_blocks": 1},
-             "joint": {"channels": 8, "blocks": 1}}  # fmt: skip
-    model = model_preset("mosi", data.widths, **sizes, sampler={"guidance": 2.0, "steps": 2})
+    data = tiny_data()
+    model = model_preset("mosi", data.widths, **TINY, sampler={"guidance": 2.0, "steps": 2})
     train = train_preset("mosi", **{stage: {"epochs": 1} for stage in ("fusion", "diffusion", "adapt")})
     return data, model, train
 
