@@ -70,6 +70,19 @@ def test_differences_are_resampled_in_pairs():
         sample_quality(draws, y, c, against=draws[:4])
 
 
+def test_intervals_hold_95_percent_of_the_resamples():
+    """Of the energy score, a mean over samples: 2 x 1.96 standard errors wide, around the value."""
+    c, y, draws = case()
+    row = sample_quality(draws[:2], y, c, RHO * c).set_index("metric").loc["energy"]
+    a, b, y = (x.reshape(N, -1) for x in (*draws[:2], y))
+    size = lambda v: np.linalg.norm(v, axis=1)  # noqa: E731
+    each = (size(a - y) + size(b - y)) / 2 - size(a - b) / 2
+    error = each.std() / N**0.5
+    assert row["value"] == pytest.approx(each.mean())
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.25)
+    assert (row["high"] + row["low"]) / 2 == pytest.approx(each.mean(), abs=0.5 * error)
+
+
 def test_constant_elements_are_left_out():
     c, y, draws = case()
     constant = np.full((N, 6, 5), 3.0)

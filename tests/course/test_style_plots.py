@@ -28,3 +28,18 @@ def test_style_clouds_have_shares_and_exact_draws_are_reliable():
         x, y = np.array(container.lines[0].get_data(), dtype=float)
         np.testing.assert_allclose(x, y)
         assert np.all(np.diff(x) > 0)
+
+
+def test_reliability_shows_shares_of_draws_with_two_standard_errors():
+    """Against the exact probability, in bins of ten samples; here the draws know nothing of it."""
+    rng = np.random.default_rng(0)
+    exact, drawn = rng.dirichlet([1, 1], 40), rng.dirichlet([5, 5], 40)
+    axis = style_plots.reliability(exact, drawn, ("a", "b"), bins=4).axes[0]
+    assert len(axis.containers) == 2
+    for r, container in enumerate(axis.containers):
+        bins = np.argsort(exact[:, r]).reshape(4, 10)
+        x, y = np.array(container.lines[0].get_data(), dtype=float)
+        np.testing.assert_allclose(x, exact[bins, r].mean(axis=1))
+        np.testing.assert_allclose(y, drawn[bins, r].mean(axis=1))
+        bars = [np.ptp(segment[:, 1]) / 2 for segment in container.lines[2][0].get_segments()]
+        np.testing.assert_allclose(bars, 2 * (drawn - exact)[bins, r].std(axis=1, ddof=1) / 10**0.5)

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from imder_course.c2st import c2st
-from imder_course.theta_draws import OBSERVATIONS, two_moons_posterior
-from imder_lib import UserError, load_data
+from imder_course.theta_draws import OBSERVATIONS, draws_of_theta, two_moons_posterior
+from imder_lib import IMDer, ModelConfig, UserError, changed, load_data
 from imder_lib.data.two_moons import simulate
+from imder_lib.experiment.closed_form import fit_encoders
+from imder_lib.model.recovery import encode_split
 from imder_runs.setup import start_run
 
 SBIBM = np.load(Path(__file__).with_name("two_moons.npz"))
@@ -58,3 +61,22 @@ def test_a_truncated_posterior_and_impossible_observations():
     for x, draws in (([3.0, 0.0], 10), ([0.0], 10), ([0.0, np.nan], 10), ([0.0, 0.0], 0)):
         with pytest.raises(UserError, match="expected"):
             two_moons_posterior(np.array(x), draws, rng)
+
+
+def test_draws_outside_the_prior_are_drawn_again():
+    """Those of a model that has not learned, and takes theta to be twice as wide as it is."""
+    data = load_data("two_moons", sizes={"train": 100, "valid": 2, "test": 2})
+    sizes = {"dim": 4, "fusion": {"layers": 1, "heads": 2}, "joint": {"channels": 8, "blocks": 1}}
+    config = changed(ModelConfig(data.widths), **sizes, encoders="components", sampler={"steps": 3})
+    model = IMDer(config, seed=1).eval()
+    fit_encoders(model, data, torch.arange(100))
+    model.recoverer.prepare(encode_split(model, data.train))
+    model.recoverer.standardizer.std *= 2
+    kept, all_ = (draws_of_theta(model, OBSERVATIONS[:2], 50, seed=1, inside_prior=x) for x in (True, False))
+    assert kept.shape == all_.shape == (2, 50, 2)
+    for some, every in zip(kept, all_, strict=True):
+        inside = (np.abs(every) <= 1).all(axis=1)
+        assert 5 < inside.sum() < 45
+        np.testing.assert_array_equal(some[: inside.sum()], every[inside])
+        assert np.abs(some).max() <= 1
+        assert len(np.unique(some, axis=0)) == 50
