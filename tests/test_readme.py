@@ -14,7 +14,8 @@ from imder_runs import cli
 from imder_runs.notebook import check_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
-PATHS = [ROOT / "README.md", ROOT / "pt/README.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PATHS = [ROOT / "README.md", *(ROOT / f"{name}/README.md" for name in ("pt", "data", "benchmarks"))]
+PATHS += sorted((ROOT / "docs").glob("*.md"))
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PATHS}
 FENCE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 EXAMPLES = [(page, code) for page, text in PAGES.items() for code in FENCE.findall(text)]
@@ -43,16 +44,19 @@ def test_hashes_and_keys_are_those_of_the_library():
 def test_commands_and_options_exist():
     group = typer.main.get_command(cli.app)
     options = {name: {o for p in c.params for o in p.opts} | {"--help"} for name, c in group.commands.items()}
-    scripts = {o for f in (ROOT / "benchmarks").glob("*.py") for o in re.findall(r'"(--\w+)"', f.read_text())}
+    added = re.compile(r'add_argument\(\s*"(--\w+)"')
+    scripts = {f"benchmarks/{f.name}": {*added.findall(f.read_text())} for f in (ROOT / "benchmarks").glob("*.py")}
     named = set()
     for text in PAGES.values():
         for name, rest in re.findall(r"(?:\.venv/bin/|`)imder (\w+)([^`\n]*)", text):
             named.add(name)
             assert set(re.findall(r" (--?[a-z][\w-]*)", rest)) <= options[name], f"imder {name}{rest}"
         for script, rest in re.findall(r"python (benchmarks/\w+\.py)(.*)", text):
-            assert set(re.findall(r" (--\w+)", rest)) <= scripts, f"{script}{rest}"
+            assert set(re.findall(r" (--\w+)", rest)) <= scripts[script], f"{script}{rest}"
+        for rest in re.findall(r"make bench ARGS=(.*)", text):
+            assert set(re.findall(r"--\w+", rest.split("`")[0])) <= scripts["benchmarks/bench.py"] | {"--help"}, rest
         alone = set(re.findall(r"`(--[a-z][\w-]*)", text))
-        assert alone <= set().union(scripts, *options.values())
+        assert alone <= set().union(*scripts.values(), *options.values())
         for path in re.findall(r"\b(?:benchmarks|notebooks|imder_lib)/[\w/]+\.(?:py|ipynb)", text):
             assert (ROOT / path).is_file(), path
         for notebook, rest in re.findall(r"^    \.venv/bin/imder run (\S+) \S+ (.*)$", text, flags=re.MULTILINE):
@@ -76,7 +80,7 @@ def test_linked_files_are_there(page):
         assert not anchor or link.startswith("https://"), "link to a page, not into it"
 
 
-@each_page
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("benchmarks/")])
 def test_lines_of_prose_are_short(page):
     prose = [x for x in FENCE.sub("", PAGES[page]).splitlines() if not x.startswith(("|", "![", "    "))]
     assert [x for x in prose if len(x) > 100] == []
