@@ -2,18 +2,22 @@
 
 import json
 import subprocess
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks import gpu, gpu_calls, gpu_rows, gpu_table, graphs, measure
+from benchmarks import bench, gpu, gpu_calls, gpu_rows, gpu_table, graphs, measure, real_data
 from benchmarks.bench_rows import ROWS
 from benchmarks.plain import plain_model
 from benchmarks.scaling import BASE, NAMES, axes
 from benchmarks.styles import directions
-from imder_lib import IMDer, load_data, model_preset
+from imder_lib import IMDer, load_data, model_preset, train_preset
+from imder_runs.profiles import find_profile
 
 SMALL = {"fusion": {"layers": 1, "embed_dropout": 0.0}, "unet": {"channels": (64, 64), "refiner_blocks": 1}}
 
@@ -73,6 +77,94 @@ def test_memory_of_a_call_on_the_cpu_is_read_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: pytest.fail("asked the GPU"))
     flops, peak = measure.weigh(lambda: torch.ones(2_000_000).sum())
     assert flops == 0 and (peak is None or peak > 4)
+
+
+def test_the_numbers_of_a_row(monkeypatch):
+    """A clock that the calls themselves move: a product takes 2 s, the kit 4 s, the plain path 3 times 6 s."""
+    now, a = [0.0], torch.randn(32, 32)
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def takes(seconds, call=lambda: None):
+        def run():
+            now[0] += seconds
+            return call()
+
+        return run
+
+    kit = takes(4.0, lambda: a @ a)
+    case = measure.Case("row", 8, kit, [(3.0, takes(6.0))], outputs=(lambda: a, lambda: a + 1e-5))
+    row = measure.measure(case, takes(2.0), 2.0 * 32**3)
+    assert (row["seconds"], row["cost"], row["ratio"], row["rounds"]) == (4, 2, 4.5, measure.FEWEST)
+    assert row["gflop"] == 2e-9 * 32**3
+    assert row["share"] == pytest.approx(0.5)  # as much work as a product, in twice its time
+    assert row["difference"] == pytest.approx(1e-5, rel=0.1)
+    quick = measure.measure(measure.Case("row", 8, takes(0.5)), takes(0.25), 1.0)
+    assert (quick["seconds"], quick["ratio"], quick["share"], quick["rounds"]) == (0.5, None, None, measure.ROUNDS)
+
+
+def test_peak_memory_is_in_megabytes():
+    peak = measure.peak_memory(lambda: torch.ones(16_000_000), "cpu")
+    assert peak is None or 50 < peak < 90  # 64 MB; None where the system does not say
+
+
+def test_bench_writes_what_it_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench", "--quick", "--rows", "fusion", "--out", str(tmp_path / "out")])
+    bench.main()
+    found = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
+    assert [(row["row"], row["batch"], row["rounds"]) for row in found["rows"]] == [("fusion", 1, 1), ("fusion", 8, 1)]
+    assert all(row["ratio"] > 0 and row["share"] > 0 and row["difference"] < 1e-3 for row in found["rows"])
+    assert found["settings"]["quick"] and found["scaling"] == []
+    assert measure.table(found["rows"]) in capsys.readouterr().out
+
+
+def test_rows_for_a_gpu_run_on_a_cpu(tmp_path, monkeypatch):
+    """With a clock that says a minute for any call: then a part is measured, and scaled."""
+    monkeypatch.setattr(gpu_rows, "seconds", lambda call, times=1: (call(), 60.0)[1])
+    monkeypatch.setattr(
+        "sys.argv", ["gpu", "--device", "cpu", "--quick", "--rows", "recovery,steps", "--out", str(tmp_path)]
+    )
+    gpu.main()
+    found = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert "error" not in found["recovery"] | found["steps"]
+    assert found["recovery"]["measured"] == "1 of 6 patterns, 1 of 2 draws"
+    assert found["recovery"]["seconds"] == 60 * 6 * 2
+    assert found["recovery"]["one_draw_in_one_batch_of_all_draws"] == 30
+    assert {k: v["seconds"] for k, v in found["steps"].items() if k != "took"} == dict.fromkeys(gpu_rows.STAGES, 60)
+
+
+def test_the_projected_table_adds_up():
+    """Of stages whose epochs take 1 and 2 seconds at the same size, and a test of 10 seconds."""
+    setup = gpu_rows.Setup(torch.device("cpu"))
+    epochs = {"fusion": {"epoch": 1.0}, "diffusion": {"epoch": 2.0}}
+    found = gpu_rows.projection(setup, {"epochs": epochs, "evaluation": {"seconds": 10.0}})["mosi"]
+    config = train_preset("mosi", **find_profile("full").train)
+    batches = -(-gpu_rows.SIZES["mosi"]["train"] // config.diffusion.batch_size)
+    parts = {"fusion_once": config.fusion.epochs, "diffusion": 2 * config.diffusion.epochs_of(batches), "test": 10}
+    assert found["seconds"] == pytest.approx(parts)
+    assert found["seeds"] == 9
+    assert found["hours"] == pytest.approx((parts["fusion_once"] + 9 * (parts["diffusion"] + 10)) / 3600)
+    with pytest.raises(ValueError, match="needs the rows"):
+        gpu_rows.projection(setup, {"epochs": epochs})
+
+
+def test_intervals_of_differences_are_paired():
+    """Each prediction of method "worse" is .1 further off, so each resample has a difference of .1 in MAE."""
+    rng, n = np.random.default_rng(0), 60
+    y, rows, off = rng.normal(size=n), [], {}
+    for seed in (1, 2):
+        off[seed] = rng.normal(size=n)
+        for method, by in (("kit", 0.0), ("worse", 0.1)):
+            head = {"protocol": "fixed", "case": "text", "method": method, "seed": seed}
+            prediction = y + off[seed] + by * np.sign(off[seed])
+            rows.append(pd.DataFrame({"sample": range(n), "prediction": prediction, "label": y, **head}))
+    found = real_data.intervals(pd.concat(rows)).set_index(["method", "metric"])
+    kit, worse = found.loc[("kit", "mae")], found.loc[("worse", "mae")]
+    error = np.mean([np.abs(x).mean() for x in off.values()])
+    assert (kit["value"], worse["value"]) == pytest.approx((error, error + 0.1))
+    assert (kit["less"], kit["more"], worse["less"], worse["more"]) == pytest.approx((0, 0, 0.1, 0.1))
+    assert 0.1 < worse["high"] - worse["low"] < 0.5 and worse["low"] < worse["value"] < worse["high"]
+    expected = np.mean([np.corrcoef(y, y + x)[0, 1] for x in off.values()])
+    assert found.loc[("kit", "corr"), "value"] == pytest.approx(expected)
 
 
 def test_rows_and_axes_have_names():
