@@ -80,7 +80,7 @@ def test_linked_files_are_there(page):
         assert not anchor or link.startswith("https://"), "link to a page, not into it"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("benchmarks/")])
+@each_page
 def test_lines_of_prose_are_short(page):
     prose = [x for x in FENCE.sub("", PAGES[page]).splitlines() if not x.startswith(("|", "![", "    "))]
     assert [x for x in prose if len(x) > 100] == []
