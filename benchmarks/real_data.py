@@ -140,7 +140,7 @@ def main() -> None:
     beaten = compared[
         ((compared.metric == "corr") & (compared.less > 0)) | ((compared.metric == "mae") & (compared.more < 0))
     ]
-    chance = f"{len(compared)} comparisons, not corrected: {0.025 * len(compared):.1f} expected by chance alone"
+    chance = f"{len(compared)} comparisons, not corrected: at most {0.025 * len(compared):.1f} expected by chance alone"
     print(f"better than kit by its interval ({chance}):", beaten.to_string(index=False) if len(beaten) else "nothing")
 
 

@@ -1,6 +1,6 @@
 """Recovery against the exact posterior: python benchmarks/recovery.py --profile quick --seeds 1,2,3.
 
-For each seed, trains a shared fusion stage, then each recoverer of --names with the same budget. Writes
+For each seed, trains a shared fusion stage, then each recoverer of --names with the same settings. Writes
 OUT/sample_quality.csv (all patterns and metrics, also for draws of the exact posterior) and OUT/metrics.csv; "seconds"
 are those of the recoverer's epochs, without the shared stage. With --limit, it computes only sample quality, on that
 number of test samples, because the released sampler takes hours; fusion, which has no part in it, trains for one epoch
@@ -56,7 +56,9 @@ def main() -> None:
                 metrics.append(rows.assign(seconds=rows["method"].map({name: seconds})))
                 pd.concat(metrics).to_csv(Path(args.out) / "metrics.csv", index=False)
             if name != "dropout":  # its zeros are no estimate
-                kept = folder / name / f"sample_quality_{args.draws}_draws_{args.limit or 'all'}.csv"
+                how = trained.config.sampler
+                kept = f"sample_quality_{args.draws}_draws_{args.limit or 'all'}_{how.name}_{how.steps}.csv"
+                kept = folder / name / kept
                 if not kept.exists():
                     table = posterior_check(trained, data, draws=args.draws, seed=seed, limit=args.limit)
                     write_text(kept, table.replace({"method": {"recovered": name}}).to_csv(index=False))

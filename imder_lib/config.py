@@ -11,7 +11,7 @@ from imder_lib.diffusion.sde import VESDE
 from imder_lib.errors import UserError, unknown
 from imder_lib.settings import Settings, changed, check_value, whole_number
 
-MORE_EPOCHS = 3  # at most, of the diffusion on a small data set: every epoch validates and writes a checkpoint
+MORE_EPOCHS = 3  # times as many at most, of a stage on a small data set: each validates and writes a checkpoint
 
 
 def check_names(names: Iterable[str], where: str) -> None:
@@ -135,12 +135,17 @@ class StageConfig(Settings):
     lr: float = 2e-3  # of Adam or AdamW, at the peak of its schedule
     weight_decay: float = 0.01
     batch_size: int = 0  # 0: that of :class:`TrainConfig`
+    least_steps: int = 0  # training steps: small data get up to MORE_EPOCHS times the epochs
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.epochs < 0 or self.batch_size < 0 or not self.lr > 0:
             got = f"{self.epochs}, {self.batch_size} and {self.lr}"
             raise UserError(f"epochs and batch_size must be >= 0 and lr > 0, got {got}")
+
+    def epochs_of(self, batches: int) -> int:
+        """The number of epochs if each has this many batches: more than ``epochs`` if ``least_steps`` asks for it."""
+        return min(max(self.epochs, -(-self.least_steps // batches)), MORE_EPOCHS * self.epochs)
 
 
 @dataclass(frozen=True)
@@ -150,11 +155,6 @@ class DiffusionStageConfig(StageConfig):
     lr: float = 4e-3
     weight_decay: float = 0.05
     batch_size: int = 128
-    least_steps: int = 0  # training steps: small data get up to MORE_EPOCHS times the epochs
-
-    def epochs_of(self, batches: int) -> int:
-        """The number of epochs if each has this many batches: more than ``epochs`` if ``least_steps`` asks for it."""
-        return min(max(self.epochs, -(-self.least_steps // batches)), MORE_EPOCHS * self.epochs)
 
 
 @dataclass(frozen=True)

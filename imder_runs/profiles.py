@@ -36,7 +36,8 @@ PROFILES = MappingProxyType(
             sizes={},
             model={"fusion": {"layers": 1}, "joint": {"channels": 64, "blocks": 5}},
             train={"fusion": {"epochs": 30}, "diffusion": {"epochs": 100, "least_steps": 3000},
-                   "adapt": {"epochs": 8, "lr": 2e-3}, "patience": 2, "early_stop": 5},
+                   # a larger rate than the preset's, because the stage is shorter
+                   "adapt": {"epochs": 8, "lr": 2e-3, "least_steps": 1000}, "patience": 2, "early_stop": 5},
             draws=8,
         ),
         # the released sizes, trained until it no longer improves: hours on two cores, and the grid of the paper.

@@ -109,8 +109,8 @@ class Run:
         config = train_preset(self.preset, seed=seed, **self.budget.train)
         config = changed(config, **self.changes.get("train", {}))
         if self.epochs:
-            config = changed(config, diffusion={"least_steps": 0})
-            config = changed(config, **{k: {"epochs": min(self.epochs, config.stage(k).epochs)} for k in STAGES})
+            fewer = {k: {"epochs": min(self.epochs, config.stage(k).epochs), "least_steps": 0} for k in STAGES}
+            config = changed(config, **fewer)
         return changed(config, fusion={"epochs": 0}) if self.pretrained else config
 
     def train(self, seed: int, name: str = "kit", until: str | None = None) -> FitResult:

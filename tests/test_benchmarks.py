@@ -3,6 +3,7 @@
 import json
 import subprocess
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,7 @@ def test_bench_writes_what_it_measured(tmp_path, monkeypatch, capsys):
 def test_rows_for_a_gpu_run_on_a_cpu(tmp_path, monkeypatch):
     """With a clock that says a minute for any call: then a part is measured, and scaled."""
     monkeypatch.setattr(gpu_rows, "seconds", lambda call, times=1: (call(), 60.0)[1])
+    monkeypatch.setattr(gpu, "signal", MagicMock())  # the alarm is that of the test's own time limit
     monkeypatch.setattr(
         "sys.argv", ["gpu", "--device", "cpu", "--quick", "--rows", "recovery,steps", "--out", str(tmp_path)]
     )
@@ -227,6 +229,8 @@ def test_ways_to_compute_a_convolution_agree(dilation):
 
 
 def test_gpu_fails_where_a_row_fails_or_cpu_and_gpu_differ(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "signal", MagicMock())
+
     def broken(*_):
         raise RuntimeError("no")
 

@@ -30,8 +30,9 @@ def test_a_stage_has_the_batch_size_of_all_or_its_own():
 @pytest.mark.parametrize(("epochs", "least_steps", "batches", "expected"),
                          [(10, 0, 5, 10), (10, 80, 5, 16), (10, 500, 5, 30), (0, 500, 5, 0)])  # fmt: skip
 def test_small_data_get_more_epochs(epochs, least_steps, batches, expected):
-    stage = train_preset("mosi", diffusion={"epochs": epochs, "least_steps": least_steps}).diffusion
-    assert stage.epochs_of(batches) == expected
+    own = {"epochs": epochs, "least_steps": least_steps}
+    train = train_preset("mosi", diffusion=own, adapt=own)
+    assert [train.stage(name).epochs_of(batches) for name in ("diffusion", "adapt")] == [expected] * 2
 
 
 @pytest.mark.parametrize(

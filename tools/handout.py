@@ -71,8 +71,8 @@ def hand_out(folder: Path, root: Path = ROOT) -> int:
         changes[part / ".pre-commit-config.yaml"] = lambda text: without_needy(text, "      - id: ")
         for path, change in changes.items():
             path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
-        readme = (part / "README.md").read_text(encoding="utf-8")
-        (part / "README.md").write_text(readme.replace("\n", NOTE, 1), encoding="utf-8")
+        for page in (part / "README.md", part / "docs" / "running.md", part / "docs" / "reliability.md"):
+            page.write_text(page.read_text(encoding="utf-8").replace("\n", NOTE, 1), encoding="utf-8")
     return len(kept)
 
 

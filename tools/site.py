@@ -198,9 +198,15 @@ def build_site(out: Path, root: Path = ROOT) -> None:
         for name in (".buildinfo", "objects.inv"):
             (html / name).unlink(missing_ok=True)
         (html / MARK).touch()
+        old = Path(folder, "old")  # goes with the folder
         if out.exists():
-            out.rename(Path(folder, "old"))  # goes with the folder
-        html.rename(out)
+            out.rename(old)
+        try:
+            html.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def diffusion_stage(model: IMDer, data: MultimodalData, config: TrainConfig) -> 
 
     return Stage(
         "diffusion",
-        replace(settings, epochs=settings.epochs_of(-(-len(data.train) // settings.batch_size))),
+        settings,
         [model.recoverer],
         loss=lambda rows, generator, mask: loss("train", rows, generator),
         validate=validate,

@@ -62,7 +62,8 @@ class Learner:
         self.optimiser = torch.optim.AdamW(stage.groups(), weight_decay=stage.settings.weight_decay, fused=True)
         self.parameters: list[nn.Parameter] = [p for group in stage.groups() for p in group["params"]]
         self.batches = -(-stage.size // stage.settings.batch_size)
-        self.steps = stage.settings.epochs * self.batches
+        self.epochs = stage.settings.epochs_of(self.batches)
+        self.steps = self.epochs * self.batches
         if stage.cosine:
             rise, steps = min(WARM_UP, 1 + self.steps // 10), self.steps  # not self: a cycle would keep caches alive
             wave = lambda i: min(1.0, (i + 1) / rise) * (1 + math.cos(math.pi * i / steps)) / 2  # noqa: E731
@@ -78,7 +79,7 @@ class Learner:
     def finished(self) -> bool:
         """Whether all epochs are done, or the last config.early_stop epochs brought no better loss."""
         stopped = self.stage.early_stop and self.epoch - self.best_epoch >= self.config.early_stop
-        return stopped or self.epoch >= self.stage.settings.epochs
+        return stopped or self.epoch >= self.epochs
 
     def state_dict(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in SAVED} | {k: getattr(self, k).state_dict() for k in STATEFUL}
@@ -103,7 +104,7 @@ class Learner:
         """Train one epoch, validate, and keep the weights if they are the best; return the row of the history."""
         started, lr, name = time.perf_counter(), self.optimiser.param_groups[0]["lr"], self.stage.name
         self.epoch += 1
-        bar.set_description(count := f"{name} epoch {self.epoch}/{self.stage.settings.epochs}")
+        bar.set_description(count := f"{name} epoch {self.epoch}/{self.epochs}")
         train, losses = self._train(bar), self._validate()
         valid = float(losses.mean())
         if not self.stage.cosine:
@@ -229,7 +230,7 @@ class Trainer:
                     raise UserError(f"{what}: name another folder") from None
             elif stage.keep_initial:
                 self.history.append(learner.validate_initial())
-            self.limits[stage.name] = epochs
+            self.limits[stage.name] = learner.epochs
             with progress_bar(learner.steps, stage.name, learner.epoch * learner.batches) as bar:
                 while not learner.finished:
                     self.history.append(learner.train_epoch(bar))
