@@ -53,7 +53,7 @@ def test_a_posterior_check_is_not_repeated_and_its_model_gets_its_own_seconds(da
     def train(name, data, model, config, folder, *_):
         (folder / name).mkdir(parents=True, exist_ok=True)
         folders.append(folder)
-        return SimpleNamespace(model=name, history=history)
+        return SimpleNamespace(model=SimpleNamespace(config=run.model_config()), history=history)
 
     def check(model, data, **given):
         checked.append(model)

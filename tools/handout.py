@@ -71,7 +71,7 @@ def hand_out(folder: Path, root: Path = ROOT) -> int:
         changes[part / ".pre-commit-config.yaml"] = lambda text: without_needy(text, "      - id: ")
         for path, change in changes.items():
             path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
-        for page in (part / "README.md", part / "docs" / "running.md", part / "docs" / "reliability.md"):
+        for page in filter(Path.exists, (part / "README.md", part / "docs/running.md", part / "docs/reliability.md")):
             page.write_text(page.read_text(encoding="utf-8").replace("\n", NOTE, 1), encoding="utf-8")
     return len(kept)
 
