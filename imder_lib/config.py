@@ -139,9 +139,9 @@ class StageConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.epochs < 0 or self.batch_size < 0 or not self.lr > 0:
-            got = f"{self.epochs}, {self.batch_size} and {self.lr}"
-            raise UserError(f"epochs and batch_size must be >= 0 and lr > 0, got {got}")
+        if min(self.epochs, self.batch_size, self.least_steps) < 0 or not self.lr > 0:
+            got = f"{self.epochs}, {self.batch_size}, {self.least_steps} and {self.lr}"
+            raise UserError(f"epochs, batch_size and least_steps must be >= 0 and lr > 0, got {got}")
 
     def epochs_of(self, batches: int) -> int:
         """The number of epochs if each has this many batches: more than ``epochs`` if ``least_steps`` asks for it."""
